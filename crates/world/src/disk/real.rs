@@ -1,0 +1,182 @@
+//! The machine's own file system.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+};
+
+use rustix::fs::{FlockOperation, OFlags};
+
+use super::{Disk, Entry, EntryKind, File, Lock, Open, Space};
+
+/// Bytes of a lock file that are shown as its holder. A holder line is a pid and a command name.
+const HOLDER_LEN_MAX: usize = 512;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+#[derive(Debug)]
+struct RealFile(fs::File);
+
+#[derive(Debug)]
+struct RealLock(#[allow(dead_code, reason = "held for its drop")] fs::File);
+
+impl Lock for RealLock {}
+
+fn open_file(path: &Path, how: Open) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).mode(0o600);
+    // O_NOFOLLOW: a link planted where a file should be is an error, not a way out of the directory.
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    match how {
+        Open::Read => {}
+        Open::Write => {
+            options.write(true);
+        }
+        Open::CreateNew => {
+            options.write(true).create_new(true);
+        }
+        Open::CreateOrOpen => {
+            options.write(true).create(true).truncate(false);
+        }
+    }
+    options.open(path)
+}
+
+fn entry(name: String, metadata: &fs::Metadata) -> Entry {
+    let kind = if metadata.is_file() {
+        EntryKind::File
+    } else if metadata.is_dir() {
+        EntryKind::Dir
+    } else {
+        EntryKind::Other
+    };
+    let len = if kind == EntryKind::File {
+        metadata.len()
+    } else {
+        0
+    };
+    Entry { name, kind, len }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(RealFile(open_file(path, how)?)))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for found in fs::read_dir(dir)? {
+            let found = found?;
+            let name = found.file_name().into_string().map_err(|name| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("name {name:?} in {} is not UTF-8", dir.display()),
+                )
+            })?;
+            // `DirEntry::metadata` does not follow links.
+            entries.push(entry(name, &found.metadata()?));
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Option<Entry>> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => {
+                let name = path
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default();
+                Ok(Some(entry(name, &metadata)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create_dir_all_synced(&self, dir: &Path) -> io::Result<()> {
+        if fs::metadata(dir).is_ok_and(|metadata| metadata.is_dir()) {
+            return Ok(());
+        }
+        if let Some(parent) = dir.parent() {
+            self.create_dir_all_synced(parent)?;
+            match fs::DirBuilder::new().mode(0o700).create(dir) {
+                Ok(()) => self.sync_dir(parent)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir_all(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Space {
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            available: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {
+        let file = open_file(path, Open::CreateOrOpen)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut bytes = [0; HOLDER_LEN_MAX];
+                let len = file.read_at(&mut bytes, 0)?;
+                let holder = String::from_utf8_lossy(&bytes[..len]).trim().to_owned();
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, holder));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // Only told to whoever comes second; the lock itself is the kernel's, so no sync.
+        file.set_len(0)?;
+        file.write_all_at(holder.as_bytes(), 0)?;
+        Ok(Box::new(RealLock(file)))
+    }
+}
+
+impl File for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}

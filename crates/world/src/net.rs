@@ -1,0 +1,24 @@
+//! Connections as a parameter.
+
+use std::{fmt, io, net::SocketAddr, time::Duration};
+
+/// A network.
+pub trait Net: Send + Sync + fmt::Debug {
+    fn connect(&self, to: SocketAddr, timeout: Duration) -> io::Result<Box<dyn Stream>>;
+    fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>>;
+}
+
+/// An accepted or established connection.
+pub trait Stream: io::Read + io::Write + Send + fmt::Debug {
+    fn peer(&self) -> SocketAddr;
+    /// After this long without a byte a read fails with `TimedOut` or `WouldBlock`.
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()>;
+    /// Ends both directions; the peer reads the end of the stream.
+    fn shut_down(&self) -> io::Result<()>;
+}
+
+/// A listening socket.
+pub trait Listener: Send + Sync + fmt::Debug {
+    fn accept(&self) -> io::Result<Box<dyn Stream>>;
+    fn address(&self) -> SocketAddr;
+}

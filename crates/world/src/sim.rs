@@ -1,0 +1,1 @@
+//! A simulated world, driven by a seed.

@@ -1,0 +1,275 @@
+//! Collecting facts: the registry of collectors and the run of all of them.
+//!
+//! A collector reads and runs a declared few things through a [`Context`], bounded in bytes and
+//! time, and returns one JSON value. It changes nothing on the host. What it cannot look at becomes
+//! `$unknown`; a collector that breaks, panics or does not come back costs its own fact only.
+
+mod catalog;
+mod context;
+mod drop_in;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod os;
+mod systemd_conf;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, panic,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Map, Value};
+use world::Clock;
+
+pub use catalog::{FactPattern, Shape, catalog};
+pub use context::{Context, Names};
+
+use crate::{
+    facts::{Facts, Host, Reason, Unknown},
+    target::{OUTPUT_BYTES_MAX, Target},
+};
+
+/// All collectors, in the order in which they run. The walk is last: everything else is known
+/// while it takes its time.
+const ALL: &[&Collector] = &[&os::COLLECTOR];
+
+/// Time for one collector. Generous: on a quiet machine all of them but the walk take under a
+/// second.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Time for all collectors of a host. One that would begin later is unknown (`timeout`).
+pub const SCAN_DEADLINE: Duration = Duration::from_secs(600);
+
+/// What a collector gets beyond its deadline to notice that it is over, before it is abandoned.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What one collector needs of the user who runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    None,
+    /// Root for the named part; the rest is collected without.
+    Partly(&'static str),
+    Root,
+}
+
+/// One collector: what it is called, what it touches, and how it works.
+pub struct Collector {
+    /// First segment of every selector in its fact.
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Every path it reads, with `*` where it lists.
+    pub reads: &'static [&'static str],
+    /// Every command line it runs.
+    pub runs: &'static [&'static str],
+    pub privilege: Privilege,
+    pub deadline: Duration,
+    /// Bytes it may take from files and programs altogether.
+    pub input_bytes_max: usize,
+    pub patterns: &'static [FactPattern],
+    pub collect: fn(&Context<'_>) -> Result<Value, Unknown>,
+}
+
+impl Collector {
+    /// What most collectors leave as it is.
+    pub(crate) const DEFAULT: Self = Self {
+        name: "",
+        about: "",
+        reads: &[],
+        runs: &[],
+        privilege: Privilege::None,
+        deadline: DEADLINE,
+        input_bytes_max: OUTPUT_BYTES_MAX,
+        patterns: &[],
+        collect: |_| Err(Unknown::new(Reason::Unsupported, "collector")),
+    };
+}
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every collector, for `scan --show-collectors` and for the tests of the contract.
+pub fn list() -> &'static [&'static Collector] {
+    ALL
+}
+
+/// The paths that somebody asks about: the open facts hold these and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub files: BTreeSet<String>,
+    pub globs: BTreeSet<String>,
+    pub text: BTreeSet<String>,
+    pub hashes: BTreeSet<String>,
+}
+
+/// Who watches a collection. All of it is optional.
+pub trait Progress: Send + Sync {
+    fn started(&self, _collector: &'static str) {}
+
+    /// `unknown` when the whole fact is.
+    fn finished(&self, _collector: &'static str, _took: Duration, _unknown: Option<&Unknown>) {}
+
+    /// Files seen by the walk so far, and how many the filesystems say there are. Called a few
+    /// times a second, from the walk's own threads.
+    fn walked(&self, _seen: u64, _expected: Option<u64>) {}
+
+    /// True when the rest is not wanted any more. What is left becomes unknown (`timeout`).
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Nobody watches.
+impl Progress for () {}
+
+/// What all collectors of one run share. Counted, because a collector that does not come back is
+/// left behind with it.
+struct Run {
+    target: Arc<dyn Target>,
+    needs: Arc<Needs>,
+    progress: Arc<dyn Progress>,
+    clock: Arc<dyn Clock>,
+    names: context::LazyNames,
+}
+
+/// Runs every collector against `target`, one after the other.
+pub fn collect(
+    target: Arc<dyn Target>,
+    needs: Arc<Needs>,
+    progress: Arc<dyn Progress>,
+    clock: Arc<dyn Clock>,
+) -> Facts {
+    collect_only(ALL, target, needs, progress, clock)
+}
+
+/// Runs the given collectors. The others are missing from the bundle, which judges as unknown.
+pub fn collect_only(
+    collectors: &[&'static Collector],
+    target: Arc<dyn Target>,
+    needs: Arc<Needs>,
+    progress: Arc<dyn Progress>,
+    clock: Arc<dyn Clock>,
+) -> Facts {
+    let collected_at = now(clock.as_ref());
+    let run = Arc::new(Run {
+        target,
+        needs,
+        progress,
+        clock,
+        names: context::LazyNames::default(),
+    });
+    let end = run.clock.monotonic() + SCAN_DEADLINE;
+    let mut facts = Map::new();
+    let mut timings_ms = BTreeMap::new();
+    for collector in collectors {
+        run.progress.started(collector.name);
+        let begin = run.clock.monotonic();
+        let fact = run_one(&run, collector, end.saturating_sub(begin));
+        let took = run.clock.monotonic().saturating_sub(begin);
+        run.progress
+            .finished(collector.name, took, fact.as_ref().err());
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        timings_ms.insert(collector.name.to_owned(), millis);
+        facts.insert(
+            collector.name.to_owned(),
+            fact.unwrap_or_else(|unknown| unknown.to_value()),
+        );
+    }
+    Facts {
+        host: host(run.target.as_ref()),
+        collected_at,
+        collector: concat!("holdfast ", env!("CARGO_PKG_VERSION")).to_owned(),
+        facts,
+        timings_ms,
+    }
+}
+
+/// On a thread of its own: a read from a dead network filesystem can be neither interrupted nor
+/// waited for.
+fn run_one(
+    run: &Arc<Run>,
+    collector: &'static Collector,
+    left: Duration,
+) -> Result<Value, Unknown> {
+    let late = |why| {
+        Err(Unknown::new(
+            Reason::Timeout,
+            format!("{}: {why}", collector.name),
+        ))
+    };
+    let allowed = collector.deadline.min(left);
+    if allowed.is_zero() {
+        return late("the scan's deadline had passed");
+    }
+    if run.progress.cancelled() {
+        return late("the scan was cancelled");
+    }
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let shared = Arc::clone(run);
+    let begun = thread::Builder::new()
+        .name(format!("collect-{}", collector.name))
+        .spawn(move || {
+            let fact = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+                let context = Context::new(
+                    shared.target.as_ref(),
+                    &shared.needs,
+                    shared.progress.as_ref(),
+                    shared.clock.as_ref(),
+                    &shared.names,
+                    collector,
+                    allowed,
+                );
+                (collector.collect)(&context)
+            }));
+            // Nobody listens any more when this took too long.
+            sender.send(fact).ok();
+        });
+    if let Err(error) = begun {
+        let detail = format!("{}: start a thread: {error}", collector.name);
+        return Err(Unknown::new(Reason::Unreadable, detail));
+    }
+    match receiver.recv_timeout(allowed + GRACE) {
+        Ok(Ok(fact)) => fact,
+        Ok(Err(panic)) => {
+            let detail = format!("{}: broke: {}", collector.name, panic_text(&*panic));
+            Err(Unknown::new(Reason::Unsupported, detail))
+        }
+        Err(_) => late("did not come back before its deadline"),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+fn now(clock: &dyn Clock) -> jiff::Timestamp {
+    jiff::Timestamp::from_nanosecond(i128::from(clock.now().nanos()))
+        .expect("nanoseconds in 64 bits end in the year 2554, the calendar in 9999")
+}
+
+fn host(target: &dyn Target) -> Host {
+    let line = |path| {
+        let content = target.read(path, HOST_BYTES_MAX).known().ok().flatten()?;
+        let text = String::from_utf8_lossy(&content).trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    };
+    Host {
+        hostname: line("/proc/sys/kernel/hostname")
+            .or_else(|| line("/etc/hostname"))
+            .unwrap_or_default(),
+        machine_id: line("/etc/machine-id"),
+    }
+}
+
+/// A host name has at most 64 bytes on Linux, a machine id 32.
+const HOST_BYTES_MAX: usize = 4 << 10;

@@ -3,7 +3,8 @@
 //! Positioned reads and writes only, and every sync is a call of its own: what is durable can be
 //! read off the calls. After a crash, bytes not covered by a file's sync and names not covered by
 //! their directory's sync may be there, gone, torn or reordered; [`crate::sim::Disk`] does exactly
-//! that. Paths are absolute. Nothing here follows a symbolic link in the last path component.
+//! that. Paths are absolute. No file is opened through a symbolic link in its last component;
+//! directories may be links, so that an operator can move one to another disk.
 
 use std::{
     fmt, io,
@@ -56,12 +57,14 @@ pub struct Space {
 
 /// A file system.
 pub trait Disk: Send + Sync + fmt::Debug {
+    /// Only regular files open.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
     /// Entries of `dir`, sorted by name. Names that are not UTF-8 are an error of kind `InvalidData`.
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
     /// What `path` is; `None` when there is nothing.
     fn stat(&self, path: &Path) -> io::Result<Option<Entry>>;
-    /// Creates `dir` and its parents with mode 0700 and syncs each parent that gained a name.
+    /// Creates `dir` and its parents with mode 0700; when it returns, the name of `dir` and of
+    /// each parent it created is durable, also after an earlier attempt was killed half-way.
     fn create_dir_all_synced(&self, dir: &Path) -> io::Result<()>;
     /// Atomic, replaces `to`. Durable only after `sync_dir` of the parents.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

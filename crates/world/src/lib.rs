@@ -20,5 +20,6 @@ pub use clock::{Clock, RealClock, Timestamp};
 pub use disk::{Disk, File, RealDisk};
 #[doc(hidden)]
 pub use invariant::broken;
+pub use net::{Net, RealNet};
 pub use random::{Random, RealRandom};
 pub use spine::{install_panic_hook, spawn_spine};

@@ -11,6 +11,9 @@ use rustix::fs::{FlockOperation, OFlags};
 
 use super::{Disk, Entry, EntryKind, File, Lock, Open, Space};
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes of a lock file that are shown as its holder. A holder line is a pid and a command name.
 const HOLDER_LEN_MAX: usize = 512;
 
@@ -29,7 +32,10 @@ fn open_file(path: &Path, how: Open) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.read(true).mode(0o600);
     // O_NOFOLLOW: a link planted where a file should be is an error, not a way out of the directory.
-    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    // O_NONBLOCK: opening a pipe planted there returns, and is refused below, instead of waiting
+    // for whoever holds its other end. It means nothing to a regular file.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.custom_flags(flags.bits().cast_signed());
     match how {
         Open::Read => {}
         Open::Write => {
@@ -42,7 +48,12 @@ fn open_file(path: &Path, how: Open) -> io::Result<fs::File> {
             options.write(true).create(true).truncate(false);
         }
     }
-    options.open(path)
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    let refusal = format!("{} is not a regular file", path.display());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, refusal))
 }
 
 fn entry(name: String, metadata: &fs::Metadata) -> Entry {
@@ -77,7 +88,12 @@ impl Disk for RealDisk {
                 )
             })?;
             // `DirEntry::metadata` does not follow links.
-            entries.push(entry(name, &found.metadata()?));
+            match found.metadata() {
+                Ok(metadata) => entries.push(entry(name, &metadata)),
+                // Removed since it was read from the directory.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
@@ -98,18 +114,25 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all_synced(&self, dir: &Path) -> io::Result<()> {
-        if fs::metadata(dir).is_ok_and(|metadata| metadata.is_dir()) {
+        let Some(parent) = dir.parent() else {
             return Ok(());
+        };
+        if fs::metadata(dir).is_ok_and(|metadata| metadata.is_dir()) {
+            // A process killed between creation and sync left a name that is not durable yet. It
+            // can only be this one: deeper ones are created after the sync.
+            return match self.sync_dir(parent) {
+                // Whoever may not read the parent cannot have created anything in it through here.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                synced => synced,
+            };
         }
-        if let Some(parent) = dir.parent() {
-            self.create_dir_all_synced(parent)?;
-            match fs::DirBuilder::new().mode(0o700).create(dir) {
-                Ok(()) => self.sync_dir(parent)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
+        self.create_dir_all_synced(parent)?;
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            // Lost a race: the winner may not have synced yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            created => created?,
         }
-        Ok(())
+        self.sync_dir(parent)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -10,15 +10,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    error, fmt, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use self::image::{FileBytes, Image, Inode, Names, Node, about};
+pub use self::call::{Call, Effect, Fault, Op, is_crash};
+use self::{
+    call::{Crashed, Planned, injected},
+    image::{FileBytes, Image, Inode, Names, Node, about},
+};
 use super::dice::Dice;
 use crate::disk::{Entry, EntryKind, Lock, Open, Space};
 
+mod call;
 mod image;
 #[cfg(test)]
 mod tests;
@@ -28,113 +33,6 @@ const LOG_LEN_MAX: usize = 1 << 20;
 
 /// Bytes of a disk nobody called [`Disk::set_capacity`] on: as good as endless.
 const CAPACITY_DEFAULT: u64 = 1 << 40;
-
-/// What is called on a disk. Faults are planned and calls are counted by these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
-    /// Opening a file that exists.
-    Open,
-    /// Opening a file that did not exist.
-    Create,
-    Read,
-    Write,
-    SetLen,
-    SyncData,
-    SyncAll,
-    List,
-    Stat,
-    CreateDir,
-    Rename,
-    RemoveFile,
-    RemoveDirAll,
-    SyncDir,
-    Space,
-    Lock,
-}
-
-impl Call {
-    /// Whether it can change what the disk holds: only these are numbered for
-    /// [`Disk::crash_at`] and only these, and [`Call::Open`], are logged.
-    pub fn is_effect(self) -> bool {
-        !matches!(
-            self,
-            Self::Open | Self::Read | Self::List | Self::Stat | Self::Space
-        )
-    }
-}
-
-/// One call, with the path it was made on: for a file the path it was opened by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Op {
-    pub path: PathBuf,
-    pub effect: Effect,
-    /// False when it returned an error, injected or not.
-    pub done: bool,
-}
-
-/// What an [`Op`] did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    Open,
-    Create,
-    /// `len` is what was written, not what was asked for.
-    Write {
-        offset: u64,
-        len: usize,
-    },
-    SetLen {
-        len: u64,
-    },
-    SyncData,
-    SyncAll,
-    CreateDir,
-    Rename {
-        to: PathBuf,
-    },
-    RemoveFile,
-    RemoveDirAll,
-    SyncDir,
-    Lock,
-}
-
-/// What happens to one planned call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It fails and changes nothing. A file's sync that fails leaves its pages clean, as Linux
-    /// does: readers go on seeing the bytes, no later sync writes them, a power loss forgets them.
-    Fail(io::ErrorKind),
-    /// A file's sync that fails after an arbitrary part of its bytes reached the disk. Any other call:
-    /// like `Fail`.
-    FailScattered(io::ErrorKind),
-    /// A read or write stops after this many bytes and says so. Any other call goes through.
-    Short(usize),
-}
-
-/// The error of every call on a disk whose machine has ended; see [`is_crash`].
-#[derive(Debug)]
-struct Crashed;
-
-impl fmt::Display for Crashed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the simulated machine has ended")
-    }
-}
-
-impl error::Error for Crashed {}
-
-/// Whether `error` says that the simulated machine has ended, rather than that a call failed.
-pub fn is_crash(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Crashed>())
-}
-
-#[derive(Debug)]
-struct Planned {
-    call: Call,
-    path: Option<PathBuf>,
-    /// Calls that still pass before this one; at 0 the next call is hit.
-    passes: u64,
-    fault: Fault,
-}
 
 #[derive(Debug)]
 struct Machine {
@@ -426,13 +324,6 @@ impl Machine {
             },
         })
     }
-}
-
-fn injected(kind: io::ErrorKind, call: Call, path: &Path) -> io::Error {
-    io::Error::new(
-        kind,
-        format!("injected into {call:?} of {}: {kind}", path.display()),
-    )
 }
 
 impl crate::Disk for Disk {

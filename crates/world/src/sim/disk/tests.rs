@@ -192,6 +192,18 @@ fn a_removed_tree_comes_back_in_part_without_dangling_names() {
 }
 
 #[test]
+fn a_file_made_and_removed_between_syncs_may_come_back_whole() {
+    let disk = prepared();
+    drop(write(&disk, "a", b"one", 0));
+    disk.remove_file(&path("a")).unwrap();
+    // Forgets files nothing can name any more; this one can still come back.
+    disk.sync_dir(Path::new("/")).unwrap();
+    let seen = survivors(&disk, "a");
+    assert!(seen.contains(&None), "{seen:?}");
+    assert!(seen.contains(&Some(b"one".to_vec())), "{seen:?}");
+}
+
+#[test]
 fn replace_leaves_the_old_bytes_or_the_new_ones_wherever_power_is_lost() {
     let run = |disk: &Disk| disk.replace(&path("a"), b"new content");
     let rehearsal = prepared();

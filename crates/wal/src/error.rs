@@ -123,6 +123,38 @@ impl Error {
         Self::new(kind, message).with_path(path).with_source(source)
     }
 
+    /// An error after which the state of the directory is not known; never of kind `Full`.
+    pub(crate) fn doubt(
+        message: impl Into<String>,
+        path: impl Into<PathBuf>,
+        source: io::Error,
+    ) -> Self {
+        Self::new(Kind::Io, message)
+            .with_path(path)
+            .with_source(source)
+    }
+
+    pub(crate) fn version(found: u32) -> Self {
+        let message = format!(
+            "format version {found}, this program reads {}; use the program that wrote it",
+            crate::block::FORMAT_VERSION
+        );
+        Self::recovery(Cause::VersionUnknown, message)
+    }
+
+    /// The same fault as seen by every append after it.
+    pub(crate) fn poisoned(first: &Self) -> Self {
+        Self(Arc::new(Inner {
+            kind: Kind::Poisoned,
+            cause: None,
+            message: "journal is poisoned until it is opened again".to_owned(),
+            path: None,
+            lsn: None,
+            offset: None,
+            source: Some(io::Error::other(first.clone())),
+        }))
+    }
+
     pub(crate) fn recovery(cause: Cause, message: impl Into<String>) -> Self {
         Self::new(Kind::Corrupt, message).change(|inner| inner.cause = Some(cause))
     }

@@ -5,11 +5,45 @@
 //! commit, recovery, retention. It knows nothing of documents, blocks or peers: a record is opaque
 //! bytes with a kind.
 
+mod batch;
+mod block;
+mod catalog;
+mod core;
+mod counts;
 mod error;
+mod evidence;
+pub mod group;
+mod identity;
 mod journal;
+mod local;
+mod options;
+mod quarantine;
+mod reader;
+mod recover;
+mod scan;
+mod segment;
+mod slots;
+mod tail;
+mod upkeep;
+mod window;
+mod writer;
 
+pub use batch::{APPEND_LEN_MAX, RECORD_LEN_MAX};
+pub use counts::Counts;
 pub use error::{Cause, Error, Kind};
+pub use evidence::{Evidence, Sign};
 pub use journal::{
     Appended, Epoch, Generation, Identity, Journal, JournalId, Lsn, Pin, Record, RecordKind,
     Records,
 };
+pub use local::Local;
+pub use options::{Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Upkeep};
+pub use recover::{Cut, Recovery};
+
+use std::sync::{Mutex, MutexGuard};
+
+pub(crate) const LOCK_HELD: &str = "no thread panics while it holds this lock";
+
+pub(crate) fn hold<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect(LOCK_HELD)
+}

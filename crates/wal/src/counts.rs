@@ -1,0 +1,62 @@
+//! What a journal counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Since the journal was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub appends: u64,
+    pub records: u64,
+    /// Commit groups: batches written.
+    pub groups: u64,
+    /// Data syncs of commit groups, the ones that an append waits for.
+    pub syncs: u64,
+    /// Bytes of batches written.
+    pub bytes: u64,
+    /// Times the safe-point file was brought up to date.
+    pub settles: u64,
+    /// Segments begun.
+    pub rolls: u64,
+    /// Times an appender had to wait for space that was not prepared.
+    pub space_waits: u64,
+    /// Torn tails cut by opening.
+    pub repairs: u64,
+    pub poisonings: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appends: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) groups: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) settles: AtomicU64,
+    pub(crate) rolls: AtomicU64,
+    pub(crate) space_waits: AtomicU64,
+    pub(crate) repairs: AtomicU64,
+    pub(crate) poisonings: AtomicU64,
+}
+
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    // Relaxed: counters are told, not reasoned with.
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            appends: get(&self.appends),
+            records: get(&self.records),
+            groups: get(&self.groups),
+            syncs: get(&self.syncs),
+            bytes: get(&self.bytes),
+            settles: get(&self.settles),
+            rolls: get(&self.rolls),
+            space_waits: get(&self.space_waits),
+            repairs: get(&self.repairs),
+            poisonings: get(&self.poisonings),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The identity file: which journal this is, for ever, and in which generation.
+//!
+//! It is the last file that creating a journal writes. So its presence means that creation was
+//! complete, and whatever is missing beside it was lost, not never made.
+
+use std::path::Path;
+
+use world::{Disk, Random};
+
+use crate::{
+    Cause, Error, Generation, Identity, JournalId,
+    block::{self, Fault, GENERATION, JOURNAL},
+};
+
+pub(crate) const NAME: &str = "identity";
+pub(crate) const LEN: usize = 64;
+pub(crate) const MAGIC: [u8; 8] = *b"HFIDENT\0";
+
+/// A first life. An operator reset makes the next generation of the same journal.
+pub(crate) fn new(random: &dyn Random) -> Result<Identity, Error> {
+    let mut journal = [0; 16];
+    random
+        .fill(&mut journal)
+        .map_err(|source| Error::io("draw a journal identity", "", source))?;
+    Ok(Identity {
+        journal: JournalId(journal),
+        generation: Generation(1),
+    })
+}
+
+pub(crate) fn encode(identity: Identity) -> [u8; LEN] {
+    let mut block = [0; LEN];
+    put(&mut block, identity);
+    block::seal(&mut block, MAGIC);
+    block
+}
+
+/// `None` when there is no identity file.
+pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Identity>, Error> {
+    let path = dir.join(NAME);
+    let damaged = |why: &str| {
+        Error::recovery(
+            Cause::IdentityMismatch,
+            format!("identity file does not verify: {why}"),
+        )
+        .with_path(&path)
+    };
+    let stat = disk
+        .stat(&path)
+        .map_err(|source| Error::io("look for the identity file", &path, source))?;
+    let Some(entry) = stat else { return Ok(None) };
+    if entry.len != LEN as u64 {
+        return Err(damaged("wrong length"));
+    }
+    let block = disk
+        .read(&path, LEN as u64)
+        .map_err(|source| Error::io("read the identity file", &path, source))?;
+    match block::verify(&block, MAGIC) {
+        Ok(()) => Ok(Some(get(&block))),
+        Err(Fault::Damaged) => Err(damaged("checksum")),
+        Err(Fault::Version(version)) => Err(Error::version(version).with_path(&path)),
+    }
+}
+
+pub(crate) fn put(block: &mut [u8], identity: Identity) {
+    JOURNAL.put(block, &identity.journal.0);
+    GENERATION.put_u32(block, identity.generation.0);
+}
+
+pub(crate) fn get(block: &[u8]) -> Identity {
+    Identity {
+        journal: JournalId(JOURNAL.array(block)),
+        generation: Generation(GENERATION.u32(block)),
+    }
+}
+
+/// The error when a file verifies and belongs to another journal or another generation.
+pub(crate) fn check(block: &[u8], expected: Identity, path: &Path) -> Result<(), Error> {
+    let found = get(block);
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!(
+        "belongs to journal {} generation {}, expected {} generation {}",
+        found.journal, found.generation.0, expected.journal, expected.generation.0
+    );
+    Err(Error::recovery(Cause::IdentityMismatch, message).with_path(path))
+}

@@ -1,0 +1,356 @@
+//! [`Local`]: the journal on this machine's disk.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use world::disk::Lock;
+
+use crate::{
+    Appended, Counts, Epoch, Error, Identity, Journal, Kind, Lsn, Options, Pin, RecordKind,
+    Records, Recovery, Upkeep,
+    batch::{self, APPEND_LEN_MAX, RECORD_LEN_MAX},
+    catalog::{self, Catalog},
+    core::{Active, Core, first_extent},
+    counts::add,
+    group::Group,
+    hold, identity,
+    reader::Reader,
+    recover::{self, Recovered},
+    segment::{self, Spare},
+    slots::{self, Slots, Watermark},
+    tail::Tail,
+    upkeep::Thread,
+    writer::{Pending, Writer},
+};
+
+const LOCK_NAME: &str = "lock";
+
+/// A journal in a directory of this machine.
+///
+/// Closing is not needed for durability. It settles the watermark, so that the next open can tell
+/// damage from a torn tail up to the last record; dropping does the same as best it can.
+#[derive(Debug)]
+pub struct Local {
+    core: Arc<Core>,
+    group: Group<Pending, Result<Appended, Error>>,
+    writer: Mutex<Writer>,
+    upkeep: Option<Thread>,
+    lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+impl Local {
+    /// Opens the journal in `options.dir`, or makes one there.
+    ///
+    /// Errors: `Locked` names the holder. `Corrupt` has a cause, was logged, and changed nothing.
+    /// `Fenced`: a higher epoch was here. `Full`, `Io`: the disk; opening may be tried again.
+    pub fn open(options: Options) -> Result<(Self, Recovery), Error> {
+        let dir = options.dir.clone();
+        Self::open_unlogged(options).inspect_err(|error| {
+            if let Some(cause) = error.cause() {
+                tracing::error!(
+                    cause = cause.code(),
+                    dir = %dir.display(),
+                    lsn = error.lsn().map(Lsn::get),
+                    offset = error.offset(),
+                    %error,
+                    "WAL_RECOVERY_FAIL_HARD"
+                );
+            }
+        })
+    }
+
+    fn open_unlogged(options: Options) -> Result<(Self, Recovery), Error> {
+        options.check()?;
+        let disk = Arc::clone(&options.disk);
+        let dir = &options.dir;
+        disk.create_dir_all_synced(dir)
+            .map_err(|source| Error::io("make the journal's directory", dir, source))?;
+        let lock = take_lock(&options)?;
+        let recovered = match identity::read(&*disk, dir)? {
+            Some(identity) => {
+                require_slots(&options)?;
+                recover::recover(&disk, dir, identity)?
+            }
+            None => {
+                recover::check_unfinished(&*disk, dir, &options.evidence)?;
+                create(&options)?
+            }
+        };
+        let epoch = choose_epoch(&options, recovered.epoch)?;
+        Self::start(&options, recovered, epoch, lock)
+    }
+
+    fn start(
+        options: &Options,
+        recovered: Recovered,
+        epoch: Epoch,
+        lock: Box<dyn Lock>,
+    ) -> Result<(Self, Recovery), Error> {
+        let report = recovered.report;
+        let base = recovered
+            .segments
+            .back()
+            .map_or(Lsn::FIRST, |last| last.base);
+        let core = Arc::new(Core::new(
+            options,
+            recovered.identity,
+            recovered.slots,
+            Catalog::new(recovered.segments),
+            Active::new(base, recovered.active),
+            Tail::new(report.safe_point, recovered.epoch),
+        ));
+        add(&core.counters.repairs, u64::from(report.cut.is_some()));
+        let writer = Writer::new(&core, recovered.position, report.safe_point.next(), epoch);
+        let upkeep = match options.upkeep {
+            Upkeep::Caller => None,
+            Upkeep::Thread => Some(
+                Thread::start(Arc::clone(&core))
+                    .map_err(|source| Error::io("start the upkeep thread", &core.dir, source))?,
+            ),
+        };
+        let local = Self {
+            core,
+            group: Group::new(APPEND_LEN_MAX),
+            writer: Mutex::new(writer),
+            upkeep,
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok((local, report))
+    }
+
+    /// Settles and lets go of the directory. Everything but the counts is refused from then on with
+    /// kind `Closed`. A second call does nothing.
+    pub fn close(&self) -> Result<(), Error> {
+        // Under the writer's lock: a group in flight ends first.
+        let writer = hold(&self.writer);
+        if self.core.is_closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if let Some(upkeep) = &self.upkeep {
+            upkeep.stop();
+        }
+        let settled = self.core.settle();
+        self.core.is_closed.store(true, Ordering::Release);
+        drop(writer);
+        self.core.tail.wake();
+        drop(hold(&self.lock).take());
+        settled
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.core.counters.read()
+    }
+
+    fn lead(&self, group: Vec<Pending>) -> Vec<Result<Appended, Error>> {
+        let mut writer = hold(&self.writer);
+        let outcomes = writer.commit(&self.core, group);
+        if let Some(upkeep) = &self.upkeep {
+            upkeep.appended(&self.core, writer.position(), writer.extent());
+        }
+        outcomes
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if let Err(error) = self.close()
+            && error.kind() != Kind::Poisoned
+        {
+            tracing::warn!(%error, "journal closed without settling");
+        }
+    }
+}
+
+impl Journal for Local {
+    fn identity(&self) -> Identity {
+        self.core.identity
+    }
+
+    fn append(&self, records: &[(RecordKind, &[u8])]) -> Result<Appended, Error> {
+        let pending = encode(records)?;
+        let weight = pending.batch.len() - batch::HEADER_LEN;
+        self.group.join(pending, weight, |group| self.lead(group))
+    }
+
+    fn safe_point(&self) -> Lsn {
+        self.core.tail.safe_point()
+    }
+
+    fn first_retained(&self) -> Lsn {
+        hold(&self.core.catalog).first_retained()
+    }
+
+    fn read(&self, from: Lsn) -> Result<Records<'_>, Error> {
+        self.core.check_open()?;
+        let upper = self.safe_point();
+        let pin = catalog::pin(&self.core.catalog, from, upper)?;
+        Ok(Box::new(Reader::new(
+            Arc::clone(&self.core.disk),
+            self.core.identity,
+            Arc::clone(&self.core.catalog),
+            upper,
+            pin,
+        )))
+    }
+
+    fn wait_above(&self, seen: Lsn, timeout: Duration) -> Lsn {
+        self.core
+            .tail
+            .wait_above(seen, timeout, &*self.core.clock, || {
+                self.core.is_closed.load(Ordering::Acquire)
+            })
+    }
+
+    fn pin(&self, from: Lsn) -> Result<Pin, Error> {
+        self.core.check_open()?;
+        catalog::pin(&self.core.catalog, from, self.safe_point())
+    }
+
+    fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
+        self.core.release_below(keep_from)
+    }
+
+    fn settle(&self) -> Result<(), Error> {
+        self.core.settle()
+    }
+}
+
+/// Checks an append and lays its records out, before it joins a group.
+fn encode(records: &[(RecordKind, &[u8])]) -> Result<Pending, Error> {
+    let refuse = |message: String| Err(Error::new(Kind::Invalid, message));
+    let mut len = 0_usize;
+    for (kind, bytes) in records {
+        if kind.0 == 0 {
+            return refuse("record of kind 0".to_owned());
+        }
+        if bytes.len() > RECORD_LEN_MAX {
+            return refuse(format!(
+                "record of {} bytes; at most {RECORD_LEN_MAX}",
+                bytes.len()
+            ));
+        }
+        len = len.saturating_add(batch::record_len(bytes));
+    }
+    if records.is_empty() {
+        return refuse("append without a record".to_owned());
+    }
+    if len > APPEND_LEN_MAX {
+        return refuse(format!("append of {len} bytes; at most {APPEND_LEN_MAX}"));
+    }
+    let mut batch = Vec::with_capacity(batch::HEADER_LEN + len.next_multiple_of(batch::ALIGNMENT));
+    batch.resize(batch::HEADER_LEN, 0);
+    for (kind, bytes) in records {
+        batch::put_record(&mut batch, *kind, bytes);
+    }
+    let count = u32::try_from(records.len()).expect("each takes bytes of APPEND_LEN_MAX");
+    Ok(Pending { batch, count })
+}
+
+fn take_lock(options: &Options) -> Result<Box<dyn Lock>, Error> {
+    let path = options.dir.join(LOCK_NAME);
+    options
+        .disk
+        .lock(&path, &options.holder)
+        .map_err(|source| match source.kind() {
+            std::io::ErrorKind::WouldBlock => {
+                Error::new(Kind::Locked, format!("journal is in use by {source}"))
+                    .with_path(&options.dir)
+            }
+            _ => Error::io("lock the journal", path, source),
+        })
+}
+
+/// The identity file says that the journal was complete once; then the safe point was there.
+fn require_slots(options: &Options) -> Result<(), Error> {
+    let path = options.dir.join(slots::NAME);
+    let stat = options
+        .disk
+        .stat(&path)
+        .map_err(|source| Error::io("look for the safe-point file", &path, source))?;
+    match stat {
+        Some(_) => Ok(()),
+        None => {
+            let identity = options.dir.join(identity::NAME);
+            Err(recover::safe_point_missing(
+                &options.dir,
+                &identity.display().to_string(),
+            ))
+        }
+    }
+}
+
+fn choose_epoch(options: &Options, found: Epoch) -> Result<Epoch, Error> {
+    match options.epoch {
+        Some(epoch) if epoch < found => Err(Error::new(
+            Kind::Fenced,
+            format!("epoch {} may not write after epoch {}", epoch.0, found.0),
+        )
+        .with_path(&options.dir)),
+        Some(epoch) => Ok(epoch),
+        None => Ok(found),
+    }
+}
+
+/// Makes a journal. Order: safe-point file, first segment, identity; each durable before the next.
+/// A crash before the last leaves a directory without identity and without records, over which
+/// this is done again.
+fn create(options: &Options) -> Result<Recovered, Error> {
+    let disk = &*options.disk;
+    let dir = &options.dir;
+    remove_unfinished(options, dir)?;
+    let identity = identity::new(&*options.random)?;
+    let slots_path = dir.join(slots::NAME);
+    disk.replace(&slots_path, &Slots::initial(identity))
+        .map_err(|source| Error::io("make the safe-point file", &slots_path, source))?;
+    let epoch = options.epoch.unwrap_or_default();
+    let header = segment::Header {
+        identity,
+        base: Lsn::FIRST,
+        previous: Lsn::ZERO,
+        epoch,
+        settled: Lsn::ZERO,
+        created: options.clock.now(),
+    };
+    let extent = first_extent(options.segment_bytes, segment::HEADER_LEN as u64);
+    let active = Spare::prepare(disk, dir, extent)?.place(disk, dir, &header)?;
+    let identity_path = dir.join(identity::NAME);
+    disk.replace(&identity_path, &identity::encode(identity))
+        .map_err(|source| Error::io("make the identity file", &identity_path, source))?;
+    let segment = catalog::Segment::new(Lsn::FIRST, active.path.clone());
+    Ok(Recovered {
+        identity,
+        slots: Slots::open(disk, slots_path, identity)?,
+        segments: [segment].into(),
+        active,
+        position: segment::HEADER_LEN as u64,
+        epoch,
+        report: Recovery {
+            identity,
+            is_new: true,
+            first_retained: Watermark::EMPTY.first_retained,
+            watermark: Lsn::ZERO,
+            safe_point: Lsn::ZERO,
+            segments: 1,
+            batches: 0,
+            bytes: 0,
+            cut: None,
+            slot_mended: false,
+            segments_removed: 0,
+        },
+    })
+}
+
+/// Removes what an interrupted creation left: nothing in it was ever appended to.
+fn remove_unfinished(options: &Options, dir: &Path) -> Result<(), Error> {
+    for base in recover::bases(&*options.disk, dir)? {
+        let path = segment::path(dir, base);
+        options
+            .disk
+            .remove_file(&path)
+            .map_err(|source| Error::io("remove an unused segment", &path, source))?;
+    }
+    Ok(())
+}

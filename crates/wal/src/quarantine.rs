@@ -1,0 +1,102 @@
+//! What recovery cuts is kept first: the bytes in one file, a report in another.
+//!
+//! Names come from what was cut, so an open that a crash interrupted and repeats writes the same
+//! files again, and another tear at the same place gets files of its own.
+
+use std::path::{Path, PathBuf};
+
+use world::Disk;
+
+use crate::{
+    Error, Lsn,
+    window::{WINDOW_LEN, Window},
+};
+
+pub(crate) const DIR: &str = "quarantine";
+/// Cuts kept, oldest position first to go. A tail is at most one batch; a site that tears this many
+/// has other troubles, and its disk must not fill with them.
+pub(crate) const CUTS_MAX: usize = 64;
+const BYTES: &str = ".bytes";
+const REPORT: &str = ".txt";
+
+/// Bytes of a segment that are about to be zeroed.
+#[derive(Debug)]
+pub(crate) struct Tail<'a> {
+    pub(crate) segment: &'a Path,
+    pub(crate) base: Lsn,
+    pub(crate) offset: u64,
+    pub(crate) end: u64,
+    /// Position of the first record that is not there.
+    pub(crate) expected: Lsn,
+    pub(crate) why: &'static str,
+}
+
+impl Tail<'_> {
+    /// Copies the tail out, durably, and returns where to. The window is on the segment.
+    pub(crate) fn keep(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        window: &mut Window,
+    ) -> Result<PathBuf, Error> {
+        let dir = dir.join(DIR);
+        self.copy(disk, &dir, window)
+            .map_err(|source| Error::io("quarantine the tail of a segment", &dir, source))
+    }
+
+    fn copy(&self, disk: &dyn Disk, dir: &Path, window: &mut Window) -> std::io::Result<PathBuf> {
+        disk.create_dir_all_synced(dir)?;
+        let mut bytes = Vec::new();
+        let mut at = self.offset;
+        while at < self.end {
+            let want = usize::try_from(self.end - at)
+                .unwrap_or(WINDOW_LEN)
+                .min(WINDOW_LEN);
+            let chunk = window.bytes(at, want)?;
+            if chunk.is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(chunk);
+            at += chunk.len() as u64;
+        }
+        let checksum = crc32c::crc32c(&bytes);
+        let stem = format!(
+            "{:020}-{:020}-{checksum:08x}",
+            self.expected.get(),
+            self.offset
+        );
+        let kept = dir.join(format!("{stem}{BYTES}"));
+        disk.replace(&kept, &bytes)?;
+        let report = format!(
+            "segment {}\nbase {}\noffset {}\nlength {}\nfirst position not kept {}\nwhy {}\n",
+            self.segment.display(),
+            self.base,
+            self.offset,
+            bytes.len(),
+            self.expected,
+            self.why
+        );
+        disk.replace(&dir.join(format!("{stem}{REPORT}")), report.as_bytes())?;
+        forget_oldest(disk, dir)?;
+        Ok(kept)
+    }
+}
+
+fn forget_oldest(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+    let names: Vec<String> = disk
+        .list(dir)?
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect();
+    let cuts = names.iter().filter(|name| name.ends_with(BYTES));
+    let excess = cuts.clone().count().saturating_sub(CUTS_MAX);
+    for name in cuts.take(excess) {
+        tracing::warn!(dir = %dir.display(), name, "more cuts than are kept; the oldest goes");
+        disk.remove_file(&dir.join(name))?;
+        let report = format!("{}{REPORT}", name.trim_end_matches(BYTES));
+        if names.contains(&report) {
+            disk.remove_file(&dir.join(report))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! Looking through segments, batch by batch, without changing anything.
+//!
+//! Memory is one window, whatever the length of a batch or of the journal.
+
+use std::io;
+
+use crate::{
+    Cause, Epoch, Error, Identity, Lsn,
+    batch::{self, Header, Place},
+    catalog::Segment,
+    segment,
+    window::{WINDOW_LEN, Window},
+};
+
+/// What the batches said, from the first segment on.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    identity: Identity,
+    /// Position that the next batch must begin with.
+    pub(crate) expected: Lsn,
+    /// Highest epoch met.
+    pub(crate) epoch: Epoch,
+    /// Highest safe point that a header or a batch vouches for.
+    pub(crate) proven: Lsn,
+    /// Highest settled safe point that a header or a batch vouches for.
+    pub(crate) settled: Lsn,
+    pub(crate) batches: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Where the batches of a segment end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    pub(crate) offset: u64,
+    pub(crate) why: Why,
+    /// Where the last batch of the segment begins, when it has one.
+    pub(crate) last_batch: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The next segment begins here.
+    Complete,
+    /// No batch verifies here.
+    NoBatch,
+    /// A batch verifies and begins with another position.
+    Gap(Lsn),
+}
+
+/// What lies after the last batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rest {
+    /// Offset after the last byte that is not zero; `None` when all of them are.
+    pub(crate) end: Option<u64>,
+    /// Highest safe point that the header of a batch further on vouches for.
+    pub(crate) proven: Lsn,
+}
+
+/// A segment as recovery found it.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) segment: Segment,
+    pub(crate) header: segment::Header,
+    pub(crate) len: u64,
+}
+
+impl Scan {
+    pub(crate) fn new(identity: Identity, first: Lsn) -> Self {
+        Self {
+            identity,
+            expected: first,
+            epoch: Epoch(0),
+            proven: Lsn::ZERO,
+            settled: Lsn::ZERO,
+            batches: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn place(&self, found: &Found) -> Place {
+        Place::new(self.identity, found.header.base)
+    }
+
+    /// Reads batches until one does not follow, or until `end`, where the next segment begins.
+    pub(crate) fn segment(
+        &mut self,
+        window: &mut Window,
+        found: &mut Found,
+        end: Option<Lsn>,
+    ) -> Result<Stop, Error> {
+        self.epoch_not_below(found.header.epoch, found, 0)?;
+        self.proven = self.proven.max(Lsn::new(found.header.base.get() - 1));
+        self.settled = self.settled.max(found.header.settled);
+        let place = self.place(found);
+        let mut stop = Stop {
+            offset: segment::HEADER_LEN as u64,
+            why: Why::NoBatch,
+            last_batch: None,
+        };
+        loop {
+            if end.is_some_and(|end| self.expected >= end) {
+                stop.why = Why::Complete;
+                return Ok(stop);
+            }
+            let read = verified(window, place, stop.offset).map_err(|source| {
+                Error::io("read a segment", &found.segment.path, source).with_offset(stop.offset)
+            })?;
+            let Some(header) = read else {
+                return Ok(stop);
+            };
+            if header.first != self.expected {
+                stop.why = Why::Gap(header.first);
+                return Ok(stop);
+            }
+            self.epoch_not_below(header.epoch, found, stop.offset)?;
+            self.proven = self.proven.max(header.safe_point);
+            self.settled = self.settled.max(header.settled);
+            self.batches += 1;
+            self.bytes += header.batch_len();
+            self.expected = header.last().next();
+            found.segment.mark(header.first, stop.offset);
+            stop.last_batch = Some(stop.offset);
+            stop.offset += header.batch_len();
+        }
+    }
+
+    /// An authority never writes below its own epoch, so no crash brings this about, wherever in
+    /// the journal it is.
+    fn epoch_not_below(&mut self, epoch: Epoch, found: &Found, offset: u64) -> Result<(), Error> {
+        if epoch < self.epoch {
+            let message = format!("epoch {} follows epoch {}", epoch.0, self.epoch.0);
+            return Err(Error::recovery(Cause::EpochRegressed, message)
+                .with_path(&found.segment.path)
+                .with_offset(offset)
+                .with_lsn(self.expected));
+        }
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// Looks at everything behind the last batch of the last segment. The header of a later batch
+    /// was written only after all that its safe point covers was durable: one such header proves
+    /// that a missing batch was damaged, not torn.
+    pub(crate) fn rest(
+        &self,
+        window: &mut Window,
+        found: &Found,
+        from: u64,
+    ) -> Result<Rest, Error> {
+        let place = self.place(found);
+        let mut rest = Rest::default();
+        let mut at = from;
+        while at < found.len {
+            let chunk = window.bytes(at, WINDOW_LEN).map_err(|source| {
+                Error::io("read a segment", &found.segment.path, source).with_offset(at)
+            })?;
+            if chunk.is_empty() {
+                break;
+            }
+            if let Some(last) = chunk.iter().rposition(|&byte| byte != 0) {
+                rest.end = Some(at + last as u64 + 1);
+                let end = (last + 1).min(CHUNK_STEP);
+                for start in (0..end).step_by(batch::ALIGNMENT) {
+                    let offset = at + start as u64;
+                    if let Some(header) = Header::decode(&chunk[start..], place, offset) {
+                        rest.proven = rest.proven.max(header.safe_point);
+                    }
+                }
+            }
+            at += CHUNK_STEP as u64;
+        }
+        Ok(rest)
+    }
+}
+
+/// Chunks of a search overlap by a header, so that none is missed between two.
+const CHUNK_STEP: usize = WINDOW_LEN - batch::HEADER_LEN.next_multiple_of(batch::ALIGNMENT);
+
+/// The header of the batch at `offset`, when all of the batch verifies.
+fn verified(window: &mut Window, place: Place, offset: u64) -> io::Result<Option<Header>> {
+    let head = window.bytes(offset, batch::HEADER_LEN)?;
+    let Some(header) = Header::decode(head, place, offset) else {
+        return Ok(None);
+    };
+    let mut checksum = Header::start(head, place, offset);
+    let mut at = offset + batch::HEADER_LEN as u64;
+    let end = offset + header.batch_len();
+    while at < end {
+        let want = usize::try_from(end - at)
+            .unwrap_or(WINDOW_LEN)
+            .min(WINDOW_LEN);
+        let bytes = window.bytes(at, want)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        checksum = crc32c::crc32c_append(checksum, bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(header.verifies(checksum).then_some(header))
+}

@@ -1,0 +1,124 @@
+//! The thread that keeps ahead of the appenders and settles behind them.
+//!
+//! It prepares written space before it is needed, and brings the safe-point file up to date once
+//! appends pause. Nothing that was acknowledged depends on it: without it appenders prepare their
+//! own space, and the safe point is in the batches.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{LOCK_HELD, core::Core, hold};
+
+/// Without an append for this long, the journal is idle and is settled. Long against a sync, so
+/// that it happens between bursts, not inside them; short against a person.
+const IDLE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(crate) struct Thread {
+    signal: Arc<Signal>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    wants: Mutex<Wants>,
+    changed: Condvar,
+    /// Something was appended since the last settling.
+    is_dirty: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Wants {
+    stop: bool,
+    space: bool,
+}
+
+impl Thread {
+    pub(crate) fn start(core: Arc<Core>) -> io::Result<Self> {
+        let signal = Arc::new(Signal::default());
+        let theirs = Arc::clone(&signal);
+        let handle = world::spawn_spine("wal-upkeep", move || theirs.run(&core))?;
+        Ok(Self {
+            signal,
+            handle: Mutex::new(Some(handle)),
+        })
+    }
+
+    /// Told after each group. Cheap: it wakes the thread once per burst, and once per half segment.
+    pub(crate) fn appended(&self, core: &Core, position: u64, extent: u64) {
+        let is_first = !self.signal.is_dirty.swap(true, Ordering::AcqRel);
+        let is_short = position > extent / 2
+            && (extent < core.segment_bytes || core.spare.try_lock().is_ok_and(|it| it.is_none()));
+        if is_first || is_short {
+            let mut wants = hold(&self.signal.wants);
+            let is_news = is_first || (is_short && !wants.space);
+            wants.space |= is_short;
+            drop(wants);
+            if is_news {
+                self.signal.changed.notify_one();
+            }
+        }
+    }
+
+    /// Ends the thread and waits for it.
+    pub(crate) fn stop(&self) {
+        hold(&self.signal.wants).stop = true;
+        self.signal.changed.notify_one();
+        if let Some(handle) = hold(&self.handle).take() {
+            // A panic there has ended the process already, or, without the hook, been reported.
+            drop(handle.join());
+        }
+    }
+}
+
+impl Signal {
+    fn run(&self, core: &Core) {
+        let mut wants = hold(&self.wants);
+        loop {
+            if wants.stop {
+                return;
+            }
+            if std::mem::take(&mut wants.space) {
+                drop(wants);
+                prepare(core);
+                wants = hold(&self.wants);
+                continue;
+            }
+            if !self.is_dirty.load(Ordering::Acquire) {
+                wants = self.changed.wait(wants).expect(LOCK_HELD);
+                continue;
+            }
+            let seen = core.tail.safe_point();
+            let waited = self.changed.wait_timeout(wants, IDLE).expect(LOCK_HELD);
+            wants = waited.0;
+            if waited.1.timed_out() && core.tail.safe_point() == seen {
+                // Before settling: an append from here on makes it dirty again.
+                self.is_dirty.store(false, Ordering::Release);
+                drop(wants);
+                // A failure has poisoned the journal; appenders are told.
+                drop(core.settle());
+                wants = hold(&self.wants);
+            }
+        }
+    }
+}
+
+fn prepare(core: &Core) {
+    let active = Arc::clone(&hold(&core.active));
+    if core.check_writable().is_err() {
+        return;
+    }
+    if active.extent() < core.segment_bytes {
+        // Without room nothing is lost yet: the append that needs the space is told.
+        drop(core.grow(&active, active.extent() + 1));
+    } else {
+        core.prepare_spare();
+    }
+}

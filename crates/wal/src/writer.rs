@@ -1,0 +1,152 @@
+//! The writer: turns a commit group into one batch, one write and one data sync.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use world::invariant;
+
+use crate::{
+    Appended, Epoch, Error, Lsn,
+    batch::{self, Closing, Place},
+    core::{Active, Core},
+    counts::add,
+    hold, segment,
+};
+
+/// What one append hands to its group: room for a batch header, then its records.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) batch: Vec<u8>,
+    pub(crate) count: u32,
+}
+
+/// Owned by whoever leads a group.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    active: Arc<Active>,
+    place: Place,
+    /// Offset of the next batch.
+    position: u64,
+    next: Lsn,
+    epoch: Epoch,
+}
+
+impl Writer {
+    pub(crate) fn new(core: &Core, position: u64, next: Lsn, epoch: Epoch) -> Self {
+        let active = Arc::clone(&hold(&core.active));
+        Self {
+            place: Place::new(core.identity, active.base),
+            active,
+            position,
+            next,
+            epoch,
+        }
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(crate) fn extent(&self) -> u64 {
+        self.active.extent()
+    }
+
+    /// Writes the group as one batch. Order: write, sync, publish; who handed in a member is told
+    /// after that. Positions are assigned here, and an error assigns none.
+    pub(crate) fn commit(
+        &mut self,
+        core: &Core,
+        group: Vec<Pending>,
+    ) -> Vec<Result<Appended, Error>> {
+        let counts: Vec<u32> = group.iter().map(|pending| pending.count).collect();
+        let total = counts.iter().map(|&count| u64::from(count)).sum();
+        if let Err(error) = self.write(core, join(group), total) {
+            return counts.iter().map(|_| Err(error.clone())).collect();
+        }
+        let mut first = self.next;
+        let outcomes = counts
+            .iter()
+            .map(|&count| {
+                let next = Lsn::new(first.get() + u64::from(count));
+                let appended = Appended {
+                    first,
+                    last: Lsn::new(next.get() - 1),
+                };
+                first = next;
+                Ok(appended)
+            })
+            .collect();
+        self.next = first;
+        add(&core.counters.appends, counts.len() as u64);
+        add(&core.counters.records, total);
+        core.tail.publish(Lsn::new(self.next.get() - 1), self.epoch);
+        outcomes
+    }
+
+    fn write(&mut self, core: &Core, mut bytes: Vec<u8>, total: u64) -> Result<(), Error> {
+        core.check_writable()?;
+        let safe_point = core.tail.safe_point();
+        invariant!(
+            safe_point.next() == self.next,
+            "next position {} above safe point {safe_point}",
+            self.next
+        );
+        let len = bytes.len().next_multiple_of(batch::ALIGNMENT) as u64;
+        self.make_room(core, len)?;
+        let offset = self.position;
+        let closing = Closing {
+            count: u32::try_from(total).expect("records of at most APPEND_LEN_MAX bytes"),
+            first: self.next,
+            epoch: self.epoch,
+            safe_point,
+            settled: Lsn::new(core.settled.load(Ordering::Acquire)),
+        };
+        batch::close(&mut bytes, &closing, self.place, offset);
+        let file = &self.active.file;
+        file.write_all_at(&bytes, offset)
+            .map_err(|source| self.poison(core, "write a batch", source))?;
+        file.sync_data()
+            .map_err(|source| self.poison(core, "sync a batch", source))?;
+        add(&core.counters.groups, 1);
+        add(&core.counters.syncs, 1);
+        add(&core.counters.bytes, len);
+        hold(&core.catalog).mark_active(self.next, offset);
+        self.position += len;
+        Ok(())
+    }
+
+    fn poison(&self, core: &Core, what: &str, source: std::io::Error) -> Error {
+        let first = Error::doubt(what, &self.active.path, source)
+            .with_offset(self.position)
+            .with_lsn(self.next);
+        core.poison(&first)
+    }
+
+    /// Space for `len` bytes that was written before, here or in the next segment.
+    fn make_room(&mut self, core: &Core, len: u64) -> Result<(), Error> {
+        let is_fresh = self.position == segment::HEADER_LEN as u64;
+        if self.position + len > core.segment_bytes && !is_fresh {
+            self.active = core.roll(self.next, self.epoch, len)?;
+            self.place = Place::new(core.identity, self.active.base);
+            self.position = segment::HEADER_LEN as u64;
+        }
+        let end = self.position + len;
+        if end > self.active.extent() {
+            add(&core.counters.space_waits, 1);
+            core.grow(&self.active, end)?;
+        }
+        Ok(())
+    }
+}
+
+/// One batch of all members, header still empty. The first member's buffer is the batch's, so that
+/// an appender alone copies its records once.
+fn join(group: Vec<Pending>) -> Vec<u8> {
+    let total: usize = group.iter().map(|pending| pending.batch.len()).sum();
+    let mut members = group.into_iter();
+    let mut batch = members.next().map(|first| first.batch).unwrap_or_default();
+    batch.reserve(total.saturating_sub(batch.len()));
+    for member in members {
+        batch.extend_from_slice(&member.batch[batch::HEADER_LEN..]);
+    }
+    batch
+}

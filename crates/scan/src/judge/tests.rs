@@ -1,0 +1,1 @@
+//! Judging, from rule text and facts to verdicts.

@@ -1,0 +1,32 @@
+//! Rules: what a host should be, as data.
+//!
+//! Owns the language (docs/RULES.md), the pack of rules that ships in the program, its lint and its
+//! tests. A rule is pure: no shell, no clock, no I/O; everything it may look at is a fact. Judging
+//! belongs to [`crate::judge`].
+
+mod canonical;
+mod decode;
+mod document;
+mod fault;
+mod lint;
+mod needs;
+mod operator;
+mod pack;
+mod predicate;
+mod secret;
+mod selector;
+mod selftest;
+pub(crate) mod wording;
+mod yaml;
+
+pub(crate) use canonical::canonical_json;
+pub use document::{Fix, Platform, Rule, RuleTest, Severity, Variable, VariableType, Variables};
+pub use fault::{Fault, Place};
+pub use lint::{KNOWN_FRAMEWORKS, KNOWN_PLATFORMS, lint};
+pub(crate) use operator::{Answer, Context, test, unix_seconds, wanted};
+pub use pack::{Loaded, Pack};
+pub use predicate::{Comparison, Leaf, Operator, Pattern, Predicate, Quantified, Quantifier};
+pub use secret::holds_secrets;
+pub(crate) use selector::{Found, Scope};
+pub use selector::{OPEN_COLLECTORS, Selector};
+pub use selftest::{Failure, TestReport, test_rules};

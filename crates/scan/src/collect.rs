@@ -5,12 +5,28 @@
 //! `$unknown`; a collector that breaks, panics or does not come back costs its own fact only.
 
 mod catalog;
+mod cmdline;
 mod context;
+mod coredump;
 mod drop_in;
+mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod globs;
+mod login_defs;
+mod modules;
+mod mounts;
 mod os;
+mod packages;
+mod pam;
+mod security_conf;
+mod shadow;
+mod sockets;
+mod sshd;
+mod sudoers;
+mod sysctl;
 mod systemd_conf;
+mod users;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +49,27 @@ use crate::{
 
 /// All collectors, in the order in which they run. The walk is last: everything else is known
 /// while it takes its time.
-const ALL: &[&Collector] = &[&os::COLLECTOR];
+const ALL: &[&Collector] = &[
+    &os::COLLECTOR,
+    &cmdline::COLLECTOR,
+    &packages::COLLECTOR,
+    &sysctl::COLLECTOR,
+    &modules::COLLECTOR,
+    &mounts::COLLECTOR,
+    &users::COLLECTOR,
+    &shadow::COLLECTOR,
+    &pam::COLLECTOR,
+    &login_defs::COLLECTOR,
+    &security_conf::COLLECTOR,
+    &coredump::COLLECTOR,
+    &sshd::COLLECTOR,
+    &sudoers::COLLECTOR,
+    &sockets::COLLECTOR,
+    &files::FILES,
+    &globs::COLLECTOR,
+    &files::TEXT,
+    &files::HASHES,
+];
 
 /// Time for one collector. Generous: on a quiet machine all of them but the walk take under a
 /// second.
@@ -242,6 +278,11 @@ fn run_one(
         }
         Err(_) => late("did not come back before its deadline"),
     }
+}
+
+/// A part of a fact as it stands in the bundle.
+pub(crate) fn part(part: Result<Value, Unknown>) -> Value {
+    part.unwrap_or_else(|unknown| unknown.to_value())
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -1,0 +1,515 @@
+//! Opening: from what is on disk to a store that serves.
+//!
+//! The same bytes give the same state: tables are opened as the manifest says, then the commits of
+//! the journal above the checkpoint are applied in order. A table that already has a commit, because
+//! it was flushed after the last checkpoint, skips it.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use lsm_tree::{Cache, DescriptorTable};
+use wal::{Journal, Lsn};
+use world::Timestamp;
+
+use crate::{
+    Commit, Error, Kind, Options, TableId,
+    checkpoint::Checkpointer,
+    commit::CommitLine,
+    history::CommitTimes,
+    horizon::Horizon,
+    manifest::{FORMAT_VERSION, Identity, Manifest, TableEntry},
+    once::OnceKeys,
+    recent::KeyHasher,
+    record::{self, CommitRecord},
+    stats::Counters,
+    store::{FIRST_TABLE, Inner, TableState},
+    sweep::Rule,
+    tree::{Shared, Tree},
+    upkeep::Upkeep,
+};
+
+const LOCK_FILE: &str = "lock";
+const TABLES_DIR: &str = "tables";
+/// What the table library keeps in each table's directory from its creation on.
+const TREE_FILE: &str = "current";
+const TIMES: TableId = TableId(1);
+const ONCE: TableId = TableId(2);
+/// Table files held open over all tables.
+const DESCRIPTORS: usize = 256;
+
+/// What an open found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// The directory was made.
+    pub created: bool,
+    /// Everything up to here was in table files.
+    pub checkpoint: Lsn,
+    /// First and last position that was read from the journal; `None` when nothing was.
+    pub replayed: Option<(Lsn, Lsn)>,
+    /// Records read, and those of them that are commits of this store.
+    pub records: u64,
+    pub commits: u64,
+    /// Changes that were not in table files yet.
+    pub changes: u64,
+    pub bytes: u64,
+    /// What is visible.
+    pub visible: Commit,
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.created {
+            write!(f, "created, ")?;
+        }
+        write!(f, "opened at checkpoint lsn {}", self.checkpoint)?;
+        match self.replayed {
+            None => write!(f, ", nothing to replay"),
+            Some((first, last)) => write!(
+                f,
+                ", replayed lsn {first} to {last}: {} commits in {} bytes, {} changes were not in \
+                 table files yet",
+                self.commits, self.bytes, self.changes
+            ),
+        }
+    }
+}
+
+pub(crate) fn open(
+    options: Options,
+    journal: Arc<dyn Journal>,
+) -> Result<(Inner, RecoveryReport), Error> {
+    options.check()?;
+    let (disk, dir) = (Arc::clone(&options.disk), options.dir.clone());
+    disk.create_dir_all_synced(&dir)
+        .map_err(|error| Error::io("creating store directory", &dir, error))?;
+    let lock = take_lock(&options)?;
+    let shared = Shared {
+        cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
+        descriptors: Arc::new(DescriptorTable::new(DESCRIPTORS)),
+        compress: options.compress,
+    };
+    let (identity, mut manifest, created) = load_or_create(&options, &*journal, &shared)?;
+    check_journal(&manifest, &*journal)?;
+    let pin = journal.pin(manifest.feed_from.min(manifest.checkpoint.next()));
+    let pin = pin.map_err(|error| Error::journal("keeping the journal", error))?;
+
+    let mut trees = Trees::open(&options, &manifest, &shared)?;
+    trees.add_new(&options, &mut manifest, &identity, &shared)?;
+    trees.check_persisted(&*journal)?;
+    let mut report = RecoveryReport {
+        created,
+        checkpoint: manifest.checkpoint,
+        replayed: None,
+        records: 0,
+        commits: 0,
+        changes: 0,
+        bytes: 0,
+        visible: Commit {
+            lsn: manifest.checkpoint,
+            time: manifest.checkpoint_time,
+        },
+    };
+    trees.replay(&*journal, options.memtable_bytes, created, &mut report)?;
+
+    let horizon = Horizon::default();
+    horizon.publish(report.visible);
+    let hasher = KeyHasher::default();
+    let inner = Inner {
+        created: identity.created,
+        tables: trees.tables,
+        times: CommitTimes(Arc::new(trees.times)),
+        once: OnceKeys::new(Arc::new(trees.once), options.idempotency),
+        cache: shared.cache,
+        horizon: Arc::new(horizon),
+        hasher: hasher.clone(),
+        line: CommitLine::new(hasher, report.visible),
+        counters: Counters::default(),
+        upkeep: Upkeep::new(
+            options.memtable_bytes,
+            options.checkpoint_bytes,
+            report.bytes,
+        ),
+        checkpointer: Mutex::new(Checkpointer::new(manifest, options.feed_bytes, pin)),
+        applying: Mutex::new(()),
+        is_closed: AtomicBool::new(false),
+        journal,
+        clock: options.clock,
+        disk,
+        dir,
+        lock,
+    };
+    Ok((inner, report))
+}
+
+fn take_lock(options: &Options) -> Result<Box<dyn world::disk::Lock>, Error> {
+    let path = options.dir.join(LOCK_FILE);
+    let holder = format!("process {}", std::process::id());
+    options.disk.lock(&path, &holder).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::WouldBlock {
+            let message = format!("store {} is open in {error}", options.dir.display());
+            Error::new(Kind::Locked, message)
+        } else {
+            Error::io("locking", &path, error)
+        }
+    })
+}
+
+/// The identity is written last, so where it is, the manifest and the store's own trees are too.
+fn load_or_create(
+    options: &Options,
+    journal: &dyn Journal,
+    shared: &Shared,
+) -> Result<(Identity, Manifest, bool), Error> {
+    let (disk, dir) = (&*options.disk, &*options.dir);
+    let identity = Identity::load(disk, dir)?;
+    let manifest = Manifest::load(disk, dir)?;
+    match (identity, manifest) {
+        (Some(identity), Some(manifest)) => {
+            if identity.journal != journal.identity() {
+                return Err(other_journal(dir, &identity, journal));
+            }
+            Ok((identity, manifest, false))
+        }
+        (Some(_), None) => Err(missing(dir, "manifest")),
+        (None, Some(manifest)) if manifest.checkpoint > Lsn::ZERO => Err(missing(dir, "identity")),
+        // Nothing, or what a crash while creating left.
+        (None, _) => {
+            let identity = Identity {
+                journal: journal.identity(),
+                created: options.clock.now(),
+            };
+            let manifest = Manifest {
+                checkpoint: Lsn::ZERO,
+                checkpoint_time: identity.created,
+                feed_from: journal.first_retained(),
+                next_table: FIRST_TABLE,
+                tables: Vec::new(),
+            };
+            manifest.store(disk, dir)?;
+            for (id, rule) in [(TIMES, Rule::Before), (ONCE, Rule::Dated)] {
+                create_tree(options, id, own_name(id), rule, shared)?;
+            }
+            identity.store(disk, dir)?;
+            Ok((identity, manifest, true))
+        }
+    }
+}
+
+fn missing(dir: &Path, file: &str) -> Error {
+    let message = format!(
+        "store {} has lost its file {file}: restore the directory from a backup",
+        dir.display()
+    );
+    Error::new(Kind::Corrupt, message)
+}
+
+fn other_journal(dir: &Path, identity: &Identity, journal: &dyn Journal) -> Error {
+    let (ours, theirs) = (identity.journal, journal.identity());
+    let message = format!(
+        "store {} belongs to journal {} generation {}, not to {} generation {}",
+        dir.display(),
+        ours.journal,
+        ours.generation.0,
+        theirs.journal,
+        theirs.generation.0
+    );
+    Error::new(Kind::Invalid, message)
+}
+
+/// The journal must reach back to the checkpoint, and up to it.
+fn check_journal(manifest: &Manifest, journal: &dyn Journal) -> Result<(), Error> {
+    let (first, safe) = (journal.first_retained(), journal.safe_point());
+    let checkpoint = manifest.checkpoint;
+    if safe < checkpoint {
+        let message = format!(
+            "table files hold commits up to lsn {checkpoint}, the journal ends at lsn {safe}"
+        );
+        return Err(Error::new(Kind::Corrupt, message));
+    }
+    if first > checkpoint.next() {
+        let message = format!(
+            "table files hold commits up to lsn {checkpoint}, the journal begins at lsn {first}"
+        );
+        return Err(Error::new(Kind::Corrupt, message));
+    }
+    Ok(())
+}
+
+fn own_name(id: TableId) -> &'static str {
+    if id == TIMES {
+        "commit times"
+    } else {
+        "idempotency keys"
+    }
+}
+
+fn tree_dir(options: &Options, id: TableId) -> PathBuf {
+    options.dir.join(TABLES_DIR).join(id.0.to_string())
+}
+
+/// Makes an empty tree. What is in its place was left by a crash before any manifest named it.
+fn create_tree(
+    options: &Options,
+    id: TableId,
+    name: &str,
+    rule: Rule,
+    shared: &Shared,
+) -> Result<Tree, Error> {
+    let dir = tree_dir(options, id);
+    let disk = &options.disk;
+    let found = disk
+        .stat(&dir)
+        .map_err(|error| Error::io("looking for", &dir, error))?;
+    if found.is_some() {
+        disk.remove_dir_all(&dir)
+            .map_err(|error| Error::io("removing", &dir, error))?;
+    }
+    disk.create_dir_all_synced(&dir)
+        .map_err(|error| Error::io("creating", &dir, error))?;
+    Tree::open(name, &dir, shared, rule, 0)
+}
+
+fn open_tree(
+    options: &Options,
+    id: TableId,
+    name: &str,
+    rule: Rule,
+    floor: u64,
+    shared: &Shared,
+) -> Result<Tree, Error> {
+    let dir = tree_dir(options, id);
+    let file = dir.join(TREE_FILE);
+    let found = options
+        .disk
+        .stat(&file)
+        .map_err(|error| Error::io("looking for", &file, error))?;
+    // The library would make an empty table in its place.
+    if found.is_none() {
+        let message = format!("table {name:?} has lost its file {}", file.display());
+        return Err(Error::new(Kind::Corrupt, message));
+    }
+    Tree::open(name, &dir, shared, rule, floor)
+}
+
+struct Trees {
+    tables: Vec<TableState>,
+    times: Tree,
+    once: Tree,
+}
+
+impl Trees {
+    fn open(options: &Options, manifest: &Manifest, shared: &Shared) -> Result<Self, Error> {
+        let own = |id, rule| open_tree(options, id, own_name(id), rule, 0, shared);
+        let mut trees = Self {
+            times: own(TIMES, Rule::Before)?,
+            once: own(ONCE, Rule::Dated)?,
+            tables: Vec::with_capacity(manifest.tables.len()),
+        };
+        for entry in &manifest.tables {
+            let floor = entry.floor.get();
+            let tree = open_tree(
+                options,
+                entry.id,
+                &entry.name,
+                Rule::Versions,
+                floor,
+                shared,
+            )?;
+            let asked = options.tables.iter().find(|table| table.name == entry.name);
+            let history = asked.map_or(entry.history, |table| table.history);
+            trees.push(entry.id, history, tree, entry)?;
+        }
+        Ok(trees)
+    }
+
+    /// Makes the tables that the options name and the manifest does not.
+    fn add_new(
+        &mut self,
+        options: &Options,
+        manifest: &mut Manifest,
+        identity: &Identity,
+        shared: &Shared,
+    ) -> Result<(), Error> {
+        let before = manifest.tables.len();
+        for table in &options.tables {
+            if manifest.tables.iter().any(|known| known.name == table.name) {
+                continue;
+            }
+            let id = TableId(manifest.next_table);
+            let tree = create_tree(options, id, &table.name, Rule::Versions, shared)?;
+            let first = manifest.checkpoint == Lsn::ZERO;
+            let entry = TableEntry {
+                id,
+                name: table.name.clone(),
+                history: table.history,
+                floor: manifest.checkpoint,
+                floor_time: if first {
+                    identity.created
+                } else {
+                    manifest.checkpoint_time
+                },
+            };
+            self.push(id, table.history, tree, &entry)?;
+            manifest.next_table += 1;
+            manifest.tables.push(entry);
+        }
+        if manifest.tables.len() > Options::TABLES_MAX {
+            let message = format!(
+                "store would have {} tables, at most {}",
+                manifest.tables.len(),
+                Options::TABLES_MAX
+            );
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        // Before any commit can name them: replay knows no other tables.
+        if manifest.tables.len() > before {
+            manifest.store(&*options.disk, &options.dir)?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        id: TableId,
+        history: crate::History,
+        tree: Tree,
+        entry: &TableEntry,
+    ) -> Result<(), Error> {
+        if usize::try_from(id.0).ok() != Some(FIRST_TABLE as usize + self.tables.len()) {
+            let message = format!("manifest names table {} out of order", id.0);
+            return Err(Error::new(Kind::Corrupt, message));
+        }
+        let floor = Commit {
+            lsn: entry.floor,
+            time: entry.floor_time,
+        };
+        self.tables.push(TableState::new(id, history, tree, floor));
+        Ok(())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Tree> {
+        let own = [&self.times, &self.once];
+        self.tables.iter().map(|table| &*table.tree).chain(own)
+    }
+
+    /// Only acknowledged commits are ever flushed, so the journal must have them.
+    fn check_persisted(&self, journal: &dyn Journal) -> Result<(), Error> {
+        let safe = journal.safe_point();
+        for tree in self.all() {
+            if tree.persisted() > safe {
+                let message = format!(
+                    "table {:?} holds lsn {}, the journal ends at lsn {safe}",
+                    tree.name(),
+                    tree.persisted()
+                );
+                return Err(Error::new(Kind::Corrupt, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn replay(
+        &self,
+        journal: &dyn Journal,
+        memtable_bytes: u64,
+        created: bool,
+        report: &mut RecoveryReport,
+    ) -> Result<(), Error> {
+        let from = report.checkpoint.next();
+        if from > journal.safe_point() {
+            return Ok(());
+        }
+        let reading = |error| Error::journal(format!("replaying from lsn {from}"), error);
+        let persisted = Persisted {
+            tables: self.tables.iter().map(|t| t.tree.persisted()).collect(),
+            times: self.times.persisted(),
+            once: self.once.persisted(),
+        };
+        for record in journal.read(from).map_err(reading)? {
+            let record = record.map_err(reading)?;
+            report.records += 1;
+            report.replayed = Some((from, record.lsn));
+            if record.kind != record::COMMIT {
+                continue;
+            }
+            if created {
+                let message = format!(
+                    "journal holds commits, lsn {} is one, but the store's directory was empty: \
+                     restore it from a backup",
+                    record.lsn
+                );
+                return Err(Error::new(Kind::Corrupt, message));
+            }
+            let commit = record::decode(&record.bytes)
+                .map_err(|what| Error::new(Kind::Corrupt, format!("lsn {}: {what}", record.lsn)))?;
+            report.commits += 1;
+            report.bytes += record.bytes.len() as u64;
+            report.visible = Commit {
+                lsn: record.lsn,
+                time: commit.time,
+            };
+            report.changes += self.apply(report.visible, &commit, &persisted)?;
+            self.flush_full(memtable_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Number of changes that were not in table files yet.
+    fn apply(
+        &self,
+        commit: Commit,
+        record: &CommitRecord,
+        persisted: &Persisted,
+    ) -> Result<u64, Error> {
+        let mut applied = 0;
+        for change in &record.changes {
+            let index = change.table.0.checked_sub(FIRST_TABLE).map(usize::try_from);
+            let table = match index {
+                Some(Ok(index)) => self.tables.get(index).zip(persisted.tables.get(index)),
+                _ => None,
+            };
+            let Some((table, persisted)) = table else {
+                let message = format!(
+                    "lsn {} changes table {}, which the manifest does not name",
+                    commit.lsn, change.table.0
+                );
+                return Err(Error::new(Kind::Corrupt, message));
+            };
+            if commit.lsn > *persisted {
+                let memory = table.tree.memory();
+                memory.set(&change.key, change.value.as_deref(), commit.lsn);
+                applied += 1;
+            }
+        }
+        if commit.lsn > persisted.times {
+            CommitTimes::record(&self.times.memory(), commit);
+        }
+        if let Some(once) = &record.once
+            && commit.lsn > persisted.once
+        {
+            OnceKeys::record(&self.once.memory(), once, commit);
+        }
+        Ok(applied)
+    }
+
+    /// Keeps the memory of a long replay bounded.
+    fn flush_full(&self, memtable_bytes: u64) -> Result<(), Error> {
+        for tree in self.all() {
+            if tree.memory_bytes() >= memtable_bytes {
+                tree.rotate();
+                tree.flush()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Up to where each table had been flushed when it was opened.
+struct Persisted {
+    tables: Vec<Lsn>,
+    times: Lsn,
+    once: Lsn,
+}

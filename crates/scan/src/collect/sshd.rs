@@ -9,7 +9,7 @@ mod files;
 
 use serde_json::{Map, Value, json};
 
-use super::{Collector, Context, FactPattern, Privilege, Shape};
+use super::{Collector, Context, FactPattern, Privilege, Shape, part, refusal};
 use crate::{
     facts::{Reason, Unknown},
     target::{Links, Ran},
@@ -88,16 +88,15 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
             "match_blocks": [], "config_files": [],
         }));
     }
-    let (effective, lists) = match effective(context) {
-        Ok(settings) => (settings.joined(), settings.lists()),
-        Err(unknown) => (unknown.to_value(), unknown.to_value()),
-    };
+    let settings = effective(context);
+    let of =
+        |form: fn(&Settings) -> Value| part(settings.as_ref().map(form).map_err(Unknown::clone));
     let (blocks, paths) = match files::read(context) {
         Ok(files) => (files.match_blocks.into(), files.paths.into()),
         Err(unknown) => (unknown.to_value(), unknown.to_value()),
     };
     Ok(json!({
-        "installed": true, "effective": effective, "effective_lists": lists,
+        "installed": true, "effective": of(Settings::joined), "effective_lists": of(Settings::lists),
         "match_blocks": blocks, "config_files": paths,
     }))
 }
@@ -114,13 +113,7 @@ fn effective(context: &Context<'_>) -> Result<Settings, Unknown> {
 
 fn settings_of(option: &str, ran: Ran) -> Result<Settings, Unknown> {
     let command = format!("{} {option}", PROGRAMS[0]);
-    if ran.status != Some(0) {
-        let words = String::from_utf8_lossy(&ran.stderr);
-        return Err(refusal(&command, &words));
-    }
-    let text = String::from_utf8(ran.stdout)
-        .map_err(|_| Unknown::new(Reason::Malformed, format!("{command}: not UTF-8")))?;
-    let settings = Settings::parse(&text);
+    let settings = Settings::parse(&refusal::answer(&command, ran)?);
     // Every version prints it. Anything without it is not the output of sshd, or not all of it.
     if !settings.0.contains_key("permitrootlogin") {
         return Err(Unknown::new(
@@ -129,24 +122,6 @@ fn settings_of(option: &str, ran: Ran) -> Result<Settings, Unknown> {
         ));
     }
     Ok(settings)
-}
-
-/// The words by which sshd refuses a user who may not read its keys or its configuration.
-fn refusal(command: &str, words: &str) -> Unknown {
-    let reason = if ["no hostkeys available", "Permission denied"]
-        .iter()
-        .any(|known| words.contains(known))
-    {
-        Reason::Privilege
-    } else {
-        Reason::Unreadable
-    };
-    // The last line is the fatal one; warnings come before it.
-    let last = words.lines().map(str::trim).rfind(|line| !line.is_empty());
-    Unknown::new(
-        reason,
-        format!("{command}: {}", last.unwrap_or("no reason given")),
-    )
 }
 
 /// Keys in lower case, each with its values in the order of the output.
@@ -281,32 +256,7 @@ mod tests {
 
     /// Proves: RUL-4
     #[test]
-    fn settings_that_sshd_would_not_tell_are_unknown_with_its_words() {
-        for (words, expected) in [
-            (
-                "sshd: no hostkeys available -- exiting.\n",
-                Reason::Privilege,
-            ),
-            (
-                "/etc/ssh/sshd_config: Permission denied\r\n",
-                Reason::Privilege,
-            ),
-            (
-                "Missing privilege separation directory: /run/sshd\n",
-                Reason::Unreadable,
-            ),
-            (
-                "/etc/ssh/sshd_config: line 3: Bad configuration option: Foo\n\
-                 /etc/ssh/sshd_config: terminating, 1 bad configuration options\n",
-                Reason::Unreadable,
-            ),
-            ("", Reason::Unreadable),
-        ] {
-            let unknown = refusal("/usr/sbin/sshd -T", words);
-            assert_eq!(unknown.reason, expected, "{words}");
-            let last = words.trim().lines().last().unwrap_or("no reason given");
-            assert!(unknown.detail.contains(last), "{unknown}");
-        }
+    fn settings_that_sshd_would_not_tell_are_unknown() {
         let missing = host().collect(&COLLECTOR);
         assert_eq!(reason(&missing["effective"]), Some(Reason::ToolMissing));
         assert_eq!(
@@ -314,6 +264,16 @@ mod tests {
             Some(Reason::ToolMissing)
         );
         assert_eq!(missing["match_blocks"], json!([]));
+        let refused =
+            host()
+                .prints("/usr/sbin/sshd -T", 255, OUTPUT)
+                .prints("/usr/sbin/sshd -G", 1, OUTPUT);
+        assert_eq!(
+            Unknown::from_value(&refused.collect(&COLLECTOR)["effective"])
+                .unwrap()
+                .detail,
+            "/usr/sbin/sshd -T: ended with status 255 and no reason"
+        );
     }
 
     #[test]

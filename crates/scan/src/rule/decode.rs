@@ -296,6 +296,9 @@ impl<'v> Decoder<'v> {
             "contains" => Operator::Contains(scalar(node, &what)?),
             "contains_all" => Operator::ContainsAll(self.scalars(node, &what)?),
             "contains_none" => Operator::ContainsNone(self.scalars(node, &what)?),
+            // Nothing but nothing: the list has to be empty. The other list operators would hold
+            // for everything or for nothing.
+            "subset_of" if node.list(&what)?.is_empty() => Operator::SubsetOf(Vec::new()),
             "subset_of" => Operator::SubsetOf(self.scalars(node, &what)?),
             "exists" => Operator::Exists(node.truth(&what)?),
             "empty" => Operator::Empty(node.truth(&what)?),

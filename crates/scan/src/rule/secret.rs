@@ -11,6 +11,16 @@ const PASSWORD_FILES: [&str; 5] = [
     "/etc/security/opasswd",
 ];
 
+/// Names of files with passwords or keys of programs, wherever they lie.
+const PASSWORD_NAMES: [&str; 6] = [
+    ".pgpass",
+    ".netrc",
+    ".my.cnf",
+    "sasldb2",
+    "krb5.keytab",
+    "secrets.tdb",
+];
+
 /// What is wrong with asking for this, or `None`. Owner, mode and existence (`files`, `globs`) may
 /// be asked of anything; content and hashes (a hash of a short secret is the secret) may not.
 pub(super) fn forbidden(selector: &Selector) -> Option<String> {
@@ -29,17 +39,7 @@ pub fn holds_secrets(path: &str) -> bool {
         || name.ends_with(".key")
         || path.contains("/private/")
         || name.contains("privkey");
-    let password = [
-        ".pgpass",
-        ".netrc",
-        ".my.cnf",
-        "sasldb2",
-        "krb5.keytab",
-        "secrets.tdb",
-    ]
-    .iter()
-    .any(|known| name == *known);
-    PASSWORD_FILES.contains(&path) || private_key || password
+    PASSWORD_FILES.contains(&path) || PASSWORD_NAMES.contains(&name) || private_key
 }
 
 #[cfg(test)]

@@ -4,22 +4,30 @@
 //! time, and returns one JSON value. It changes nothing on the host. What it cannot look at becomes
 //! `$unknown`; a collector that breaks, panics or does not come back costs its own fact only.
 
+mod apparmor;
+mod audit;
 mod catalog;
 mod cmdline;
 mod context;
 mod coredump;
+mod cron;
 mod drop_in;
 mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod globs;
+mod journald;
 mod login_defs;
+mod logrotate;
 mod modules;
 mod mounts;
 mod os;
 mod packages;
 mod pam;
+mod refusal;
+mod rsyslog;
 mod security_conf;
+mod selinux;
 mod shadow;
 mod sockets;
 mod sshd;
@@ -27,6 +35,7 @@ mod sudoers;
 mod sysctl;
 mod systemd_conf;
 mod users;
+mod walk;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,10 +74,18 @@ const ALL: &[&Collector] = &[
     &sshd::COLLECTOR,
     &sudoers::COLLECTOR,
     &sockets::COLLECTOR,
+    &journald::COLLECTOR,
+    &selinux::COLLECTOR,
+    &cron::COLLECTOR,
+    &audit::COLLECTOR,
+    &logrotate::COLLECTOR,
+    &rsyslog::COLLECTOR,
+    &apparmor::COLLECTOR,
     &files::FILES,
     &globs::COLLECTOR,
     &files::TEXT,
     &files::HASHES,
+    &walk::COLLECTOR,
 ];
 
 /// Time for one collector. Generous: on a quiet machine all of them but the walk take under a

@@ -5,6 +5,7 @@
 //! more than its cap. Parsing what comes back belongs to the collectors.
 
 mod local;
+pub(crate) mod mount_table;
 
 use std::{fmt, time::Duration};
 

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{Collector, Context, FactPattern, Shape, part};
-use crate::facts::{Reason, Unknown};
+use crate::{
+    facts::{Reason, Unknown},
+    target::mount_table,
+};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
@@ -161,28 +164,8 @@ fn parse_swap(fstab: &str, active: &str) -> Value {
         .collect()
 }
 
-/// Blanks and backslashes are written in octal: `\040`.
-pub(crate) fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after
-            .get(..3)
-            .filter(|_| first == b'\\')
-            .and_then(|digits| str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+fn unescape(text: &str) -> String {
+    String::from_utf8_lossy(&mount_table::unescape(text.as_bytes())).into_owned()
 }
 
 #[cfg(test)]

@@ -1,0 +1,226 @@
+//! The command line: every command and flag, and nothing of what they do.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  clean: everything that applies was looked at and passes
+  1  findings: at least one rule fails
+  2  the command could not be carried out: wrong usage, unreadable data, a full disk, damage
+  3  incomplete: nothing fails, but something could not be assessed
+
+Times (--at, diff): RFC 3339 (2026-01-15T08:00:00Z), local (2026-01-15 08:00), a date (its
+midnight), `now`, or a span ago (90m, 2h, 3d, 1w).";
+
+/// Keeps what a site must not lose: watches for compliance drift and answers for any past moment.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where everything is kept [default: /var/lib/holdfast for root, else ~/.local/state/holdfast]
+    #[arg(long, global = true, env = "HOLDFAST_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Configuration file [default: /etc/holdfast/holdfast.toml, if present]
+    #[arg(long, global = true, env = "HOLDFAST_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// How results are printed
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "HOLDFAST_OUTPUT",
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: Option<Output>,
+
+    /// Print results and errors only: no progress, no remarks
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+
+    /// Tell on standard error what is being done
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// One JSON document, described by docs/schema/
+    Json,
+    /// A header line and one line a row
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Scan this machine, print what was found, and keep watching it until stopped
+    Up(Up),
+    /// Scan this machine once and record what changed
+    Scan(Scan),
+    /// The latest verdicts, or those of any past moment
+    Status(Status),
+    /// Every change of one rule's verdict, oldest first
+    History(History),
+    /// What differs between two moments
+    Diff(Diff),
+    /// The rules: list, show, test, lint
+    Rules(Rules),
+    /// Check that this machine can keep what it is given: disk, clock, permissions, rules
+    Doctor,
+    /// The configuration in force
+    Config(Config),
+    /// The plug test: write numbered records, and afterwards check that none is missing
+    Load(Load),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Time between scans, such as 15m or 2h [default: scan.interval of the configuration]
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) interval: Option<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scope {
+    /// Leave out the walk over the whole file system; rules that need it are not assessed
+    #[arg(long)]
+    pub(crate) no_walk: bool,
+    /// Directory of additional rules [default: scan.rules_dir of the configuration]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scan {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Judge facts collected before instead of this machine
+    #[arg(long, value_name = "FACTS", conflicts_with = "facts_out")]
+    pub(crate) replay: Option<PathBuf>,
+    /// Also write the collected facts to a file, for --replay
+    #[arg(long, value_name = "FILE")]
+    pub(crate) facts_out: Option<PathBuf>,
+    /// List what the collectors read and run on the machine, and stop
+    #[arg(long)]
+    pub(crate) show_collectors: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The moment to answer for
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Which host, where facts of several were replayed [default: this machine]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Only this rule, with its evidence
+    #[arg(long, value_name = "RULE")]
+    pub(crate) rule: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// Id of the rule
+    pub(crate) rule: String,
+    /// Which host, where facts of several were replayed [default: this machine]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The earlier moment
+    #[arg(value_name = "T1", allow_hyphen_values = true)]
+    pub(crate) from: String,
+    /// The later moment
+    #[arg(value_name = "T2", allow_hyphen_values = true)]
+    pub(crate) to: String,
+    /// Which host, where facts of several were replayed [default: this machine]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rules {
+    #[command(subcommand)]
+    pub(crate) action: RulesAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesAction {
+    /// Every rule with its severity and title
+    List(RulesPlace),
+    /// One rule in full: what it wants, why, and how to mend it
+    Show {
+        /// Id of the rule
+        rule: String,
+        #[command(flatten)]
+        place: RulesPlace,
+    },
+    /// Run the tests that the rules carry
+    Test(RulesPlace),
+    /// Check rules for mistakes: unknown facts, missing tests, wrong operators
+    Lint(RulesPlace),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RulesPlace {
+    /// Directory of additional rules [default: scan.rules_dir of the configuration]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Print the configuration in force and where each value comes from
+    Show {
+        /// Print every key with its default and what it means, as a file to start from
+        #[arg(long)]
+        default: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    #[command(subcommand)]
+    pub(crate) action: LoadAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LoadAction {
+    /// Write until stopped; print `ack WRITER NUMBER LSN` for each commit once it is acknowledged
+    Run {
+        /// Concurrent writers
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+        writers: u8,
+        /// Stop after this many commits a writer [default: only when stopped]
+        #[arg(long, value_name = "N")]
+        commits: Option<u64>,
+    },
+    /// Compare what is there with the acknowledgements that `load run` printed
+    Check {
+        /// File holding the printed lines; `-` for standard input
+        #[arg(value_name = "ACKS")]
+        acks: PathBuf,
+    },
+}

@@ -1,0 +1,76 @@
+//! The commands: each reads its arguments, does its work through the rooms below, and prints.
+
+use std::sync::Arc;
+
+use ::scan::target::{LocalTarget, Target};
+use jiff::Zoned;
+use serde::Serialize;
+use world::{Clock, RealClock, Timestamp};
+
+use crate::{
+    cli::{Cli, Command},
+    config::Config,
+    exit::{Exit, Refusal},
+    moment,
+    screen::Screen,
+};
+
+mod config;
+mod diff;
+mod doctor;
+mod history;
+mod load;
+mod rules;
+mod scan;
+mod status;
+mod up;
+
+pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
+    let config = Config::load(&cli.global)?;
+    let screen = Screen::new(&cli.global);
+    match &cli.command {
+        Command::Up(up) => up::run(up, &config, screen),
+        Command::Scan(scan) => scan::run(scan, &config, screen),
+        Command::Status(status) => status::run(status, &config, screen),
+        Command::History(history) => history::run(history, &config, screen),
+        Command::Diff(diff) => diff::run(diff, &config, screen),
+        Command::Rules(rules) => rules::run(&rules.action, &config, screen),
+        Command::Doctor => doctor::run(&config, screen),
+        Command::Config(shown) => config::run(&shown.action, &config, screen),
+        Command::Load(load) => load::run(&load.action, &config, screen),
+    }
+}
+
+/// One JSON document, indented: read by people as often as by programs.
+fn json<T: Serialize>(document: &T) -> Result<String, Refusal> {
+    serde_json::to_string_pretty(document)
+        .map_err(|error| Refusal::new("the result cannot be written as JSON").source(error))
+}
+
+fn now() -> Timestamp {
+    RealClock::new().now()
+}
+
+/// Reads a moment of the command line, local times in this machine's zone.
+fn moment(text: &str) -> Result<Timestamp, Refusal> {
+    let at = moment::parse(text, &Zoned::now())?;
+    if at > now() {
+        return Err(Refusal::new(format!("`{text}` is in the future")));
+    }
+    Ok(at)
+}
+
+/// The host that is meant where none is named.
+fn this_host() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The machine itself, for collectors.
+fn this_machine() -> Result<Arc<dyn Target>, Refusal> {
+    let target = LocalTarget::new("/", Arc::new(RealClock::new()))
+        .map_err(|unknown| Refusal::new(format!("this machine cannot be looked at: {unknown}")))?;
+    Ok(Arc::new(target))
+}

@@ -1,0 +1,103 @@
+//! `holdfast config show`.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::{
+    cli::{ConfigAction, Output},
+    config::{Config, KEYS},
+    exit::{Exit, Refusal},
+    present::{csv, table},
+    screen::Screen,
+};
+
+#[derive(Serialize)]
+struct Row {
+    key: &'static str,
+    value: String,
+    origin: String,
+}
+
+pub(crate) fn run(action: &ConfigAction, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let ConfigAction::Show { default } = action;
+    if *default {
+        screen.result(&default_file())?;
+        return Ok(Exit::Clean);
+    }
+    let rows = rows(config);
+    let text = match config.output.value {
+        Output::Json => super::json(&rows)?,
+        Output::Csv => csv::lines(["key", "value", "origin"], rows.into_iter().map(cells)),
+        Output::Table => table::rows(["KEY", "VALUE", "FROM"], rows.into_iter().map(cells)),
+    };
+    screen.result(&text)?;
+    match &config.file {
+        Some(file) => screen.remark(format_args!("read from {}", file.display())),
+        None => screen.remark("no configuration file; `--default` prints one to start from"),
+    }
+    Ok(Exit::Clean)
+}
+
+fn cells(row: Row) -> [String; 3] {
+    [row.key.to_owned(), row.value, row.origin]
+}
+
+fn rows(config: &Config) -> Vec<Row> {
+    let output = match config.output.value {
+        Output::Table => "table",
+        Output::Json => "json",
+        Output::Csv => "csv",
+    };
+    let rules_dir = &config.scan_rules_dir;
+    let values = [
+        (
+            config.data_dir.value.display().to_string(),
+            config.data_dir.origin,
+        ),
+        (output.to_owned(), config.output.origin),
+        (
+            format!("{}s", config.scan_interval.value.as_secs()),
+            config.scan_interval.origin,
+        ),
+        (config.scan_walk.value.to_string(), config.scan_walk.origin),
+        (
+            rules_dir
+                .value
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), |dir| dir.display().to_string()),
+            rules_dir.origin,
+        ),
+    ];
+    KEYS.iter()
+        .zip(values)
+        .map(|(key, (value, origin))| Row {
+            key: key.name,
+            value,
+            origin: origin.to_string(),
+        })
+        .collect()
+}
+
+/// A file with every key commented out, each under what it means.
+fn default_file() -> String {
+    let mut text = String::from(
+        "# Configuration of Holdfast. Every key with its default; unknown keys are refused.\n\
+         # The environment overrides this file, flags override both.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (in_section, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        if in_section != section {
+            write!(text, "\n[{in_section}]\n").expect("writing to a string cannot fail");
+            section = in_section;
+        }
+        write!(
+            text,
+            "\n# {} ({})\n# {name} = {}\n",
+            key.about, key.environment, key.example
+        )
+        .expect("writing to a string cannot fail");
+    }
+    text
+}

@@ -1,0 +1,81 @@
+//! `holdfast history RULE`.
+
+use scan::ledger::Change;
+use world::Timestamp;
+
+use crate::{
+    cli::{History, Output},
+    config::Config,
+    document::{self, HistoryRow},
+    exit::{Exit, Refusal},
+    moment,
+    present::{csv, table},
+    screen::Screen,
+    site::Site,
+};
+
+pub(crate) fn run(history: &History, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let host = history.host.clone().unwrap_or_else(super::this_host);
+    let site = Site::open_existing(&config.data_dir.value, screen)?;
+    let changes = site
+        .ledger()
+        .history(&host, &history.rule)
+        .map_err(Site::refused)?;
+    if changes.is_empty() {
+        return Err(unknown_rule(&site, &host, &history.rule)?);
+    }
+    let text = match config.output.value {
+        Output::Json => super::json(&document::History {
+            host,
+            rule: history.rule.clone(),
+            changes: changes.iter().map(HistoryRow::of_change).collect(),
+        })?,
+        Output::Csv => csv::lines(
+            [
+                "time", "from", "to", "severity", "reason", "evidence", "scan_id",
+            ],
+            changes.iter().map(csv_row),
+        ),
+        Output::Table => table::rows(
+            ["WHEN", "FROM", "TO", "SEVERITY", "FOUND"],
+            changes.iter().map(|change| {
+                let [_, from, to, severity, reason, ..] = csv_row(change);
+                let when = moment::local(Timestamp::from_nanos(change.occurred));
+                let from = if from.is_empty() {
+                    "first seen".to_owned()
+                } else {
+                    from
+                };
+                [when, from, to, severity, reason]
+            }),
+        ),
+    };
+    screen.result(&text)?;
+    Ok(Exit::Clean)
+}
+
+fn csv_row(change: &Change) -> [String; 7] {
+    [
+        moment::rfc3339(Timestamp::from_nanos(change.occurred)),
+        change
+            .from
+            .map_or("", scan::judge::Outcome::name)
+            .to_owned(),
+        change.to.name().to_owned(),
+        change.severity.name().to_owned(),
+        change.reason.clone(),
+        change.evidence.clone(),
+        change.scan_id.clone(),
+    ]
+}
+
+/// Says whether the host or the rule is the one without a record.
+fn unknown_rule(site: &Site, host: &str, rule: &str) -> Result<Refusal, Refusal> {
+    let seen = site.ledger().rules_seen(host).map_err(Site::refused)?;
+    Ok(if seen.is_empty() {
+        Refusal::new(format!("no scan of host `{host}` is recorded")).next("run `holdfast scan`")
+    } else {
+        Refusal::new(format!("rule `{rule}` was never judged on host `{host}`"))
+            .next("`holdfast rules list` prints every rule")
+    })
+}

@@ -1,0 +1,295 @@
+//! `holdfast load`: the plug test.
+//!
+//! `load run` commits numbered records and prints each one's acknowledgement after the commit. Keep
+//! that output on another machine, pull the plug, start again, and `load check` tells whether
+//! anything acknowledged is missing, changed or out of order. It has a directory of its own inside
+//! the data directory and touches nothing else.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Read as _, Write as _},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use serde::Serialize;
+use store::{History, Keys, Store, Table, TableId};
+use world::{Disk, RealDisk};
+
+use crate::{
+    cli::{LoadAction, Output},
+    config::Config,
+    exit::{Exit, Refusal},
+    screen::Screen,
+    site::{self, Site},
+};
+
+const TABLE: &str = "load";
+
+/// Lengths of records cycle below this, so that they straddle sectors at every offset.
+const VALUE_LEN_MAX: u64 = 1500;
+
+/// Bytes of acknowledgements read at most; about forty million commits. They are held in memory.
+const ACKS_LEN_MAX: u64 = 1 << 30;
+
+/// The store and the one table in it.
+struct Records {
+    store: Store,
+    table: TableId,
+}
+
+pub(crate) fn run(action: &LoadAction, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let dir = config.data_dir.value.join("load");
+    let store = site::open_store(&dir, vec![Table::new(TABLE, History::Latest)], screen)?.store;
+    let table = Records {
+        table: store.table(TABLE).map_err(Site::store_refused)?,
+        store,
+    };
+    match action {
+        LoadAction::Run { writers, commits } => write(&table, *writers, *commits, screen),
+        LoadAction::Check { acks } => check(&table, acks, config.output.value, screen),
+    }
+}
+
+fn write(
+    records: &Records,
+    writers: u8,
+    commits: Option<u64>,
+    screen: Screen,
+) -> Result<Exit, Refusal> {
+    let stop = site::stop_flag()?;
+    screen.remark(format_args!("{writers} writers; Ctrl-C stops"));
+    let failures: Vec<Refusal> = thread::scope(|scope| {
+        let running: Vec<_> = (0..writers)
+            .map(|writer| {
+                let stop = Arc::clone(&stop);
+                scope.spawn(move || write_one(records, writer, commits, &stop))
+            })
+            .collect();
+        running
+            .into_iter()
+            .filter_map(|writer| match writer.join() {
+                Ok(result) => result.err(),
+                Err(_) => Some(Refusal::new("a writer panicked")),
+            })
+            .collect()
+    });
+    match failures.into_iter().next() {
+        Some(failure) => Err(failure),
+        None => Ok(Exit::Clean),
+    }
+}
+
+fn write_one(
+    records: &Records,
+    writer: u8,
+    commits: Option<u64>,
+    stop: &AtomicBool,
+) -> Result<(), Refusal> {
+    let first = last_number(records, writer)? + 1;
+    let end = commits.map_or(u64::MAX, |commits| first.saturating_add(commits));
+    for number in first..end {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let mut transaction = records.store.begin().map_err(Site::store_refused)?;
+        transaction
+            .put(records.table, &key(writer, number), &value(writer, number))
+            .map_err(Site::store_refused)?;
+        let commit = transaction.commit().map_err(Site::store_refused)?;
+        let mut out = io::stdout().lock();
+        let told = writeln!(out, "ack {writer} {number} {}", commit.lsn).and_then(|()| out.flush());
+        if told.is_err() {
+            // Whoever listened is gone; what was told stands, and more would be told to nobody.
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn key(writer: u8, number: u64) -> [u8; 9] {
+    let mut key = [writer; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Bytes that follow from writer and number alone, of a length that does too.
+fn value(writer: u8, number: u64) -> Vec<u8> {
+    let seed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(writer);
+    let len = usize::try_from(seed % VALUE_LEN_MAX + 1).expect("below VALUE_LEN_MAX");
+    let mut state = seed | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        // xorshift64: any fixed sequence would do, this one has no short cycles.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+fn last_number(records: &Records, writer: u8) -> Result<u64, Refusal> {
+    let snapshot = records.store.snapshot().map_err(Site::store_refused)?;
+    let last = snapshot
+        .range(records.table, &Keys::prefix(&[writer]))
+        .map_err(Site::store_refused)?
+        .next_back()
+        .transpose()
+        .map_err(Site::store_refused)?;
+    Ok(last.map_or(0, |(key, _)| number_of(&key)))
+}
+
+fn number_of(key: &[u8]) -> u64 {
+    let mut number = [0; 8];
+    if let Some(bytes) = key.get(1..9) {
+        number.copy_from_slice(bytes);
+    }
+    u64::from_be_bytes(number)
+}
+
+/// What `load check` found.
+#[derive(Debug, Default, Serialize)]
+struct Verdict {
+    /// Acknowledgements that were read.
+    acknowledged: u64,
+    /// Records that are there.
+    present: u64,
+    /// Acknowledged, and not there.
+    missing: u64,
+    /// There, with other bytes than were written.
+    changed: u64,
+    /// A number is absent while a later one of the same writer is there.
+    gaps: u64,
+    /// There without an acknowledgement: at most one a writer and kill is expected.
+    unacknowledged: u64,
+    /// The first fault in words.
+    first_fault: Option<String>,
+}
+
+impl Verdict {
+    fn fault(&mut self, text: String) {
+        self.first_fault.get_or_insert(text);
+    }
+}
+
+fn check(records: &Records, acks: &Path, output: Output, screen: Screen) -> Result<Exit, Refusal> {
+    let (acknowledged, highest) = read_acks(acks)?;
+    let mut verdict = Verdict {
+        acknowledged,
+        ..Verdict::default()
+    };
+    for writer in 0..=u8::MAX {
+        check_writer(
+            records,
+            writer,
+            highest.get(&writer).copied().unwrap_or(0),
+            &mut verdict,
+        )?;
+    }
+    let text = match output {
+        Output::Json => super::json(&verdict)?,
+        Output::Table | Output::Csv => words(&verdict),
+    };
+    screen.result(&text)?;
+    let sound = verdict.missing == 0 && verdict.changed == 0 && verdict.gaps == 0;
+    Ok(if sound { Exit::Clean } else { Exit::Findings })
+}
+
+/// Numbers of a writer begin at 1 and are acknowledged in order, so its highest stands for all.
+fn check_writer(
+    records: &Records,
+    writer: u8,
+    highest: u64,
+    verdict: &mut Verdict,
+) -> Result<(), Refusal> {
+    let snapshot = records.store.snapshot().map_err(Site::store_refused)?;
+    let mut expected = 1;
+    let rows = snapshot
+        .range(records.table, &Keys::prefix(&[writer]))
+        .map_err(Site::store_refused)?;
+    for row in rows {
+        let (found, bytes) = row.map_err(Site::store_refused)?;
+        let number = number_of(&found);
+        if number != expected {
+            verdict.gaps += number - expected;
+            verdict.missing += number.min(highest + 1).saturating_sub(expected);
+            verdict.fault(format!(
+                "writer {writer}: {expected} is absent, {number} is there"
+            ));
+        }
+        if bytes[..] != value(writer, number)[..] {
+            verdict.changed += 1;
+            verdict.fault(format!(
+                "writer {writer}: {number} has other bytes than were written"
+            ));
+        }
+        verdict.present += 1;
+        verdict.unacknowledged += u64::from(number > highest);
+        expected = number + 1;
+    }
+    if expected <= highest {
+        verdict.missing += highest + 1 - expected;
+        verdict.fault(format!(
+            "writer {writer}: {expected} to {highest} were acknowledged and are absent"
+        ));
+    }
+    Ok(())
+}
+
+/// How many acknowledgements there are, and the highest number of each writer. A last line that was
+/// cut off is left out: it was never read whole by anybody.
+fn read_acks(path: &Path) -> Result<(u64, BTreeMap<u8, u64>), Refusal> {
+    let refuse = |error| Refusal::new(format!("acknowledgements {}", path.display())).source(error);
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        io::stdin()
+            .lock()
+            .take(ACKS_LEN_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(refuse)?;
+    } else {
+        bytes = RealDisk.read(path, ACKS_LEN_MAX).map_err(refuse)?;
+    }
+    let mut count = 0;
+    let mut highest = BTreeMap::new();
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    for line in bytes[..whole].split(|byte| *byte == b'\n') {
+        if let Some((writer, number)) = parse_ack(line) {
+            count += 1;
+            let entry = highest.entry(writer).or_insert(0);
+            *entry = number.max(*entry);
+        }
+    }
+    Ok((count, highest))
+}
+
+fn parse_ack(line: &[u8]) -> Option<(u8, u64)> {
+    let line = str::from_utf8(line).ok()?;
+    let mut words = line.strip_prefix("ack ")?.split(' ');
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+fn words(verdict: &Verdict) -> String {
+    let mut text = format!(
+        "{} acknowledged, {} present, {} missing, {} changed, {} gaps, {} present without acknowledgement\n",
+        verdict.acknowledged,
+        verdict.present,
+        verdict.missing,
+        verdict.changed,
+        verdict.gaps,
+        verdict.unacknowledged
+    );
+    match &verdict.first_fault {
+        Some(fault) => writeln!(text, "first fault: {fault}"),
+        None => writeln!(text, "nothing acknowledged was lost"),
+    }
+    .expect("writing to a string cannot fail");
+    text
+}

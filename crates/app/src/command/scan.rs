@@ -1,0 +1,363 @@
+//! `holdfast scan`: collect, judge, record, print.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use scan::{
+    collect,
+    facts::Facts,
+    judge::{self, Outcome, Verdict},
+    ledger::{Applied, Finding, LogSink},
+};
+use uuid::Uuid;
+use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
+
+use crate::{
+    cli::{self, Output, Scope},
+    config::Config,
+    document::{ChangeRow, Report, VerdictRow},
+    exit::{Exit, Refusal},
+    moment,
+    present::{ChangesSince, Line, Summary, csv, table},
+    progress::Watch,
+    ruleset::Ruleset,
+    screen::Screen,
+    site::{self, Site},
+};
+
+/// Largest fact bundle read back, in bytes: every collector at its cap is about 300 MiB.
+const FACTS_LEN_MAX: u64 = 512 << 20;
+
+/// Where the facts of a scan come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    ThisMachine { walk: bool },
+    Replay(&'a Path),
+}
+
+/// A scan that was judged and recorded.
+pub(super) struct Done {
+    pub(super) recorded: scan::ledger::Scan,
+    pub(super) applied: Applied,
+    facts: Facts,
+}
+
+pub(crate) fn run(asked: &cli::Scan, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    if asked.show_collectors {
+        return show_collectors(config.output.value, screen);
+    }
+    let rules = Ruleset::load(config, asked.scope.rules_dir.as_deref())?;
+    let source = match &asked.replay {
+        Some(file) => Source::Replay(file),
+        None => this_machine(&asked.scope, config),
+    };
+    let stop = site::stop_flag()?;
+    let done = scan_once(
+        source,
+        &rules,
+        config,
+        screen,
+        &stop,
+        asked.facts_out.as_deref(),
+    )?
+    .ok_or_else(|| Refusal::new("stopped before the scan was complete; nothing was recorded"))?;
+    print(&done, &rules, config.output.value, screen)
+}
+
+pub(super) fn this_machine(scope: &Scope, config: &Config) -> Source<'static> {
+    Source::ThisMachine {
+        walk: config.scan_walk.value && !scope.no_walk,
+    }
+}
+
+/// One scan from collection to record. `None` when it was stopped: a scan cut short is not recorded,
+/// because what it did not reach would read as a change.
+pub(super) fn scan_once(
+    source: Source<'_>,
+    rules: &Ruleset,
+    config: &Config,
+    screen: Screen,
+    stop: &Arc<AtomicBool>,
+    facts_out: Option<&Path>,
+) -> Result<Option<Done>, Refusal> {
+    // Opened before the work, so that a directory that cannot be used is known at once.
+    open_and_report(config, screen)?.close()?;
+    let clock = RealClock::new();
+    let started = clock.now();
+    let facts = match source {
+        Source::ThisMachine { walk } => collect_here(rules, walk, screen, stop)?,
+        Source::Replay(file) => read_facts(file)?,
+    };
+    if stop.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    if let Some(path) = facts_out {
+        write_facts(path, &facts)?;
+        screen.remark(format_args!("facts written to {}", path.display()));
+    }
+    let verdicts = judge::judge(rules.all(), &facts);
+    let recorded = to_record(&facts, &verdicts, rules, started, clock.now());
+    let site = Site::open(&config.data_dir.value, screen)?;
+    let applied = site
+        .ledger()
+        .apply(&recorded, &LogSink)
+        .map_err(Site::refused)?;
+    site.close()?;
+    Ok(Some(Done {
+        recorded,
+        applied,
+        facts,
+    }))
+}
+
+fn open_and_report(config: &Config, screen: Screen) -> Result<Site, Refusal> {
+    let site = Site::open(&config.data_dir.value, screen)?;
+    screen.step(format_args!(
+        "{}: {}",
+        site.dir().display(),
+        site.recovery()
+    ));
+    Ok(site)
+}
+
+fn collect_here(
+    rules: &Ruleset,
+    walk: bool,
+    screen: Screen,
+    stop: &Arc<AtomicBool>,
+) -> Result<Facts, Refusal> {
+    let watch = Arc::new(Watch::new(screen, Arc::clone(stop)));
+    let collectors: Vec<&'static collect::Collector> = collect::list()
+        .iter()
+        .copied()
+        .filter(|collector| walk || collector.name != "walk")
+        .collect();
+    let facts = collect::collect_only(
+        &collectors,
+        super::this_machine()?,
+        Arc::new(rules.needs()),
+        Arc::clone(&watch) as Arc<dyn collect::Progress>,
+        Arc::new(RealClock::new()),
+    );
+    watch.clear();
+    Ok(facts)
+}
+
+fn read_facts(file: &Path) -> Result<Facts, Refusal> {
+    let refuse = || {
+        Refusal::new(format!("facts {}", file.display()))
+            .next("give a file written by `holdfast scan --facts-out FILE`")
+    };
+    let path = std::path::absolute(file).map_err(|error| refuse().source(error))?;
+    let bytes = RealDisk
+        .read(&path, FACTS_LEN_MAX)
+        .map_err(|error| refuse().source(error))?;
+    let facts = Facts::from_json(&bytes).map_err(|error| refuse().source(error))?;
+    if facts.host.hostname.is_empty() {
+        return Err(Refusal::new(format!(
+            "facts {} name no host",
+            file.display()
+        )));
+    }
+    Ok(facts)
+}
+
+fn write_facts(file: &Path, facts: &Facts) -> Result<(), Refusal> {
+    let refuse = |error| Refusal::new(format!("facts {}", file.display())).source(error);
+    let path = std::path::absolute(file).map_err(refuse)?;
+    RealDisk
+        .replace(&path, facts.to_json().as_bytes())
+        .map_err(refuse)
+}
+
+fn to_record(
+    facts: &Facts,
+    verdicts: &[Verdict],
+    rules: &Ruleset,
+    started: Timestamp,
+    finished: Timestamp,
+) -> scan::ledger::Scan {
+    let findings = verdicts
+        .iter()
+        .map(|verdict| Finding {
+            rule: verdict.rule.clone(),
+            severity: verdict.severity,
+            verdict: verdict.verdict,
+            reason: verdict.reason.clone(),
+            rule_digest: rules
+                .get(&verdict.rule)
+                .map(|rule| rule.digest.clone())
+                .unwrap_or_default(),
+            evidence: verdict.evidence.bytes().to_vec(),
+            evidence_digest: verdict.evidence.digest().to_owned(),
+        })
+        .collect();
+    scan::ledger::Scan {
+        id: Uuid::new_v4(),
+        host: facts.host.hostname.clone(),
+        started,
+        finished,
+        summary: judge::Summary::of(verdicts.iter().map(|verdict| verdict.verdict)),
+        findings,
+    }
+}
+
+pub(super) fn print(
+    done: &Done,
+    rules: &Ruleset,
+    output: Output,
+    screen: Screen,
+) -> Result<Exit, Refusal> {
+    let text = match output {
+        Output::Json => super::json(&report(done))?,
+        Output::Csv => csv::lines(
+            ["rule", "severity", "verdict", "reason", "evidence"],
+            done.recorded.findings.iter().map(|finding| {
+                [
+                    finding.rule.clone(),
+                    finding.severity.name().to_owned(),
+                    finding.verdict.name().to_owned(),
+                    finding.reason.clone(),
+                    finding.evidence_digest.clone(),
+                ]
+            }),
+        ),
+        Output::Table => summary(done, rules).render(),
+    };
+    screen.result(&text)?;
+    Ok(exit_of(&done.recorded.summary))
+}
+
+/// The exit code of RUL-5.
+fn exit_of(summary: &judge::Summary) -> Exit {
+    if summary.fail > 0 {
+        Exit::Findings
+    } else if summary.not_assessed > 0 || summary.error > 0 || summary.pass == 0 {
+        Exit::Incomplete
+    } else {
+        Exit::Clean
+    }
+}
+
+fn report(done: &Done) -> Report {
+    let scan = &done.recorded;
+    Report {
+        scan_id: scan.id.to_string(),
+        host: scan.host.clone(),
+        started: moment::rfc3339(scan.started),
+        finished: moment::rfc3339(scan.finished),
+        summary: scan.summary.clone(),
+        verdicts: scan
+            .findings
+            .iter()
+            .map(|finding| VerdictRow {
+                rule: finding.rule.clone(),
+                severity: finding.severity,
+                verdict: finding.verdict,
+                reason: finding.reason.clone(),
+                evidence: finding.evidence_digest.clone(),
+            })
+            .collect(),
+        changes: Some(
+            done.applied
+                .changes
+                .iter()
+                .map(ChangeRow::of_change)
+                .collect(),
+        ),
+    }
+}
+
+fn summary(done: &Done, rules: &Ruleset) -> Summary {
+    let system = done
+        .facts
+        .facts
+        .get("os")
+        .and_then(|os| os.get("pretty_name"))
+        .and_then(|name| name.as_str())
+        .unwrap_or("unknown system");
+    let lines = done
+        .recorded
+        .findings
+        .iter()
+        .map(|finding| {
+            let rule = rules.get(&finding.rule);
+            Line {
+                rule: finding.rule.clone(),
+                title: rule.map_or_else(|| finding.rule.clone(), |rule| rule.title.clone()),
+                severity: finding.severity,
+                verdict: finding.verdict,
+                reason: finding.reason.clone(),
+                fix: rule
+                    .map(|rule| rule.fix.summary.clone())
+                    .unwrap_or_default(),
+            }
+        })
+        .collect();
+    Summary {
+        heading: vec![
+            done.recorded.host.clone(),
+            system.to_owned(),
+            moment::local(done.recorded.finished),
+        ],
+        counts: done.recorded.summary.clone(),
+        lines,
+        changes: changes_since(&done.applied),
+    }
+}
+
+pub(super) fn changes_since(applied: &Applied) -> ChangesSince {
+    applied
+        .previous
+        .map_or(ChangesSince::FirstScan, |previous| {
+            ChangesSince::Scan(moment::local(previous), changed_rules(applied))
+        })
+}
+
+pub(super) fn changed_rules(applied: &Applied) -> Vec<(String, Option<Outcome>, Outcome)> {
+    applied
+        .changes
+        .iter()
+        .map(|change| (change.rule.clone(), change.from, change.to))
+        .collect()
+}
+
+/// What the collectors touch on the machine (EXE-12).
+fn show_collectors(output: Output, screen: Screen) -> Result<Exit, Refusal> {
+    let rows: Vec<[String; 5]> = collect::list()
+        .iter()
+        .map(|collector| {
+            let privilege = match collector.privilege {
+                collect::Privilege::None => "none".to_owned(),
+                collect::Privilege::Partly(part) => format!("root for {part}"),
+                collect::Privilege::Root => "root".to_owned(),
+            };
+            [
+                collector.name.to_owned(),
+                collector.about.to_owned(),
+                collector.reads.join(" "),
+                collector.runs.join("; "),
+                privilege,
+            ]
+        })
+        .collect();
+    let names = ["collector", "about", "reads", "runs", "privilege"];
+    let text = match output {
+        Output::Table => table::rows(["COLLECTOR", "ABOUT", "READS", "RUNS", "PRIVILEGE"], rows),
+        Output::Csv => csv::lines(names, rows),
+        Output::Json => {
+            let documents: Vec<serde_json::Value> = rows
+                .into_iter()
+                .map(|row| names.into_iter().zip(row).collect())
+                .collect();
+            super::json(&documents)?
+        }
+    };
+    screen.result(&text)?;
+    Ok(Exit::Clean)
+}

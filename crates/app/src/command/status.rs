@@ -1,0 +1,201 @@
+//! `holdfast status`: the verdicts as they are, or as they were.
+
+use scan::{
+    judge::Outcome,
+    ledger::{Check, State, Status},
+};
+use world::Timestamp;
+
+use crate::{
+    cli::{self, Output},
+    config::Config,
+    document::Report,
+    exit::{Exit, Refusal},
+    moment,
+    present::{ChangesSince, Line, Summary, csv},
+    ruleset::Ruleset,
+    screen::Screen,
+    site::Site,
+};
+
+pub(crate) fn run(asked: &cli::Status, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let at = asked.at.as_deref().map(super::moment).transpose()?;
+    let host = asked.host.clone().unwrap_or_else(super::this_host);
+    let site = Site::open_existing(&config.data_dir.value, screen)?;
+    let status = site
+        .ledger()
+        .status(&host, at)
+        .map_err(Site::refused)?
+        .ok_or_else(|| nothing_recorded(&site, &host, at))?;
+    let exit = exit_of(&status);
+    if let Some(rule) = &asked.rule {
+        show_rule(&site, &status, rule, config.output.value, screen)?;
+        return Ok(exit);
+    }
+    let text = match config.output.value {
+        Output::Json => super::json(&Report::of_status(&status))?,
+        Output::Csv => csv::lines(
+            ["rule", "severity", "verdict", "reason", "evidence"],
+            status.states.iter().map(|state| {
+                [
+                    state.rule.clone(),
+                    state.severity.name().to_owned(),
+                    state.verdict.name().to_owned(),
+                    state.reason.clone(),
+                    state.evidence.clone(),
+                ]
+            }),
+        ),
+        Output::Table => table(&status, at, config)?,
+    };
+    screen.result(&text)?;
+    Ok(exit)
+}
+
+fn nothing_recorded(site: &Site, host: &str, at: Option<Timestamp>) -> Refusal {
+    let by = at
+        .map(|at| format!(" by {}", moment::local(at)))
+        .unwrap_or_default();
+    let refusal = Refusal::new(format!("no scan of host `{host}` is recorded{by}"));
+    let known: Vec<String> = site
+        .ledger()
+        .hosts()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|known| known.last_scan.is_some() && known.name != host)
+        .map(|known| known.name)
+        .collect();
+    if known.is_empty() {
+        refusal.next("run `holdfast scan`, or ask for a later moment")
+    } else {
+        refusal.next(format!(
+            "name one of the hosts with --host: {}",
+            known.join(", ")
+        ))
+    }
+}
+
+/// The exit code of RUL-5 for recorded verdicts.
+fn exit_of(status: &Status) -> Exit {
+    let any = |wanted: &[Outcome]| {
+        status
+            .states
+            .iter()
+            .any(|state| wanted.contains(&state.verdict))
+    };
+    if any(&[Outcome::Fail]) {
+        Exit::Findings
+    } else if any(&[Outcome::NotAssessed, Outcome::Error]) || !any(&[Outcome::Pass]) {
+        Exit::Incomplete
+    } else {
+        Exit::Clean
+    }
+}
+
+fn table(status: &Status, at: Option<Timestamp>, config: &Config) -> Result<String, Refusal> {
+    let rules = Ruleset::load(config, None)?;
+    let mut heading = vec![
+        status.host.name.clone(),
+        format!(
+            "scanned {}",
+            moment::local(Timestamp::from_nanos(status.scan.finished))
+        ),
+    ];
+    if let Some(at) = at {
+        heading.push(format!("as it was at {}", moment::local(at)));
+    }
+    let lines = status
+        .states
+        .iter()
+        .map(|state| {
+            let rule = rules.get(&state.rule);
+            Line {
+                rule: state.rule.clone(),
+                title: rule.map_or_else(|| state.rule.clone(), |rule| rule.title.clone()),
+                severity: state.severity,
+                verdict: state.verdict,
+                reason: state.reason.clone(),
+                fix: rule
+                    .map(|rule| rule.fix.summary.clone())
+                    .unwrap_or_default(),
+            }
+        })
+        .collect();
+    Ok(Summary {
+        heading,
+        counts: status.scan.summary.clone(),
+        lines,
+        changes: ChangesSince::Unasked,
+    }
+    .render())
+}
+
+/// One rule with the evidence that its verdict rests on.
+fn show_rule(
+    site: &Site,
+    status: &Status,
+    rule: &str,
+    output: Output,
+    screen: Screen,
+) -> Result<(), Refusal> {
+    let state = status
+        .states
+        .iter()
+        .find(|state| state.rule == rule)
+        .ok_or_else(|| {
+            Refusal::new(format!(
+                "rule `{rule}` was not judged on host `{}` then",
+                status.host.name
+            ))
+            .next("`holdfast status` lists the rules that were")
+        })?;
+    let evidence = site
+        .ledger()
+        .evidence(&state.evidence)
+        .map_err(Site::refused)?;
+    let evidence: serde_json::Value = evidence
+        .as_deref()
+        .map(serde_json::from_slice)
+        .transpose()
+        .map_err(|error| Refusal::new(format!("evidence {}", state.evidence)).source(error))?
+        .unwrap_or_default();
+    let check = site
+        .ledger()
+        .check(&status.host.name, rule)
+        .map_err(Site::refused)?;
+    if output == Output::Table {
+        return screen.result(&rule_words(state, check.as_ref(), &super::json(&evidence)?));
+    }
+    let document = serde_json::json!({
+        "rule": state.rule,
+        "severity": state.severity,
+        "verdict": state.verdict,
+        "reason": state.reason,
+        "evidence": state.evidence,
+        "evidence_document": evidence,
+        "first_seen": moment::rfc3339(Timestamp::from_nanos(state.first_seen)),
+        "changed": moment::rfc3339(Timestamp::from_nanos(state.changed)),
+        "checks": check.map(|check| check.count),
+    });
+    screen.result(&super::json(&document)?)
+}
+
+fn rule_words(state: &State, check: Option<&Check>, evidence: &str) -> String {
+    let checks = check.map_or_else(String::new, |check| {
+        format!(
+            "checked   {} times, last {}\n",
+            check.count,
+            moment::local(Timestamp::from_nanos(check.last_checked))
+        )
+    });
+    format!(
+        "{}  {}  {}\nfound     {}\nchanged   {}\nfirst     {}\n{checks}evidence  {}\n{evidence}\n",
+        state.rule,
+        state.severity.name(),
+        state.verdict.name(),
+        crate::present::safe(&state.reason),
+        moment::local(Timestamp::from_nanos(state.changed)),
+        moment::local(Timestamp::from_nanos(state.first_seen)),
+        state.evidence,
+    )
+}

@@ -1,0 +1,311 @@
+//! Configuration: one TOML file, then the environment, then flags, each overriding the one before.
+//!
+//! Unknown keys are refused: a misspelt key that is silently ignored is a setting that silently
+//! does not hold.
+
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use world::{Disk, RealDisk};
+
+use crate::{
+    cli::{Global, Output},
+    exit::Refusal,
+    moment,
+};
+
+/// Longest configuration file read, in bytes. Arbitrary; a full one is about 2 KiB.
+const FILE_LEN_MAX: u64 = 256 * 1024;
+
+/// Bounds of the time between scans. Below five minutes a scan would chase its own tail on a slow
+/// disk; above two days drift is news too late.
+const INTERVAL_MIN: Duration = Duration::from_secs(5 * 60);
+const INTERVAL_MAX: Duration = Duration::from_secs(48 * 60 * 60);
+
+/// Where a value in force came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Default,
+    File,
+    Environment,
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Flag => "flag",
+        })
+    }
+}
+
+/// A value in force and where it came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting<T> {
+    pub(crate) value: T,
+    pub(crate) origin: Origin,
+}
+
+/// Every setting in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// The file that was read, if any.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) data_dir: Setting<PathBuf>,
+    pub(crate) output: Setting<Output>,
+    pub(crate) scan_interval: Setting<Duration>,
+    pub(crate) scan_walk: Setting<bool>,
+    pub(crate) scan_rules_dir: Setting<Option<PathBuf>>,
+}
+
+/// One key: its name in the file, its environment variable, what it means.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) environment: &'static str,
+    pub(crate) example: &'static str,
+    pub(crate) about: &'static str,
+}
+
+/// Every key, in the order of `config show`.
+pub(crate) const KEYS: &[Key] = &[
+    Key {
+        name: "data_dir",
+        environment: "HOLDFAST_DATA_DIR",
+        example: "\"/var/lib/holdfast\"",
+        about: "where everything is kept; for root /var/lib/holdfast, else ~/.local/state/holdfast",
+    },
+    Key {
+        name: "output",
+        environment: "HOLDFAST_OUTPUT",
+        example: "\"table\"",
+        about: "how results are printed: table, json or csv",
+    },
+    Key {
+        name: "scan.interval",
+        environment: "HOLDFAST_SCAN_INTERVAL",
+        example: "\"1h\"",
+        about: "time between the scans of `holdfast up`, from 5m to 48h",
+    },
+    Key {
+        name: "scan.walk",
+        environment: "HOLDFAST_SCAN_WALK",
+        example: "true",
+        about: "walk the whole file system; without it the rules that need it are not assessed",
+    },
+    Key {
+        name: "scan.rules_dir",
+        environment: "HOLDFAST_SCAN_RULES_DIR",
+        example: "\"/etc/holdfast/rules\"",
+        about: "directory of the site's own rules, judged beside the built-in ones",
+    },
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileConfig {
+    data_dir: Option<PathBuf>,
+    output: Option<String>,
+    #[serde(default)]
+    scan: FileScan,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileScan {
+    interval: Option<String>,
+    walk: Option<bool>,
+    rules_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file and the environment and lays the flags over them.
+    pub(crate) fn load(global: &Global) -> Result<Self, Refusal> {
+        let (file, values) = read_file(global.config.as_deref())?;
+        let config = Self {
+            data_dir: data_dir(global, &values)?,
+            output: output(global, &values, file.as_deref())?,
+            scan_interval: interval(&values, file.as_deref())?,
+            scan_walk: walk(&values)?,
+            scan_rules_dir: rules_dir(&values),
+            file,
+        };
+        Ok(config)
+    }
+}
+
+fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, FileConfig), Refusal> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => match default_file() {
+            Some(path) if matches!(RealDisk.stat(&path), Ok(Some(_))) => path,
+            _ => return Ok((None, FileConfig::default())),
+        },
+    };
+    let refuse = |what: &str| {
+        Refusal::new(format!("configuration {} {what}", path.display()))
+            .next("`holdfast config show --default` prints every key")
+    };
+    let bytes = RealDisk
+        .read(&path, FILE_LEN_MAX)
+        .map_err(|error| refuse("cannot be read").source(error))?;
+    let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8"))?;
+    let values = toml::from_str(&text).map_err(|error| refuse("is not valid").source(error))?;
+    Ok((Some(path), values))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn home() -> Option<PathBuf> {
+    env::var_os("HOME")
+        .map(PathBuf::from)
+        .filter(|home| home.is_absolute())
+}
+
+fn default_file() -> Option<PathBuf> {
+    if is_root() {
+        Some("/etc/holdfast/holdfast.toml".into())
+    } else {
+        env::var_os("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .or_else(|| home().map(|home| home.join(".config")))
+            .map(|dir| dir.join("holdfast/holdfast.toml"))
+    }
+}
+
+fn default_data_dir() -> Result<PathBuf, Refusal> {
+    if is_root() {
+        return Ok("/var/lib/holdfast".into());
+    }
+    env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| home().map(|home| home.join(".local/state")))
+        .map(|dir| dir.join("holdfast"))
+        .ok_or_else(|| {
+            Refusal::new("no data directory: HOME is not set").next("pass --data-dir DIR")
+        })
+}
+
+fn data_dir(global: &Global, values: &FileConfig) -> Result<Setting<PathBuf>, Refusal> {
+    let (value, origin) = if let Some(dir) = &global.data_dir {
+        (
+            dir.clone(),
+            flag_or_environment("HOLDFAST_DATA_DIR", dir.as_os_str()),
+        )
+    } else if let Some(dir) = &values.data_dir {
+        (dir.clone(), Origin::File)
+    } else {
+        (default_data_dir()?, Origin::Default)
+    };
+    let value = std::path::absolute(&value).map_err(|error| {
+        Refusal::new(format!("data directory `{}`", value.display())).source(error)
+    })?;
+    Ok(Setting { value, origin })
+}
+
+/// The parser hands over flags and environment alike; a flag equal to the variable counts as the latter.
+fn flag_or_environment(name: &str, value: &std::ffi::OsStr) -> Origin {
+    if env::var_os(name).is_some_and(|set| set == value) {
+        Origin::Environment
+    } else {
+        Origin::Flag
+    }
+}
+
+fn output(
+    global: &Global,
+    values: &FileConfig,
+    file: Option<&Path>,
+) -> Result<Setting<Output>, Refusal> {
+    if let Some(value) = global.output {
+        let origin = if env::var_os("HOLDFAST_OUTPUT").is_some() {
+            Origin::Environment
+        } else {
+            Origin::Flag
+        };
+        return Ok(Setting { value, origin });
+    }
+    let Some(text) = &values.output else {
+        return Ok(Setting {
+            value: Output::Table,
+            origin: Origin::Default,
+        });
+    };
+    let value = clap::ValueEnum::from_str(text, false)
+        .map_err(|_| bad_value("output", text, file, "table, json or csv"))?;
+    Ok(Setting {
+        value,
+        origin: Origin::File,
+    })
+}
+
+fn interval(values: &FileConfig, file: Option<&Path>) -> Result<Setting<Duration>, Refusal> {
+    let (text, origin) = match (env::var("HOLDFAST_SCAN_INTERVAL"), &values.scan.interval) {
+        (Ok(text), _) => (text, Origin::Environment),
+        (Err(_), Some(text)) => (text.clone(), Origin::File),
+        (Err(_), None) => ("1h".to_owned(), Origin::Default),
+    };
+    let value = checked_interval(&text)
+        .ok_or_else(|| bad_value("scan.interval", &text, file, "a span from 5m to 48h"))?;
+    Ok(Setting { value, origin })
+}
+
+/// A time between scans, when it is one and within bounds.
+pub(crate) fn checked_interval(text: &str) -> Option<Duration> {
+    moment::parse_span(text).filter(|span| (INTERVAL_MIN..=INTERVAL_MAX).contains(span))
+}
+
+fn walk(values: &FileConfig) -> Result<Setting<bool>, Refusal> {
+    match (env::var("HOLDFAST_SCAN_WALK"), values.scan.walk) {
+        (Ok(text), _) => {
+            let value = text
+                .parse()
+                .map_err(|_| bad_value("HOLDFAST_SCAN_WALK", &text, None, "true or false"))?;
+            Ok(Setting {
+                value,
+                origin: Origin::Environment,
+            })
+        }
+        (Err(_), Some(value)) => Ok(Setting {
+            value,
+            origin: Origin::File,
+        }),
+        (Err(_), None) => Ok(Setting {
+            value: true,
+            origin: Origin::Default,
+        }),
+    }
+}
+
+fn rules_dir(values: &FileConfig) -> Setting<Option<PathBuf>> {
+    if let Some(dir) = env::var_os("HOLDFAST_SCAN_RULES_DIR") {
+        return Setting {
+            value: Some(dir.into()),
+            origin: Origin::Environment,
+        };
+    }
+    Setting {
+        value: values.scan.rules_dir.clone(),
+        origin: if values.scan.rules_dir.is_some() {
+            Origin::File
+        } else {
+            Origin::Default
+        },
+    }
+}
+
+fn bad_value(key: &str, text: &str, file: Option<&Path>, wanted: &str) -> Refusal {
+    let place = file
+        .map(|file| format!(" in {}", file.display()))
+        .unwrap_or_default();
+    Refusal::new(format!("`{text}` is no value for {key}{place}")).next(format!("write {wanted}"))
+}

@@ -1,0 +1,142 @@
+//! The JSON documents that commands print, described by docs/schema/.
+
+use scan::{
+    judge::{Outcome, Summary},
+    ledger::{Change, Difference, State, Status},
+    rule::Severity,
+};
+use serde::Serialize;
+use world::Timestamp;
+
+use crate::moment::rfc3339;
+
+/// `scan` and, without `changes`, `status`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) scan_id: String,
+    pub(crate) host: String,
+    pub(crate) started: String,
+    pub(crate) finished: String,
+    pub(crate) summary: Summary,
+    pub(crate) verdicts: Vec<VerdictRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) changes: Option<Vec<ChangeRow>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct VerdictRow {
+    pub(crate) rule: String,
+    pub(crate) severity: Severity,
+    pub(crate) verdict: Outcome,
+    pub(crate) reason: String,
+    /// SHA-256 of the evidence, hexadecimal.
+    pub(crate) evidence: String,
+}
+
+/// `from` is null when the rule was not judged before, `to` when it is no longer judged.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChangeRow {
+    pub(crate) rule: String,
+    pub(crate) from: Option<Outcome>,
+    pub(crate) to: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) severity_from: Option<Severity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) severity_to: Option<Severity>,
+}
+
+/// `diff`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Differences {
+    pub(crate) changes: Vec<ChangeRow>,
+}
+
+/// `history`.
+#[derive(Debug, Serialize)]
+pub(crate) struct History {
+    pub(crate) host: String,
+    pub(crate) rule: String,
+    pub(crate) changes: Vec<HistoryRow>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct HistoryRow {
+    pub(crate) time: String,
+    pub(crate) kind: scan::ledger::ChangeKind,
+    pub(crate) from: Option<Outcome>,
+    pub(crate) to: Outcome,
+    pub(crate) severity: Severity,
+    pub(crate) reason: String,
+    pub(crate) evidence: String,
+    pub(crate) scan_id: String,
+}
+
+impl Report {
+    pub(crate) fn of_status(status: &Status) -> Self {
+        Self {
+            scan_id: status.scan.scan_id.clone(),
+            host: status.host.name.clone(),
+            started: rfc3339(Timestamp::from_nanos(status.scan.started)),
+            finished: rfc3339(Timestamp::from_nanos(status.scan.finished)),
+            summary: status.scan.summary.clone(),
+            verdicts: status.states.iter().map(VerdictRow::of_state).collect(),
+            changes: None,
+        }
+    }
+}
+
+impl VerdictRow {
+    fn of_state(state: &State) -> Self {
+        Self {
+            rule: state.rule.clone(),
+            severity: state.severity,
+            verdict: state.verdict,
+            reason: state.reason.clone(),
+            evidence: state.evidence.clone(),
+        }
+    }
+}
+
+impl ChangeRow {
+    pub(crate) fn of_change(change: &Change) -> Self {
+        let severity_changed = change
+            .severity_before
+            .is_some_and(|before| before != change.severity);
+        Self {
+            rule: change.rule.clone(),
+            from: change.from,
+            to: Some(change.to),
+            severity_from: change.severity_before.filter(|_| severity_changed),
+            severity_to: severity_changed.then_some(change.severity),
+        }
+    }
+
+    pub(crate) fn of_difference(difference: &Difference) -> Self {
+        let severity = |side: Option<(Outcome, Severity)>| side.map(|(_, severity)| severity);
+        let outcome = |side: Option<(Outcome, Severity)>| side.map(|(outcome, _)| outcome);
+        let (from, to) = (severity(difference.from), severity(difference.to));
+        let severity_changed = from.is_some() && to.is_some() && from != to;
+        Self {
+            rule: difference.rule.clone(),
+            from: outcome(difference.from),
+            to: outcome(difference.to),
+            severity_from: from.filter(|_| severity_changed),
+            severity_to: to.filter(|_| severity_changed),
+        }
+    }
+}
+
+impl HistoryRow {
+    pub(crate) fn of_change(change: &Change) -> Self {
+        Self {
+            time: rfc3339(Timestamp::from_nanos(change.occurred)),
+            kind: change.kind,
+            from: change.from,
+            to: change.to,
+            severity: change.severity,
+            reason: change.reason.clone(),
+            evidence: change.evidence.clone(),
+            scan_id: change.scan_id.clone(),
+        }
+    }
+}

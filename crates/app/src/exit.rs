@@ -1,0 +1,71 @@
+//! How a command ends: the exit codes of RUL-5, and errors that say what to do next.
+
+use std::{error, fmt};
+
+/// What the process tells its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Everything that applies was looked at and passes.
+    Clean,
+    /// At least one rule fails, or what was compared is not what it should be.
+    Findings,
+    /// Nothing fails, but something could not be assessed.
+    Incomplete,
+}
+
+impl Exit {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Findings => 1,
+            Self::Incomplete => 3,
+        }
+    }
+}
+
+/// Exit code of a command that could not be carried out.
+pub(crate) const REFUSED: u8 = 2;
+
+/// Why a command could not be carried out, and what to do next. Exits with [`REFUSED`].
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    message: String,
+    next: Option<String>,
+    source: Option<Box<dyn error::Error + Send + Sync>>,
+}
+
+impl Refusal {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            next: None,
+            source: None,
+        }
+    }
+
+    /// The next step for whoever reads the error.
+    pub(crate) fn next(mut self, step: impl Into<String>) -> Self {
+        self.next = Some(step.into());
+        self
+    }
+
+    pub(crate) fn source(mut self, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        if let Some(next) = &self.next {
+            write!(f, "\n  next: {next}")?;
+        }
+        Ok(())
+    }
+}
+
+impl error::Error for Refusal {}

@@ -1,0 +1,9 @@
+//! How results look: to people, and as CSV. JSON is [`crate::document`].
+
+pub(crate) mod csv;
+mod style;
+mod summary;
+pub(crate) mod table;
+
+pub(crate) use style::{Palette, safe};
+pub(crate) use summary::{ChangesSince, Line, Summary, change_line};

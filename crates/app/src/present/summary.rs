@@ -1,0 +1,280 @@
+//! The screen a person sees after a scan: score, failures by severity with their fix, what could
+//! not be assessed and why, what changed.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use scan::{
+    judge::{Outcome, Summary as Counts},
+    rule::Severity,
+};
+
+use super::{Palette, safe};
+
+/// Width of the score bar in characters.
+const BAR_WIDTH: usize = 30;
+
+/// One verdict with what its rule says about mending it.
+pub(crate) struct Line {
+    pub(crate) rule: String,
+    pub(crate) title: String,
+    pub(crate) severity: Severity,
+    pub(crate) verdict: Outcome,
+    pub(crate) reason: String,
+    pub(crate) fix: String,
+}
+
+/// What changed, and since when.
+pub(crate) enum ChangesSince {
+    /// Not a scan, or nothing to compare with.
+    Unasked,
+    FirstScan,
+    /// The earlier moment, and (rule, from, to) of each change.
+    Scan(String, Vec<(String, Option<Outcome>, Outcome)>),
+}
+
+pub(crate) struct Summary {
+    /// Host, system and moment.
+    pub(crate) heading: Vec<String>,
+    pub(crate) counts: Counts,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) changes: ChangesSince,
+}
+
+const SEVERITIES: [Severity; 4] = [
+    Severity::Critical,
+    Severity::High,
+    Severity::Medium,
+    Severity::Low,
+];
+
+impl Summary {
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::new();
+        self.heading(&mut text);
+        self.score(&mut text);
+        for severity in SEVERITIES {
+            self.failures(&mut text, severity);
+        }
+        self.unassessed(&mut text);
+        self.errors(&mut text);
+        self.changes(&mut text);
+        text
+    }
+
+    fn heading(&self, text: &mut String) {
+        let strong = Palette::STRONG;
+        let parts: Vec<String> = self.heading.iter().map(|part| safe(part)).collect();
+        line(text, &format!("{strong}{}{strong:#}", parts.join("  ·  ")));
+    }
+
+    fn score(&self, text: &mut String) {
+        let counts = &self.counts;
+        let bar = counts.score.map_or_else(
+            || format!("{0}nothing could be assessed{0:#}", Palette::DOUBT),
+            |score| {
+                let style = if score >= 80.0 {
+                    Palette::GOOD
+                } else if score >= 50.0 {
+                    Palette::DOUBT
+                } else {
+                    Palette::BAD
+                };
+                let filled = filled_cells(score);
+                format!(
+                    "{style}{}{style:#}{faint}{}{faint:#}  {strong}{score:.1} %{strong:#}",
+                    "█".repeat(filled),
+                    "░".repeat(BAR_WIDTH - filled),
+                    faint = Palette::FAINT,
+                    strong = Palette::STRONG,
+                )
+            },
+        );
+        line(text, "");
+        line(text, &format!("  {bar}"));
+        let mut parts = vec![
+            format!("{0}{1} pass{0:#}", Palette::GOOD, counts.pass),
+            format!("{0}{1} fail{0:#}", Palette::BAD, counts.fail),
+        ];
+        if counts.not_assessed > 0 {
+            parts.push(format!(
+                "{0}{1} not assessed{0:#}",
+                Palette::DOUBT,
+                counts.not_assessed
+            ));
+        }
+        if counts.error > 0 {
+            parts.push(format!("{0}{1} error{0:#}", Palette::DOUBT, counts.error));
+        }
+        parts.push(format!(
+            "{0}{1} not applicable{0:#}",
+            Palette::FAINT,
+            counts.not_applicable
+        ));
+        line(text, &format!("  {}", parts.join("  ")));
+    }
+
+    fn failures(&self, text: &mut String, severity: Severity) {
+        let failing: Vec<&Line> = self
+            .lines
+            .iter()
+            .filter(|line| line.verdict == Outcome::Fail && line.severity == severity)
+            .collect();
+        if failing.is_empty() {
+            return;
+        }
+        let style = Palette::severity(severity);
+        line(text, "");
+        line(
+            text,
+            &format!(
+                "{style}{} {}{style:#}",
+                severity.name().to_uppercase(),
+                failing.len()
+            ),
+        );
+        for failure in failing {
+            let (bad, faint, strong) = (Palette::BAD, Palette::FAINT, Palette::STRONG);
+            line(
+                text,
+                &format!(
+                    "  {bad}✗{bad:#} {strong}{}{strong:#}  {faint}{}{faint:#}",
+                    safe(&failure.title),
+                    safe(&failure.rule)
+                ),
+            );
+            line(text, &format!("      found  {}", safe(&failure.reason)));
+            if !failure.fix.is_empty() {
+                line(text, &format!("      fix    {}", safe(&failure.fix)));
+            }
+        }
+    }
+
+    /// Grouped by reason: one missing privilege often explains dozens of rules.
+    fn unassessed(&self, text: &mut String) {
+        let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for unknown in self
+            .lines
+            .iter()
+            .filter(|line| line.verdict == Outcome::NotAssessed)
+        {
+            groups
+                .entry(safe(&unknown.reason))
+                .or_default()
+                .push(&unknown.rule);
+        }
+        if groups.is_empty() {
+            return;
+        }
+        let style = Palette::DOUBT;
+        line(text, "");
+        line(
+            text,
+            &format!(
+                "{style}COULD NOT BE ASSESSED {}{style:#}",
+                self.counts.not_assessed
+            ),
+        );
+        let mut groups: Vec<(String, Vec<&str>)> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, rules)| std::cmp::Reverse(rules.len()));
+        for (reason, rules) in groups {
+            line(text, &format!("  {style}?{style:#} {reason}"));
+            let faint = Palette::FAINT;
+            line(text, &format!("      {faint}{}{faint:#}", listed(&rules)));
+        }
+    }
+
+    fn errors(&self, text: &mut String) {
+        for error in self
+            .lines
+            .iter()
+            .filter(|line| line.verdict == Outcome::Error)
+        {
+            let style = Palette::DOUBT;
+            line(
+                text,
+                &format!(
+                    "  {style}!{style:#} {}: {}",
+                    safe(&error.rule),
+                    safe(&error.reason)
+                ),
+            );
+        }
+    }
+
+    fn changes(&self, text: &mut String) {
+        let strong = Palette::STRONG;
+        match &self.changes {
+            ChangesSince::Unasked => return,
+            ChangesSince::FirstScan => {
+                line(text, "");
+                line(
+                    text,
+                    "First scan of this host: later ones will show what changed.",
+                );
+            }
+            ChangesSince::Scan(since, changes) if changes.is_empty() => {
+                line(text, "");
+                line(text, &format!("Nothing changed since {since}."));
+            }
+            ChangesSince::Scan(since, changes) => {
+                line(text, "");
+                line(
+                    text,
+                    &format!("{strong}CHANGED SINCE {since}  {}{strong:#}", changes.len()),
+                );
+                for (rule, from, to) in changes {
+                    line(text, &format!("  {}", change_line(rule, *from, *to)));
+                }
+            }
+        }
+    }
+}
+
+/// `rule  pass → fail`, coloured by where it went.
+pub(crate) fn change_line(rule: &str, from: Option<Outcome>, to: Outcome) -> String {
+    let style = Palette::outcome(to);
+    let from = from.map_or("first seen", Outcome::name);
+    format!("{}  {from} → {style}{}{style:#}", safe(rule), to.name())
+}
+
+fn listed(rules: &[&str]) -> String {
+    const SHOWN: usize = 6;
+    let mut shown: Vec<String> = rules.iter().take(SHOWN).map(|rule| safe(rule)).collect();
+    if rules.len() > SHOWN {
+        shown.push(format!("and {} more", rules.len() - SHOWN));
+    }
+    shown.join(", ")
+}
+
+/// Full only at 100, empty only at 0: the bar never rounds a remaining failure away.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a score is within 0..=100 and the bar a few cells wide"
+)]
+fn filled_cells(score: f64) -> usize {
+    let cells = (score.clamp(0.0, 100.0) / 100.0 * BAR_WIDTH as f64) as usize;
+    if score > 0.0 {
+        cells.clamp(1, BAR_WIDTH)
+    } else {
+        0
+    }
+}
+
+fn line(text: &mut String, content: &str) {
+    writeln!(text, "{content}").expect("writing to a string cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filled_cells;
+
+    #[test]
+    fn the_bar_is_full_only_at_a_hundred_and_empty_only_at_zero() {
+        assert_eq!(filled_cells(0.0), 0);
+        assert_eq!(filled_cells(0.1), 1);
+        assert_eq!(filled_cells(99.9), 29);
+        assert_eq!(filled_cells(100.0), 30);
+    }
+}

@@ -1,0 +1,87 @@
+//! The rules that a command works with: the built-in pack and the site's own.
+
+use std::{collections::BTreeSet, path::Path};
+
+use scan::{
+    collect::Needs,
+    rule::{Fault, Loaded, Pack, Rule, TestReport, lint, test_rules},
+};
+use world::RealDisk;
+
+use crate::{config::Config, exit::Refusal};
+
+pub(crate) struct Ruleset {
+    pack: Pack,
+    faults: Vec<Fault>,
+}
+
+impl Ruleset {
+    /// Every rule, refused when one of them cannot be used: a rule that is silently left out is a
+    /// check that silently does not happen.
+    pub(crate) fn load(config: &Config, dir: Option<&Path>) -> Result<Self, Refusal> {
+        let rules = Self::load_with_faults(config, dir)?;
+        match rules.faults.first() {
+            None => Ok(rules),
+            Some(fault) => Err(Refusal::new(fault.to_string()).next(format!(
+                "mend the rule ({} in all); `holdfast rules lint` lists everything",
+                match rules.faults.len() {
+                    1 => "1 fault".to_owned(),
+                    faults => format!("{faults} faults"),
+                }
+            ))),
+        }
+    }
+
+    /// The rules that can be used, and what is wrong with the others.
+    pub(crate) fn load_with_faults(config: &Config, dir: Option<&Path>) -> Result<Self, Refusal> {
+        let Loaded {
+            mut pack,
+            mut faults,
+        } = Pack::embedded();
+        let dir = dir.or(config.scan_rules_dir.value.as_deref());
+        if let Some(dir) = dir {
+            let refuse = |error| {
+                Refusal::new(format!("rules directory {}", dir.display()))
+                    .source(error)
+                    .next("name a directory of rule files with --rules-dir DIR")
+            };
+            let path = std::path::absolute(dir).map_err(refuse)?;
+            let own = Pack::load(&RealDisk, &path).map_err(refuse)?;
+            faults.extend(own.faults);
+            // The built-in pack is linted by the tests of this program; the site's rules are by this.
+            faults.extend(lint(&own.pack.rules));
+            let joined = pack.join(own.pack);
+            faults.extend(joined.faults);
+            pack = joined.pack;
+        }
+        Ok(Self { pack, faults })
+    }
+
+    pub(crate) fn all(&self) -> &[Rule] {
+        &self.pack.rules
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&Rule> {
+        self.pack.find(id)
+    }
+
+    pub(crate) fn needs(&self) -> Needs {
+        Needs::of(self.all())
+    }
+
+    /// Everything wrong with the rules, by file.
+    pub(crate) fn lint(&self) -> Vec<String> {
+        let found = lint(self.all());
+        let all: BTreeSet<String> = self
+            .faults
+            .iter()
+            .chain(&found)
+            .map(Fault::to_string)
+            .collect();
+        all.into_iter().collect()
+    }
+
+    pub(crate) fn test(&self) -> TestReport {
+        test_rules(self.all())
+    }
+}

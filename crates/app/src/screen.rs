@@ -1,0 +1,85 @@
+//! Standard output and standard error: data to the one, talk to the other.
+//!
+//! Colour and progress appear only where a terminal is at the other end and NO_COLOR is not set. A
+//! reader that goes away (a closed pager, `head`) is not an error: what is left is not written.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+};
+
+use crate::{cli::Global, exit::Refusal};
+
+/// How much is told beside the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Talk {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Screen {
+    talk: Talk,
+}
+
+impl Screen {
+    pub(crate) fn new(global: &Global) -> Self {
+        let talk = match (global.quiet, global.verbose) {
+            (true, _) => Talk::Quiet,
+            (false, true) => Talk::Verbose,
+            (false, false) => Talk::Normal,
+        };
+        Self { talk }
+    }
+
+    /// Writes a result to standard output.
+    pub(crate) fn result(self, text: &str) -> Result<(), Refusal> {
+        let mut out = anstream::stdout().lock();
+        let written = out.write_all(text.as_bytes()).and_then(|()| {
+            if text.ends_with('\n') {
+                Ok(())
+            } else {
+                out.write_all(b"\n")
+            }
+        });
+        ignore_closed(written.and_then(|()| out.flush()))
+    }
+
+    /// A remark on standard error, left out with --quiet.
+    pub(crate) fn remark(self, text: impl fmt::Display) {
+        if self.talk >= Talk::Normal {
+            tell(&text);
+        }
+    }
+
+    /// What is being done, with --verbose only.
+    pub(crate) fn step(self, text: impl fmt::Display) {
+        if self.talk == Talk::Verbose {
+            tell(&text);
+        }
+    }
+
+    /// Whether a progress bar has somewhere to be.
+    pub(crate) fn shows_progress(self) -> bool {
+        self.talk >= Talk::Normal && io::stderr().is_terminal()
+    }
+}
+
+/// An error, whatever the talk.
+pub(crate) fn complain(text: &dyn fmt::Display) {
+    tell(&format_args!("error: {text}"));
+}
+
+fn tell(text: &dyn fmt::Display) {
+    // Standard error gone means that nobody is left to be told.
+    drop(writeln!(anstream::stderr().lock(), "{text}"));
+}
+
+fn ignore_closed(written: io::Result<()>) -> Result<(), Refusal> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Refusal::new("standard output cannot be written").source(error)),
+        Ok(()) => Ok(()),
+    }
+}

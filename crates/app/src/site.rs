@@ -1,0 +1,220 @@
+//! The data directory: journal, store and ledger together, and what to say when it cannot be opened.
+//!
+//! It is open only while something is read or written, so that `status` works beside a running
+//! `up`. Whoever finds it in use waits a little, then gives up and names the holder.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use scan::ledger::{self, Ledger};
+use store::{Options, Store, Table};
+use wal::Journal;
+use world::{Clock, Disk, RealClock, RealDisk};
+
+use crate::{exit::Refusal, screen::Screen};
+
+/// How long to wait for a directory that another process has open. Applying a scan takes
+/// milliseconds; whatever holds it longer than this is not about to let go.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+/// An opened data directory.
+pub(crate) struct Site {
+    dir: PathBuf,
+    opened: Opened,
+    ledger: Ledger,
+}
+
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    /// What recovery found, in words; worth telling only when it repaired something.
+    pub(crate) recovery: String,
+}
+
+impl Site {
+    /// Opens the directory, making it when it is not there.
+    pub(crate) fn open(dir: &Path, screen: Screen) -> Result<Self, Refusal> {
+        let opened = open_store(dir, Ledger::tables(), screen)?;
+        let ledger = Ledger::new(opened.store.clone()).map_err(Self::refused)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            opened,
+            ledger,
+        })
+    }
+
+    /// Opens a directory that must hold a record already: a question never creates anything.
+    pub(crate) fn open_existing(dir: &Path, screen: Screen) -> Result<Self, Refusal> {
+        match RealDisk.stat(&dir.join(JOURNAL_DIR)) {
+            Ok(Some(_)) => Self::open(dir, screen),
+            Ok(None) => Err(
+                Refusal::new(format!("nothing is recorded in {}", dir.display()))
+                    .next("run `holdfast scan`, or name another directory with --data-dir"),
+            ),
+            Err(error) => Err(cannot_use(dir, &error)),
+        }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(crate) fn recovery(&self) -> &str {
+        &self.opened.recovery
+    }
+
+    /// Closes in order, so that the next open has nothing to recover.
+    pub(crate) fn close(self) -> Result<(), Refusal> {
+        self.opened.store.close().map_err(Self::store_refused)
+    }
+
+    /// A ledger error as the user sees it.
+    #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+    pub(crate) fn refused(error: ledger::Error) -> Refusal {
+        let next = match error.class() {
+            ledger::Class::Conflict => "try again",
+            ledger::Class::Constraint => "nothing was recorded",
+            ledger::Class::EvidenceOversize | ledger::Class::EvidenceInvalid => {
+                "nothing was recorded; `holdfast rules lint` checks the rule"
+            }
+            ledger::Class::OutOfRange => "ask for a moment within the retained history",
+            ledger::Class::Storage | ledger::Class::Unknown => {
+                "run `holdfast doctor` to check disk and data directory"
+            }
+        };
+        Refusal::new(error.to_string()).next(next)
+    }
+
+    /// A store error as the user sees it.
+    #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+    pub(crate) fn store_refused(error: store::Error) -> Refusal {
+        Refusal::new(error.to_string()).next(match error.kind() {
+            store::Kind::Full => {
+                "free space on the file system of the data directory, then try again"
+            }
+            store::Kind::Conflict => "try again",
+            _ => "run `holdfast doctor` to check disk and data directory",
+        })
+    }
+}
+
+const JOURNAL_DIR: &str = "journal";
+const TABLES_DIR: &str = "tables";
+
+/// Opens journal and store in `dir`, making what is missing.
+pub(crate) fn open_store(
+    dir: &Path,
+    tables: Vec<Table>,
+    screen: Screen,
+) -> Result<Opened, Refusal> {
+    RealDisk
+        .create_dir_all_synced(dir)
+        .map_err(|error| cannot_use(dir, &error))?;
+    let (journal, recovery) = open_journal(dir, screen)?;
+    let options = Options::new(
+        dir.join(TABLES_DIR),
+        Arc::new(RealDisk),
+        Arc::new(RealClock::new()),
+        tables,
+    );
+    let (store, report) =
+        Store::open(options, journal).map_err(|error| cannot_open_store(dir, &error))?;
+    if let Some(cut) = &recovery.cut {
+        screen.remark(format_args!(
+            "recovered from an interrupted write: {} bytes that were never acknowledged are kept in {}",
+            cut.len,
+            cut.quarantine.display()
+        ));
+    }
+    Ok(Opened {
+        store,
+        recovery: report.to_string(),
+    })
+}
+
+/// Waits for whoever has the directory, for [`LOCK_WAIT`] at most.
+fn open_journal(dir: &Path, screen: Screen) -> Result<(Arc<dyn Journal>, wal::Recovery), Refusal> {
+    let clock = RealClock::new();
+    let mut told = false;
+    loop {
+        let mut options = wal::Options::on_this_machine(dir.join(JOURNAL_DIR));
+        options.holder = holder();
+        options.evidence = vec![wal::Evidence::new(
+            "the store's tables",
+            dir.join(TABLES_DIR),
+            wal::Sign::Present,
+        )];
+        match wal::Local::open(options) {
+            Ok((journal, recovery)) => return Ok((Arc::new(journal), recovery)),
+            Err(error) if error.kind() == wal::Kind::Locked && clock.monotonic() < LOCK_WAIT => {
+                if !told {
+                    screen.remark(format_args!("waiting: {error}"));
+                    told = true;
+                }
+                clock.sleep(LOCK_POLL);
+            }
+            Err(error) => return Err(cannot_open_journal(dir, &error)),
+        }
+    }
+}
+
+fn cannot_use(dir: &Path, error: &std::io::Error) -> Refusal {
+    Refusal::new(format!("data directory {}: {error}", dir.display()))
+        .next("run as a user who may write there, or name another with --data-dir DIR")
+}
+
+fn cannot_open_journal(dir: &Path, error: &wal::Error) -> Refusal {
+    let refusal = Refusal::new(format!("data directory {}: {error}", dir.display()));
+    refusal.next(match error.kind() {
+        wal::Kind::Locked => {
+            "wait for that process or stop it; `holdfast status` works beside `up`".to_owned()
+        }
+        wal::Kind::Full => {
+            "free space on its file system, then try again; nothing is harmed".to_owned()
+        }
+        wal::Kind::Corrupt => format!(
+            "nothing was changed; copy {} away first, then check the disk; \
+             docs/format/journal.md says what the code means",
+            dir.display()
+        ),
+        _ => "check the disk and the permissions with `holdfast doctor`".to_owned(),
+    })
+}
+
+fn cannot_open_store(dir: &Path, error: &store::Error) -> Refusal {
+    let refusal = Refusal::new(format!("data directory {}: {error}", dir.display()));
+    refusal.next(match error.kind() {
+        store::Kind::Version => "use the version of Holdfast that wrote it, or a later one",
+        store::Kind::Full => "free space on its file system, then try again; nothing is harmed",
+        store::Kind::Corrupt => "nothing was changed; copy it away first, then check the disk",
+        _ => "check the disk and the permissions with `holdfast doctor`",
+    })
+}
+
+/// What a lock file says of its holder.
+pub(crate) fn holder() -> String {
+    let command: Vec<String> = std::env::args().skip(1).take(2).collect();
+    format!(
+        "pid {} (holdfast {})",
+        std::process::id(),
+        command.join(" ")
+    )
+}
+
+/// Set by SIGINT and SIGTERM. A second signal ends the process at once, which loses nothing either.
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Refusal> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Refusal::new("signals cannot be handled").source(error))?;
+    }
+    Ok(stop)
+}

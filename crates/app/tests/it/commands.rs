@@ -1,0 +1,220 @@
+//! What a user does in the tour: scan, change, scan again, ask about the past.
+
+use serde_json::Value;
+
+use crate::{
+    facts::{FORWARDING_RULE, bundle},
+    holdfast::Sandbox,
+};
+
+/// Scans facts with the given forwarding setting and gives the report.
+fn scan(sandbox: &Sandbox, forwarding: &str) -> Value {
+    let file = sandbox.file("facts.json", bundle("press-3", forwarding).to_string());
+    let (_, report) = sandbox.json(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
+    report
+}
+
+fn verdict<'v>(report: &'v Value, rule: &str) -> &'v Value {
+    report["verdicts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|verdict| verdict["rule"] == rule)
+        .unwrap_or_else(|| panic!("no verdict of {rule}"))
+}
+
+fn finished(report: &Value) -> &str {
+    report["finished"].as_str().unwrap()
+}
+
+/// Proves: LED-2, LED-7
+#[test]
+fn one_changed_setting_is_exactly_one_change_and_the_past_stays_what_it_was() {
+    let sandbox = Sandbox::new();
+    let first = scan(&sandbox, "0");
+    assert_eq!(verdict(&first, FORWARDING_RULE)["verdict"], "pass");
+    let rules = first["verdicts"].as_array().unwrap().len();
+    assert_eq!(
+        first["changes"].as_array().unwrap().len(),
+        rules,
+        "each is first seen"
+    );
+
+    let same = scan(&sandbox, "0");
+    assert_eq!(same["changes"], serde_json::json!([]));
+    let before = now();
+
+    let second = scan(&sandbox, "1");
+    assert_eq!(
+        second["changes"],
+        serde_json::json!([{"rule": FORWARDING_RULE, "from": "pass", "to": "fail"}])
+    );
+
+    let (_, then) = sandbox.json(["status", "--host", "press-3", "--at", &before]);
+    assert_eq!(then["scan_id"], same["scan_id"]);
+    assert_eq!(then["verdicts"], same["verdicts"], "evidence included");
+    let (_, at_present) = sandbox.json(["status", "--host", "press-3"]);
+    assert_eq!(at_present["verdicts"], second["verdicts"]);
+
+    let (_, diff) = sandbox.json(["diff", "--host", "press-3", &before, "now"]);
+    assert_eq!(diff["changes"], second["changes"]);
+
+    let (_, history) = sandbox.json(["history", "--host", "press-3", FORWARDING_RULE]);
+    let kinds: Vec<&str> = history["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| change["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["first_seen", "state_changed"]);
+    assert_eq!(history["changes"][1]["time"], finished(&second));
+}
+
+/// Proves: LED-4
+#[test]
+fn the_evidence_of_a_past_verdict_is_the_fact_as_it_was() {
+    let sandbox = Sandbox::new();
+    scan(&sandbox, "0");
+    let before = now();
+    scan(&sandbox, "1");
+    let shown = |at: &str| {
+        let args = [
+            "status",
+            "--host",
+            "press-3",
+            "--rule",
+            FORWARDING_RULE,
+            "--at",
+            at,
+        ];
+        sandbox.json(args).1
+    };
+    let value = |shown: &Value| shown["evidence_document"]["facts"][0]["value"].clone();
+    assert_eq!(value(&shown(&before)), "0");
+    assert_eq!(value(&shown("now")), "1");
+}
+
+/// Proves: RUL-5
+#[test]
+fn exit_codes_tell_findings_from_incomplete() {
+    let sandbox = Sandbox::new();
+    let code = |facts: Value| {
+        let file = sandbox.file("facts.json", facts.to_string());
+        sandbox
+            .run(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()])
+            .code
+    };
+    assert_eq!(code(bundle("a", "1")), 1, "a failing rule");
+    assert_eq!(
+        code(bundle("b", "0")),
+        3,
+        "nothing fails, most could not be looked at"
+    );
+    let mut nothing = bundle("c", "0");
+    nothing["facts"] = serde_json::json!({});
+    assert_eq!(
+        code(nothing),
+        3,
+        "a scan that assessed nothing is no success"
+    );
+    assert_eq!(sandbox.run(["status", "--host", "a"]).code, 1);
+    assert_eq!(sandbox.run(["status", "--host", "c"]).code, 3);
+}
+
+#[test]
+fn a_replayed_scan_of_another_host_leaves_the_first_alone() {
+    let sandbox = Sandbox::new();
+    scan(&sandbox, "0");
+    let file = sandbox.file("other.json", bundle("press-4", "1").to_string());
+    sandbox.run(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
+    let (_, first) = sandbox.json(["status", "--host", "press-3"]);
+    assert_eq!(verdict(&first, FORWARDING_RULE)["verdict"], "pass");
+}
+
+#[test]
+fn every_rule_of_the_pack_is_listed_and_passes_its_own_tests() {
+    let sandbox = Sandbox::new();
+    let (code, rules) = sandbox.json(["rules", "list"]);
+    assert_eq!(code, 0);
+    assert!(rules.as_array().unwrap().len() >= 120);
+    let (code, tests) = sandbox.json(["rules", "test"]);
+    assert_eq!((code, &tests["failures"]), (0, &serde_json::json!([])));
+    assert!(tests["tests"].as_u64().unwrap() >= 360);
+    assert_eq!(sandbox.json(["rules", "lint"]), (0, serde_json::json!([])));
+}
+
+#[test]
+fn csv_has_a_header_and_one_line_a_rule() {
+    let sandbox = Sandbox::new();
+    let report = scan(&sandbox, "0");
+    let run = sandbox.run(["status", "--host", "press-3", "--output", "csv"]);
+    let mut lines = run.stdout.lines();
+    assert_eq!(lines.next(), Some("rule,severity,verdict,reason,evidence"));
+    assert_eq!(lines.count(), report["verdicts"].as_array().unwrap().len());
+}
+
+#[test]
+fn a_pipe_gets_no_colour_and_no_progress() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("facts.json", bundle("press-3", "1").to_string());
+    let run = sandbox.run(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
+    assert!(!run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}'));
+    assert!(
+        run.stdout.contains("CRITICAL") || run.stdout.contains("MEDIUM"),
+        "{}",
+        run.stdout
+    );
+}
+
+/// Proves: SVC-2
+#[test]
+fn the_default_configuration_is_itself_a_valid_one() {
+    let sandbox = Sandbox::new();
+    let printed = sandbox.run(["config", "show", "--default"]).stdout;
+    let uncommented: String = printed
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting) if setting.contains(" = ") => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let file = sandbox.file("holdfast.toml", uncommented);
+    let run = sandbox.run([
+        "--config".as_ref(),
+        file.as_os_str(),
+        "config".as_ref(),
+        "show".as_ref(),
+    ]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stdout.contains("scan.interval"), "{}", run.stdout);
+}
+
+#[test]
+fn the_plug_test_finds_what_is_missing() {
+    let sandbox = Sandbox::new();
+    let written = sandbox.run([
+        "load",
+        "run",
+        "--writers",
+        "2",
+        "--commits",
+        "20",
+        "--quiet",
+    ]);
+    assert_eq!(written.code, 0, "{}", written.stderr);
+    assert_eq!(written.stdout.lines().count(), 40);
+    let acks = sandbox.file("acks", &written.stdout);
+    let check = |acks: &std::path::Path| {
+        sandbox.json(["load".as_ref(), "check".as_ref(), acks.as_os_str()])
+    };
+    let (code, found) = check(&acks);
+    assert_eq!((code, &found["missing"]), (0, &Value::from(0)));
+    let invented = sandbox.file("invented", format!("{}ack 1 21 99\n", written.stdout));
+    let (code, found) = check(&invented);
+    assert_eq!((code, &found["missing"]), (1, &Value::from(1)));
+}
+
+fn now() -> String {
+    // The moment after the last run and before the next: both write commit times of this clock.
+    jiff::Timestamp::now().to_string()
+}

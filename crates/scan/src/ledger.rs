@@ -1,0 +1,276 @@
+//! The ledger: the write-on-change record of verdicts.
+//!
+//! Owns what a host's verdicts are, were, and when each changed. One [`Ledger::apply`] per scan and
+//! one transaction per apply: state rows for what changed, a change row only when a rule is first
+//! seen or its verdict or severity changed, evidence stored once by its SHA-256. What held at any
+//! past moment is read from the store as it was then, so `status`, `diff` and `history` cannot
+//! disagree with what was recorded. Nothing here reads a clock: times come with the scan.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use row::Tables;
+use store::{Bytes, Keys, Order, Snapshot, Store, TableId, Transaction};
+use wal::Lsn;
+use world::Timestamp;
+
+mod apply;
+mod error;
+mod history;
+mod row;
+
+pub use apply::{Applied, Finding, Scan};
+pub use error::{Class, Error};
+pub use history::{Difference, Status};
+pub use row::{Change, ChangeKind, Check, Host, ScanRow, State};
+
+/// Largest number of rows read for one host. The built-in pack has a few hundred rules.
+const ROWS_MAX: usize = 100_000;
+
+/// What is told after an apply. Exactly one `persisted` per change row, after the commit, or exactly
+/// one `failed` for an apply that left nothing.
+pub trait Sink {
+    /// `finding.persisted`.
+    fn persisted(&self, scan: &Scan, change: &Change);
+    /// `apply.failed`.
+    fn failed(&self, scan: &Scan, error: &Error);
+}
+
+/// Tells the log.
+#[derive(Debug, Default)]
+pub struct LogSink;
+
+impl Sink for LogSink {
+    fn persisted(&self, scan: &Scan, change: &Change) {
+        tracing::info!(
+            event = "finding.persisted",
+            host = scan.host,
+            rule = change.rule,
+            scan_id = %scan.id,
+            change_kind = ?change.kind,
+            status = ?change.to,
+            prior_status = ?change.from,
+        );
+    }
+
+    fn failed(&self, scan: &Scan, error: &Error) {
+        tracing::error!(
+            event = "apply.failed",
+            host = scan.host,
+            scan_id = %scan.id,
+            class = error.class().code(),
+            rule_count_attempted = scan.findings.len(),
+            offending_rule = error.rule(),
+            error = %error,
+        );
+    }
+}
+
+/// Verdicts of every host over time, on a store.
+#[derive(Clone)]
+pub struct Ledger {
+    store: Store,
+    tables: Tables,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ledger")
+    }
+}
+
+impl Ledger {
+    /// The tables that the store must have been opened with.
+    pub fn tables() -> Vec<store::Table> {
+        Tables::wanted()
+    }
+
+    /// On a store that has [`Ledger::tables`].
+    pub fn new(store: Store) -> Result<Self, Error> {
+        let tables = Tables::of(&store)?;
+        Ok(Self { store, tables })
+    }
+
+    /// Applies one scan, all of it or nothing. A scan id that was applied before changes nothing.
+    pub fn apply(&self, scan: &Scan, sink: &dyn Sink) -> Result<Applied, Error> {
+        match apply::apply(&self.store, &self.tables, scan) {
+            Ok((applied, changes)) => {
+                changes
+                    .iter()
+                    .for_each(|change| sink.persisted(scan, change));
+                Ok(applied)
+            }
+            Err(error) => {
+                sink.failed(scan, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Every host with a record, retired ones included, by name.
+    pub fn hosts(&self) -> Result<Vec<Host>, Error> {
+        let snapshot = self.store.snapshot()?;
+        rows(&snapshot, self.tables.hosts, &Keys::all())?
+            .iter()
+            .map(|(_, value)| decode(value))
+            .collect()
+    }
+
+    /// Ends a host's record: it takes no more scans, and all of its history stays.
+    pub fn retire(&self, host: &str, at: Timestamp) -> Result<(), Error> {
+        let mut transaction = self.store.begin()?;
+        let mut found = get_host(&mut transaction, &self.tables, host)?
+            .ok_or_else(|| Error::new(Class::Constraint, format!("no host `{host}`")))?;
+        found.retired = Some(at.nanos());
+        transaction.put(self.tables.hosts, host.as_bytes(), &encode(&found))?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Removes a host that never had a scan. One with history can only be retired.
+    pub fn delete(&self, host: &str) -> Result<(), Error> {
+        let mut transaction = self.store.begin()?;
+        let found = get_host(&mut transaction, &self.tables, host)?
+            .ok_or_else(|| Error::new(Class::Constraint, format!("no host `{host}`")))?;
+        if found.scans > 0 {
+            return Err(Error::new(
+                Class::Constraint,
+                format!(
+                    "host `{host}` has {} scans of history and can only be retired",
+                    found.scans
+                ),
+            ));
+        }
+        transaction.delete(self.tables.hosts, host.as_bytes())?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Registers a host before its first scan. One that is there already is left as it is.
+    pub fn register(&self, host: &str, at: Timestamp) -> Result<(), Error> {
+        apply::check_name(host)?;
+        let mut transaction = self.store.begin()?;
+        if get_host(&mut transaction, &self.tables, host)?.is_none() {
+            let host_row = apply::new_host(host, at);
+            transaction.put(self.tables.hosts, host.as_bytes(), &encode(&host_row))?;
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
+    /// The evidence with this SHA-256, as the canonical JSON that was hashed.
+    pub fn evidence(&self, digest: &str) -> Result<Option<Vec<u8>>, Error> {
+        let snapshot = self.store.snapshot()?;
+        let Some(packed) = snapshot.get(self.tables.evidence, digest.as_bytes())? else {
+            return Ok(None);
+        };
+        apply::unpack_evidence(&packed).map(Some).map_err(|error| {
+            Error::new(Class::Storage, format!("evidence {digest}")).with_source(error)
+        })
+    }
+
+    /// How often and when a rule was last checked on a host. Current only: it has no history.
+    pub fn check(&self, host: &str, rule: &str) -> Result<Option<Check>, Error> {
+        let key = row::key(&[host.as_bytes(), rule.as_bytes()]);
+        let found = self.store.snapshot()?.get(self.tables.checks, &key)?;
+        found.map(|value| decode(&value)).transpose()
+    }
+
+    /// The state at a moment, or now. `None` when the host had no scan by then.
+    pub fn status(&self, host: &str, at: Option<Timestamp>) -> Result<Option<Status>, Error> {
+        match self.snapshot(at)? {
+            Some(then) => history::status(&self.tables, &then, &self.store.snapshot()?, host),
+            None => Ok(None),
+        }
+    }
+
+    /// Every change of one rule on one host, oldest first.
+    pub fn history(&self, host: &str, rule: &str) -> Result<Vec<Change>, Error> {
+        history::changes(&self.tables, &self.store.snapshot()?, host, rule)
+    }
+
+    /// Rules whose verdict or severity differs between two moments.
+    pub fn diff(
+        &self,
+        host: &str,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Difference>, Error> {
+        let (before, after) = (self.states(host, from)?, self.states(host, to)?);
+        Ok(history::diff(&before, &after))
+    }
+
+    fn states(&self, host: &str, at: Timestamp) -> Result<BTreeMap<String, State>, Error> {
+        self.snapshot(Some(at))?.map_or_else(
+            || Ok(BTreeMap::new()),
+            |then| history::states(&self.tables, &then, host),
+        )
+    }
+
+    /// Every rule that ever had a verdict on `host`.
+    pub fn rules_seen(&self, host: &str) -> Result<BTreeSet<String>, Error> {
+        let keys = row::below(&[host.as_bytes()]);
+        rows(&self.store.snapshot()?, self.tables.changes, &keys)?
+            .iter()
+            .map(|(_, value)| Ok(decode::<Change>(value)?.rule))
+            .collect()
+    }
+
+    /// `None` for a moment before anything was recorded, which is an answer and not an error.
+    fn snapshot(&self, at: Option<Timestamp>) -> Result<Option<Snapshot>, Error> {
+        let Some(at) = at else {
+            return Ok(Some(self.store.snapshot()?));
+        };
+        let from = self.store.retained().from;
+        if from.lsn == Lsn::ZERO && at < from.time {
+            return Ok(None);
+        }
+        Ok(Some(self.store.snapshot_at_time(at)?))
+    }
+}
+
+fn get_host(
+    transaction: &mut Transaction,
+    tables: &Tables,
+    host: &str,
+) -> Result<Option<Host>, Error> {
+    transaction
+        .get(tables.hosts, host.as_bytes())?
+        .map(|value| decode(&value))
+        .transpose()
+}
+
+/// At most [`ROWS_MAX`] rows; a table of one host that has more was not written by this ledger.
+fn rows(snapshot: &Snapshot, table: TableId, keys: &Keys) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    let rows: Vec<_> = snapshot
+        .range(table, keys)?
+        .take(ROWS_MAX + 1)
+        .collect::<Result<_, _>>()?;
+    if rows.len() > ROWS_MAX {
+        return Err(Error::new(
+            Class::Storage,
+            format!("more than {ROWS_MAX} rows of one host"),
+        ));
+    }
+    Ok(rows)
+}
+
+fn rows_read(
+    transaction: &mut Transaction,
+    table: TableId,
+    keys: &Keys,
+) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    Ok(transaction.range(table, keys, Order::Ascending, ROWS_MAX)?)
+}
+
+fn encode<T: serde::Serialize>(row: &T) -> Vec<u8> {
+    serde_json::to_vec(row).expect("rows are plain structs with string keys")
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::new(Class::Storage, "a row of the ledger does not decode").with_source(error)
+    })
+}

@@ -1,0 +1,157 @@
+//! The rows of the ledger's tables and their keys.
+//!
+//! Rows are JSON: small, written a few hundred times a scan at most, and readable with nothing but
+//! the store's own tools when an auditor asks what is really kept. Keys are the parts joined by a
+//! zero byte, which no host name or rule id may contain, so that one host's rows are one range.
+
+use serde::{Deserialize, Serialize};
+use store::{History, Keys, Store, Table, TableId};
+
+use crate::{
+    judge::{Outcome, Summary},
+    rule::Severity,
+};
+
+/// The ledger's tables in an open store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tables {
+    /// Every host ever registered. Its history answers which scan was the latest at any moment.
+    pub(crate) hosts: TableId,
+    /// One row a scan, by scan id.
+    pub(crate) scans: TableId,
+    /// The verdict of each rule on each host, written only when something in it changed.
+    pub(crate) states: TableId,
+    /// How often and when each rule was last checked; rewritten by every scan, no history.
+    pub(crate) checks: TableId,
+    /// The record of changes, append-only.
+    pub(crate) changes: TableId,
+    /// Evidence by SHA-256, compressed, append-only.
+    pub(crate) evidence: TableId,
+}
+
+const HOSTS: &str = "ledger.host";
+const SCANS: &str = "ledger.scan";
+const STATES: &str = "ledger.state";
+const CHECKS: &str = "ledger.check";
+const CHANGES: &str = "ledger.change";
+const EVIDENCE: &str = "ledger.evidence";
+
+impl Tables {
+    pub(crate) fn wanted() -> Vec<Table> {
+        [
+            (HOSTS, History::Forever),
+            (SCANS, History::Latest),
+            (STATES, History::Forever),
+            (CHECKS, History::Latest),
+            (CHANGES, History::Latest),
+            (EVIDENCE, History::Latest),
+        ]
+        .into_iter()
+        .map(|(name, history)| Table::new(name, history))
+        .collect()
+    }
+
+    pub(crate) fn of(store: &Store) -> Result<Self, store::Error> {
+        Ok(Self {
+            hosts: store.table(HOSTS)?,
+            scans: store.table(SCANS)?,
+            states: store.table(STATES)?,
+            checks: store.table(CHECKS)?,
+            changes: store.table(CHANGES)?,
+            evidence: store.table(EVIDENCE)?,
+        })
+    }
+}
+
+/// A host and where its record stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    pub name: String,
+    /// Nanoseconds since the epoch, as all times of the ledger.
+    pub registered: u64,
+    pub retired: Option<u64>,
+    pub scans: u64,
+    pub last_scan: Option<String>,
+    pub last_finished: Option<u64>,
+}
+
+/// One scan as it was applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScanRow {
+    pub scan_id: String,
+    pub host: String,
+    pub started: u64,
+    pub finished: u64,
+    pub summary: Summary,
+    pub changes: u64,
+}
+
+/// The verdict of one rule on one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub rule: String,
+    pub severity: Severity,
+    pub verdict: Outcome,
+    pub reason: String,
+    /// SHA-256 of the evidence, hexadecimal.
+    pub evidence: String,
+    /// SHA-256 of the rule as it was judged, hexadecimal: tells a changed rule from a changed host.
+    pub rule_digest: String,
+    pub first_seen: u64,
+    pub changed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub count: u64,
+    pub last_checked: u64,
+    pub last_scan: String,
+}
+
+/// Why a change row was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    FirstSeen,
+    StateChanged,
+    SeverityChanged,
+}
+
+/// One change of one rule's verdict or severity on one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub rule: String,
+    pub kind: ChangeKind,
+    pub from: Option<Outcome>,
+    pub to: Outcome,
+    pub severity: Severity,
+    pub severity_before: Option<Severity>,
+    pub reason: String,
+    pub evidence: String,
+    pub rule_digest: String,
+    pub scan_id: String,
+    pub occurred: u64,
+}
+
+/// Joins key parts; see the header for why a zero byte separates them.
+pub(crate) fn key(parts: &[&[u8]]) -> Vec<u8> {
+    parts.join(&0)
+}
+
+/// All keys that begin with `parts` and have more after them.
+pub(crate) fn below(parts: &[&[u8]]) -> Keys {
+    Keys::prefix(&prefix(parts))
+}
+
+fn prefix(parts: &[&[u8]]) -> Vec<u8> {
+    let mut prefix = key(parts);
+    prefix.push(0);
+    prefix
+}
+
+pub(crate) fn change_key(host: &str, rule: &str, occurred: u64, scan_id: &str) -> Vec<u8> {
+    let mut key = prefix(&[host.as_bytes(), rule.as_bytes()]);
+    key.extend_from_slice(&occurred.to_be_bytes());
+    key.extend_from_slice(scan_id.as_bytes());
+    key
+}

@@ -83,6 +83,11 @@ impl Disk {
         self.plan(Some(path.to_owned()), call, nth, fault);
     }
 
+    /// Faults planned and not met yet: a test that planned one asserts that it came.
+    pub fn unmet_faults(&self) -> usize {
+        self.machine().plan.len()
+    }
+
     /// Ends the machine in place of the `nth` effect from here on; 1 is the next one. That call
     /// has no effect, and it and all later ones fail with an error that [`is_crash`] knows.
     pub fn crash_at(&self, nth: u64) {

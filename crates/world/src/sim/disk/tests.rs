@@ -309,6 +309,7 @@ fn the_planned_call_fails_and_its_neighbours_do_not() {
     let other = write(&disk, "b", b"", 0);
     disk.inject(Call::Write, 3, Fault::Fail(ErrorKind::Interrupted));
     disk.inject_on(&path("b"), Call::Write, 2, Fault::Short(1));
+    assert_eq!(disk.unmet_faults(), 2);
     assert_eq!(file.write_at(b"12", 0).unwrap(), 2);
     assert_eq!(other.write_at(b"12", 0).unwrap(), 2);
     let error = file.write_at(b"34", 2).unwrap_err();
@@ -318,6 +319,7 @@ fn the_planned_call_fails_and_its_neighbours_do_not() {
     assert_eq!(read(&disk, "a"), Some(b"12".to_vec()));
     assert_eq!(read(&disk, "b"), Some(b"1234".to_vec()));
     assert_eq!(disk.count(Call::Write), 5);
+    assert_eq!(disk.unmet_faults(), 0);
 
     disk.inject(Call::Rename, 1, Fault::Fail(ErrorKind::PermissionDenied));
     disk.rename(&path("a"), &path("c")).unwrap_err();

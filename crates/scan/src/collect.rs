@@ -12,10 +12,13 @@ mod context;
 mod coredump;
 mod cron;
 mod drop_in;
+mod environment;
 mod files;
+mod firewall;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod globs;
+mod grub;
 mod journald;
 mod login_defs;
 mod logrotate;
@@ -28,7 +31,9 @@ mod refusal;
 mod rsyslog;
 mod security_conf;
 mod selinux;
+mod services;
 mod shadow;
+mod shell_settings;
 mod sockets;
 mod sshd;
 mod sudoers;
@@ -62,6 +67,7 @@ const ALL: &[&Collector] = &[
     &os::COLLECTOR,
     &cmdline::COLLECTOR,
     &packages::COLLECTOR,
+    &services::COLLECTOR,
     &sysctl::COLLECTOR,
     &modules::COLLECTOR,
     &mounts::COLLECTOR,
@@ -71,9 +77,12 @@ const ALL: &[&Collector] = &[
     &login_defs::COLLECTOR,
     &security_conf::COLLECTOR,
     &coredump::COLLECTOR,
+    &environment::COLLECTOR,
     &sshd::COLLECTOR,
     &sudoers::COLLECTOR,
     &sockets::COLLECTOR,
+    &firewall::COLLECTOR,
+    &grub::COLLECTOR,
     &journald::COLLECTOR,
     &selinux::COLLECTOR,
     &cron::COLLECTOR,

@@ -143,6 +143,14 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Where a link points, as written in it. Anything but a link is absent.
+    pub fn read_link(&self, path: &str) -> Found<String> {
+        match self.time_left() {
+            Ok(_) => self.target.read_link(path),
+            Err(late) => late.into(),
+        }
+    }
+
     /// Runs a program with what is left of the collector's time and bytes.
     ///
     /// # Errors

@@ -71,6 +71,7 @@ pub(super) const COLLECTOR: Collector = Collector {
 };
 
 fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
+    let loaded = loaded(context);
     let release = release(context);
     let table = |name: &str| {
         let release = release.clone()?;
@@ -85,10 +86,15 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
         Ok((blacklisted, install)) => (blacklisted.into(), install.into()),
         Err(unknown) => (unknown.to_value(), unknown.to_value()),
     };
+    // A kernel that cannot load any has none available, whatever lies on the disk.
+    let available = match &loaded {
+        Ok(None) => Ok(json!({})),
+        _ => table("modules.dep"),
+    };
     Ok(json!({
-        "loaded": part(loaded(context)),
+        "loaded": part(loaded.map(|loaded| Value::Object(loaded.unwrap_or_default()))),
         "builtin": part(table("modules.builtin")),
-        "available": part(table("modules.dep")),
+        "available": part(available),
         "blacklisted": blacklisted,
         "install": install,
     }))
@@ -101,19 +107,16 @@ fn release(context: &Context<'_>) -> Result<String, Unknown> {
         .ok_or_else(|| Unknown::new(Reason::Unreadable, format!("{path}: not there")))
 }
 
-/// A kernel built without modules has no table of them; a missing `/proc` has none either.
-fn loaded(context: &Context<'_>) -> Result<Value, Unknown> {
-    match context.text("/proc/modules").known()? {
-        Some(text) => parse_loaded(&text).map(Value::Object),
-        None if context
-            .stat("/proc/version", Links::Keep)
-            .known()?
-            .is_some() =>
-        {
-            Ok(json!({}))
-        }
-        None => Err(Unknown::new(Reason::Unreadable, "/proc/modules: not there")),
+/// `None` for a kernel built without modules: it has no table of them. Neither has a host whose
+/// `/proc` is not there, which tells nothing.
+fn loaded(context: &Context<'_>) -> Result<Option<Map<String, Value>>, Unknown> {
+    if let Some(text) = context.text("/proc/modules").known()? {
+        return parse_loaded(&text).map(Some);
     }
+    let version = context.stat("/proc/version", Links::Keep).known()?;
+    version
+        .map(|_| None)
+        .ok_or_else(|| Unknown::new(Reason::Unreadable, "/proc/modules: not there"))
 }
 
 /// `name size references users state address`.
@@ -233,14 +236,15 @@ mod tests {
 
     #[test]
     fn a_kernel_whose_modules_are_not_here_is_unknown_not_without_modules() {
-        let host = Fixture::new(&[
-            ("/proc/version", "Linux"),
-            ("/proc/sys/kernel/osrelease", "6.6\n"),
-        ]);
-        let fact = host.collect(&COLLECTOR);
-        assert_eq!(fact["loaded"], json!({}));
-        assert!(Unknown::from_value(&fact["available"]).is_some());
-        assert!(Unknown::from_value(&fact["builtin"]).is_some());
+        let release = ("/proc/sys/kernel/osrelease", "6.6\n");
+        let loading = Fixture::new(&[release, ("/proc/modules", "")]).collect(&COLLECTOR);
+        assert_eq!(loading["loaded"], json!({}));
+        assert!(Unknown::from_value(&loading["available"]).is_some());
+        assert!(Unknown::from_value(&loading["builtin"]).is_some());
+        let fixed = Fixture::new(&[release, ("/proc/version", "Linux")]).collect(&COLLECTOR);
+        assert_eq!(fixed["loaded"], json!({}));
+        assert_eq!(fixed["available"], json!({}));
+        assert!(Unknown::from_value(&fixed["builtin"]).is_some());
         let nothing = Fixture::new(&[]).collect(&COLLECTOR);
         assert!(Unknown::from_value(&nothing["loaded"]).is_some());
     }

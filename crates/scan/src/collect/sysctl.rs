@@ -20,6 +20,12 @@ const ROOT: &str = "/proc/sys";
 /// An automount point: listing it would mount it.
 const AUTOMOUNT: &str = "/proc/sys/fs/binfmt_misc";
 
+/// Reading it makes the kernel flush its statistics on every processor.
+const TRIGGER: &str = "/proc/sys/vm/stat_refresh";
+
+/// Keys whose value is a secret, by their last part. Evidence is kept for ever.
+const SECRET: [&str; 2] = ["stable_secret", "tcp_fastopen_key"];
+
 /// The tree is six deep on current kernels; network interfaces make it wide, nothing makes it deep.
 const DEPTH_MAX: usize = 16;
 
@@ -103,7 +109,7 @@ fn descend(
     let depth = depth.checked_sub(1).ok_or_else(over)?;
     for entry in context.list(dir).known()?.unwrap_or_default() {
         let path = format!("{dir}/{}", entry.name);
-        if path == AUTOMOUNT {
+        if path == AUTOMOUNT || path == TRIGGER {
             continue;
         }
         if entry.kind == Kind::Dir {
@@ -112,6 +118,12 @@ fn descend(
         }
         if running.len() == KEYS_MAX {
             return Err(over());
+        }
+        if SECRET.contains(&entry.name.as_str()) {
+            let detail = format!("{path}: a secret, its value is never collected");
+            let secret = Unknown::new(Reason::Unsupported, detail);
+            running.insert(dotted(&path), secret.into());
+            continue;
         }
         match context.text(&path) {
             Found::Present(text) => {
@@ -335,10 +347,21 @@ mod tests {
             ("/proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456\n"),
             ("/proc/sys/net/ipv4/conf/eth0.1/forwarding", "0\n"),
             ("/proc/sys/fs/binfmt_misc/status", "enabled\n"),
+            ("/proc/sys/net/ipv6/conf/all/stable_secret", "2001:db8::1\n"),
         ]);
+        let mut running = host.collect(&COLLECTOR)["running"].clone();
+        let secret = running["net.ipv6.conf.all.stable_secret"].take();
+        assert_eq!(
+            Unknown::from_value(&secret).unwrap().reason,
+            Reason::Unsupported
+        );
+        running
+            .as_object_mut()
+            .unwrap()
+            .shift_remove("net.ipv6.conf.all.stable_secret");
         let expected = json!({"net.ipv4.tcp_rmem": "4096 131072 6291456",
             "net.ipv4.conf.eth0/1.forwarding": "0"});
-        assert_eq!(host.collect(&COLLECTOR)["running"], expected);
+        assert_eq!(running, expected);
     }
 
     #[test]

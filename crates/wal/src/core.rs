@@ -1,7 +1,7 @@
 //! What appenders, readers and upkeep of one open journal share.
 //!
 //! Locks, in the order in which they may be taken: writer, growth of the active segment or spare,
-//! slots, catalog, tail. No lock but the writer's, a growth and the slots' is held across I/O.
+//! slots, active, catalog, tail. The last three are never held across I/O.
 
 use std::{
     path::PathBuf,
@@ -230,8 +230,8 @@ impl Core {
         Ok(())
     }
 
-    /// Prepares the segment after the active one. Best effort: without it, the roll does the work.
-    pub(crate) fn prepare_spare(&self) {
+    /// Prepares the segment after the active one. Without it, the roll does the work.
+    pub(crate) fn prepare_spare(&self) -> bool {
         let mut spare = hold(&self.spare);
         if spare.is_none() {
             match Spare::prepare(&*self.disk, &self.dir, self.segment_bytes) {
@@ -239,14 +239,15 @@ impl Core {
                 Err(error) => tracing::debug!(%error, "no segment prepared ahead"),
             }
         }
+        spare.is_some()
     }
 
     /// Begins the segment of `base`, with room for `len` bytes of batch.
     pub(crate) fn roll(&self, base: Lsn, epoch: Epoch, len: u64) -> Result<Arc<Active>, Error> {
         let need = segment::HEADER_LEN as u64 + len;
-        let prepared = hold(&self.spare)
-            .take()
-            .filter(|spare| spare.extent() >= need);
+        // Held until the spare has its own name: upkeep prepares the next one under the old name.
+        let mut held = hold(&self.spare);
+        let prepared = held.take().filter(|spare| spare.extent() >= need);
         let spare = match prepared {
             Some(spare) => spare,
             None => {
@@ -271,6 +272,7 @@ impl Core {
         let opened = spare
             .place(&*self.disk, &self.dir, &header)
             .map_err(|error| self.poison_unless_full(error))?;
+        drop(held);
         let path = opened.path.clone();
         let active = Arc::new(Active::new(base, opened));
         *hold(&self.active) = Arc::clone(&active);

@@ -8,6 +8,7 @@
 mod batch;
 mod block;
 mod catalog;
+pub mod conformance;
 mod core;
 mod counts;
 mod error;
@@ -24,6 +25,8 @@ mod scan;
 mod segment;
 mod slots;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod window;
 mod writer;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use world::Disk;
+use world::{Disk, disk::Open};
 
 use crate::{
     Error, Lsn,
@@ -16,6 +16,8 @@ pub(crate) const DIR: &str = "quarantine";
 /// Cuts kept, oldest position first to go. A tail is at most one batch; a site that tears this many
 /// has other troubles, and its disk must not fill with them.
 pub(crate) const CUTS_MAX: usize = 64;
+/// What a cut is called until its checksum, and so its name, is known.
+const UNNAMED: &str = "unnamed";
 const BYTES: &str = ".bytes";
 const REPORT: &str = ".txt";
 
@@ -44,41 +46,55 @@ impl Tail<'_> {
             .map_err(|source| Error::io("quarantine the tail of a segment", &dir, source))
     }
 
+    /// Through one window, whatever the length of the tail.
     fn copy(&self, disk: &dyn Disk, dir: &Path, window: &mut Window) -> std::io::Result<PathBuf> {
         disk.create_dir_all_synced(dir)?;
-        let mut bytes = Vec::new();
+        let unnamed = dir.join(UNNAMED);
+        if disk.stat(&unnamed)?.is_some() {
+            disk.remove_file(&unnamed)?;
+        }
+        let file = disk.open(&unnamed, Open::CreateNew)?;
+        let mut checksum = 0;
         let mut at = self.offset;
         while at < self.end {
             let want = usize::try_from(self.end - at)
                 .unwrap_or(WINDOW_LEN)
                 .min(WINDOW_LEN);
-            let chunk = window.bytes(at, want)?;
-            if chunk.is_empty() {
-                break;
+            let bytes = window.bytes(at, want)?;
+            if bytes.is_empty() {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
-            bytes.extend_from_slice(chunk);
-            at += chunk.len() as u64;
+            file.write_all_at(bytes, at - self.offset)?;
+            checksum = crc32c::crc32c_append(checksum, bytes);
+            at += bytes.len() as u64;
         }
-        let checksum = crc32c::crc32c(&bytes);
+        file.sync_all()?;
         let stem = format!(
             "{:020}-{:020}-{checksum:08x}",
             self.expected.get(),
             self.offset
         );
+        disk.replace(
+            &dir.join(format!("{stem}{REPORT}")),
+            self.report().as_bytes(),
+        )?;
         let kept = dir.join(format!("{stem}{BYTES}"));
-        disk.replace(&kept, &bytes)?;
-        let report = format!(
+        disk.rename(&unnamed, &kept)?;
+        disk.sync_dir(dir)?;
+        forget_oldest(disk, dir)?;
+        Ok(kept)
+    }
+
+    fn report(&self) -> String {
+        format!(
             "segment {}\nbase {}\noffset {}\nlength {}\nfirst position not kept {}\nwhy {}\n",
             self.segment.display(),
             self.base,
             self.offset,
-            bytes.len(),
+            self.end - self.offset,
             self.expected,
             self.why
-        );
-        disk.replace(&dir.join(format!("{stem}{REPORT}")), report.as_bytes())?;
-        forget_oldest(disk, dir)?;
-        Ok(kept)
+        )
     }
 }
 

@@ -317,7 +317,7 @@ fn mend(
     mut window: Window,
 ) -> Result<Recovered, Error> {
     let segments_removed = plan.leftovers.len();
-    remove_leftovers(&**disk, dir, &plan.leftovers)?;
+    settle_names(&**disk, dir, &plan.leftovers)?;
     let last = plan.found.last().expect("a chain has a segment");
     let path = &last.segment.path;
     let file = disk
@@ -369,8 +369,8 @@ fn mend(
     })
 }
 
-/// Finishes a removal: the slots no longer vouch for these segments.
-fn remove_leftovers(disk: &dyn Disk, dir: &Path, leftovers: &[PathBuf]) -> Result<(), Error> {
+/// Finishes a removal (the slots no longer vouch for these segments) and makes every name durable.
+fn settle_names(disk: &dyn Disk, dir: &Path, leftovers: &[PathBuf]) -> Result<(), Error> {
     for path in leftovers {
         disk.remove_file(path)
             .map_err(|source| Error::io("remove a released segment", path, source))?;
@@ -385,11 +385,10 @@ fn remove_leftovers(disk: &dyn Disk, dir: &Path, leftovers: &[PathBuf]) -> Resul
         disk.remove_file(&spare)
             .map_err(|source| Error::io("remove a spare segment", &spare, source))?;
     }
-    if has_spare || !leftovers.is_empty() {
-        disk.sync_dir(dir)
-            .map_err(|source| Error::io("sync the journal's directory", dir, source))?;
-    }
-    Ok(())
+    // Always: the process that named the last segment may have died before it synced the name, and
+    // the next record acknowledged in there must not go with it.
+    disk.sync_dir(dir)
+        .map_err(|source| Error::io("sync the journal's directory", dir, source))
 }
 
 fn quarantine_tail(

@@ -71,6 +71,8 @@ pub(crate) struct Slots {
     path: PathBuf,
     identity: Identity,
     held: [Option<Held>; SLOTS],
+    /// False after opening: the page cache may show what a failed or missing sync kept from the disk.
+    is_newest_durable: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -130,12 +132,13 @@ impl Slots {
             path,
             identity,
             held,
+            is_newest_durable: false,
         })
     }
 
     /// What the newest slot vouches for.
     pub(crate) fn watermark(&self) -> Watermark {
-        self.newest().watermark
+        self.newest().1.watermark
     }
 
     /// A slot does not verify: torn by a crash, or damaged.
@@ -170,7 +173,12 @@ impl Slots {
 
     /// Overwrites the older slot, or the one that does not verify, and syncs.
     fn advance(&mut self, watermark: &Watermark) -> Result<(), Error> {
-        let newest = self.newest();
+        let (slot, newest) = self.newest();
+        if !self.is_newest_durable {
+            // First the same bytes again, or a power loss could find both slots half written: this
+            // one by whoever wrote it last, the other one by us.
+            self.write(slot, &newest)?;
+        }
         invariant!(
             watermark.safe_point >= newest.watermark.safe_point
                 && watermark.first_retained >= newest.watermark.first_retained,
@@ -182,26 +190,31 @@ impl Slots {
             watermark: *watermark,
         };
         let oldest = self.oldest();
-        let bytes = encode(self.identity, held.sequence, watermark);
         // Until the sync returns, what the slot holds is unknown.
         self.held[oldest] = None;
-        let offset = (oldest * SLOT_LEN) as u64;
-        self.file
-            .write_all_at(&bytes, offset)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|source| {
-                Error::io("write a safe-point slot", &self.path, source).with_offset(offset)
-            })?;
+        self.write(oldest, &held)?;
         self.held[oldest] = Some(held);
         Ok(())
     }
 
-    fn newest(&self) -> Held {
-        self.held
-            .iter()
-            .flatten()
-            .max_by_key(|held| held.sequence)
-            .copied()
+    fn write(&mut self, slot: usize, held: &Held) -> Result<(), Error> {
+        let bytes = encode(self.identity, held.sequence, &held.watermark);
+        let offset = (slot * SLOT_LEN) as u64;
+        self.file
+            .write_all_at(&bytes, offset)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| {
+                Error::doubt("write a safe-point slot", &self.path, source).with_offset(offset)
+            })?;
+        self.is_newest_durable = true;
+        Ok(())
+    }
+
+    fn newest(&self) -> (usize, Held) {
+        let held = |slot: usize| self.held[slot].map(|held| (slot, held));
+        (0..SLOTS)
+            .filter_map(held)
+            .max_by_key(|(_, held)| held.sequence)
             .expect("a slot is overwritten only while the other verifies")
     }
 

@@ -20,6 +20,10 @@ use crate::{LOCK_HELD, core::Core, hold};
 /// that it happens between bursts, not inside them; short against a person.
 const IDLE: Duration = Duration::from_millis(100);
 
+/// Between two attempts to get space ahead of need. Arbitrary: rare against a write of a segment,
+/// soon against a person who frees space.
+const SPACE_PAUSE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct Thread {
     signal: Arc<Signal>,
@@ -80,14 +84,18 @@ impl Thread {
 
 impl Signal {
     fn run(&self, core: &Core) {
+        let mut space_from = Duration::ZERO;
         let mut wants = hold(&self.wants);
         loop {
             if wants.stop {
                 return;
             }
-            if std::mem::take(&mut wants.space) {
+            if std::mem::take(&mut wants.space) && core.clock.monotonic() >= space_from {
                 drop(wants);
-                prepare(core);
+                if !prepare(core) {
+                    // A full disk stays full for a while; appenders fend for themselves.
+                    space_from = core.clock.monotonic().saturating_add(SPACE_PAUSE);
+                }
                 wants = hold(&self.wants);
                 continue;
             }
@@ -110,15 +118,16 @@ impl Signal {
     }
 }
 
-fn prepare(core: &Core) {
+/// Prepares what is needed next; false when that failed.
+fn prepare(core: &Core) -> bool {
     let active = Arc::clone(&hold(&core.active));
     if core.check_writable().is_err() {
-        return;
+        return false;
     }
     if active.extent() < core.segment_bytes {
         // Without room nothing is lost yet: the append that needs the space is told.
-        drop(core.grow(&active, active.extent() + 1));
+        core.grow(&active, active.extent() + 1).is_ok()
     } else {
-        core.prepare_spare();
+        core.prepare_spare()
     }
 }

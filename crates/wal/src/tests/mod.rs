@@ -1,0 +1,70 @@
+//! Tests that need to see the bytes: crashes, faults and damage on a simulated disk.
+
+mod conforms;
+mod crash;
+mod damage;
+mod faults;
+mod format;
+mod group;
+mod order;
+mod space;
+mod start;
+
+use std::{path::PathBuf, sync::Arc};
+
+use world::{Timestamp, sim};
+
+use crate::{Error, Journal, Local, Lsn, Options, RecordKind, Recovery, Upkeep};
+
+const DIR: &str = "/journal";
+/// Two pages of batches behind the header page: rolls are frequent and bytes are few.
+const SEGMENT_BYTES: u64 = 3 * 4096;
+const KIND: RecordKind = RecordKind(1);
+
+fn options(disk: &sim::Disk) -> Options {
+    Options {
+        segment_bytes: SEGMENT_BYTES,
+        upkeep: Upkeep::Caller,
+        holder: "the test".to_owned(),
+        ..Options::new(
+            DIR,
+            Arc::new(disk.clone()),
+            Arc::new(sim::Clock::new(Timestamp::from_nanos(1))),
+            Arc::new(sim::Random::new(1)),
+        )
+    }
+}
+
+fn open(disk: &sim::Disk) -> Result<(Local, Recovery), Error> {
+    Local::open(options(disk))
+}
+
+/// A new journal on a disk of its own.
+fn fresh() -> (sim::Disk, Local) {
+    let disk = sim::Disk::new(1);
+    let (journal, report) = open(&disk).unwrap();
+    assert!(report.is_new);
+    (disk, journal)
+}
+
+fn append(journal: &Local, bytes: &[u8]) -> Result<Lsn, Error> {
+    journal
+        .append(&[(KIND, bytes)])
+        .map(|appended| appended.first)
+}
+
+fn bodies(journal: &Local) -> Vec<Vec<u8>> {
+    journal
+        .read(journal.first_retained())
+        .unwrap()
+        .map(|record| record.unwrap().bytes)
+        .collect()
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(DIR).join(name)
+}
+
+fn segment(base: u64) -> PathBuf {
+    crate::segment::path(DIR.as_ref(), Lsn::new(base))
+}

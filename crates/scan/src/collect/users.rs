@@ -62,6 +62,11 @@ const PATTERNS: &[FactPattern] = &[
         Shape::Bool,
         "password is in /etc/shadow",
     ),
+    FactPattern::closed(
+        "users.users[*].group_exists",
+        Shape::Bool,
+        "a group has the number of the primary group",
+    ),
     FactPattern::closed("users.groups", Shape::Map, "by name"),
     FactPattern::closed("users.groups[*]", Shape::Map, "one group"),
     FactPattern::closed("users.groups[*].gid", Shape::Int, "number"),
@@ -98,6 +103,11 @@ const PATTERNS: &[FactPattern] = &[
     FactPattern::closed("users.homes[*].path", Shape::Text, "path"),
     FactPattern::closed("users.homes[*].exists", Shape::Bool, "whether it is there"),
     FactPattern::closed("users.homes[*].mode", Shape::Text, "0700"),
+    FactPattern::closed(
+        "users.homes[*].own",
+        Shape::Bool,
+        "belongs to the user whose home it is",
+    ),
     FactPattern::closed(
         "users.homes[*].owner",
         Shape::Text,
@@ -153,11 +163,12 @@ impl User {
         self.uid < 1000 || self.uid == 65_534
     }
 
-    fn to_value(&self) -> Value {
+    fn to_value(&self, groups: &[Group]) -> Value {
         json!({
             "uid": self.uid, "gid": self.gid, "gecos": self.gecos, "home": self.home,
             "shell": self.shell, "login": self.can_login(), "system": self.is_system(),
             "shadowed": self.shadowed,
+            "group_exists": groups.iter().any(|group| group.gid == self.gid),
         })
     }
 }
@@ -186,7 +197,7 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
     let homes = homes(context, &users)?;
     let group_value = |group: &Group| json!({"gid": group.gid, "members": group.members});
     Ok(json!({
-        "users": first_by_name(users.iter().map(|user| (&user.name, user.to_value()))),
+        "users": first_by_name(users.iter().map(|user| (&user.name, user.to_value(&groups)))),
         "groups": first_by_name(groups.iter().map(|group| (&group.name, group_value(group)))),
         "duplicate_users": duplicate_users,
         "duplicate_uids": duplicate_uids,
@@ -278,12 +289,13 @@ fn homes(context: &Context<'_>, users: &[User]) -> Result<Value, Unknown> {
         context.time_left()?;
         homes
             .entry(user.name.as_str())
-            .or_insert_with(|| part(home(context, &user.home)));
+            .or_insert_with(|| part(home(context, user)));
     }
     Ok(Value::Object(homes))
 }
 
-fn home(context: &Context<'_>, path: &str) -> Result<Value, Unknown> {
+fn home(context: &Context<'_>, user: &User) -> Result<Value, Unknown> {
+    let path = user.home.as_str();
     let Some(stat) = context.stat(path, Links::Follow).known()? else {
         return Ok(json!({"path": path, "exists": false}));
     };
@@ -291,6 +303,7 @@ fn home(context: &Context<'_>, path: &str) -> Result<Value, Unknown> {
     home.insert("path".into(), path.into());
     home.insert("exists".into(), true.into());
     home.extend(context.ownership(stat.mode, stat.uid, stat.gid));
+    home.insert("own".into(), (stat.uid == user.uid).into());
     home.insert("dotfiles".into(), part(dotfiles(context, path)));
     Ok(Value::Object(home))
 }
@@ -350,11 +363,13 @@ nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
     fn users_and_groups_are_told_with_duplicates_and_malformed_lines() {
         let fact = host().collect(&COLLECTOR);
         let expected = json!({"uid": 1000, "gid": 1000, "gecos": "Ann,,,", "home": "/home/ann",
-            "shell": "/bin/sh", "login": true, "system": false, "shadowed": true});
+            "shell": "/bin/sh", "login": true, "system": false, "shadowed": true,
+            "group_exists": true});
         assert_eq!(fact["users"]["ann"], expected);
         assert_eq!(fact["users"]["toor"]["shadowed"], false);
         assert_eq!(fact["users"]["toor"]["login"], true);
         assert_eq!(fact["users"]["nobody"]["system"], true);
+        assert_eq!(fact["users"]["nobody"]["group_exists"], false);
         assert_eq!(
             fact["groups"]["ann"],
             json!({"gid": 1000, "members": ["ann", "bob"]})
@@ -381,6 +396,9 @@ nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
         let homes = fact["homes"].as_object().unwrap();
         assert_eq!(homes.keys().collect::<Vec<_>>(), ["root", "ann", "toor"]);
         assert_eq!(homes["root"]["dotfiles"], json!([]));
+        // One account owns all of the fixture, whoever runs the test: not both of these.
+        assert_eq!(homes["toor"]["own"], homes["root"]["own"]);
+        assert_ne!([&homes["root"]["own"], &homes["ann"]["own"]], [true, true]);
         let dotfiles = homes["ann"]["dotfiles"].as_array().unwrap();
         assert_eq!(dotfiles.len(), 1);
         assert_eq!(dotfiles[0]["path"], "/home/ann/.netrc");

@@ -7,6 +7,7 @@
 mod apparmor;
 mod audit;
 mod catalog;
+mod certificates;
 mod cmdline;
 mod context;
 mod coredump;
@@ -81,6 +82,7 @@ const ALL: &[&Collector] = &[
     &sshd::COLLECTOR,
     &sudoers::COLLECTOR,
     &sockets::COLLECTOR,
+    &certificates::COLLECTOR,
     &firewall::COLLECTOR,
     &grub::COLLECTOR,
     &journald::COLLECTOR,

@@ -40,6 +40,8 @@ mod sshd;
 mod sudoers;
 mod sysctl;
 mod systemd_conf;
+#[cfg(test)]
+mod tests;
 mod users;
 mod walk;
 

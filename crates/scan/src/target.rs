@@ -169,7 +169,7 @@ pub struct Walked {
     pub files: u64,
     pub dirs: u64,
     pub skipped_mounts: Vec<SkippedMount>,
-    /// The first place that could not be looked into. With it set, no list is complete.
+    /// The first place, by name, that could not be looked into. With it set, no list is complete.
     pub unseen: Option<Unknown>,
 }
 

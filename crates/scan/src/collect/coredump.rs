@@ -12,6 +12,8 @@ pub(super) const COLLECTOR: Collector = Collector {
     about: "systemd-coredump settings and the kernel's core pattern",
     reads: &[
         "/etc/systemd/coredump.conf",
+        "/run/systemd/coredump.conf",
+        "/usr/local/lib/systemd/coredump.conf",
         "/usr/lib/systemd/coredump.conf",
         "/etc/systemd/coredump.conf.d/*.conf",
         "/run/systemd/coredump.conf.d/*.conf",

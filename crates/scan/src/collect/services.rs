@@ -139,7 +139,9 @@ fn read_disk(context: &Context<'_>) -> Result<Disk, Unknown> {
                 Kind::Dir => starters(context, &mut disk, &path, origin)?,
                 Kind::File if origin == Origin::SystemV => {
                     // A script of this kind is a unit only where no unit file has the name.
-                    let name = format!("{}.service", entry.name);
+                    // systemd-sysv-generator(8) leaves the suffix of shell scripts out.
+                    let script = entry.name.trim_end_matches(".sh");
+                    let name = format!("{script}.service");
                     let unit = || Unit {
                         path,
                         origin,

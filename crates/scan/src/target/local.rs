@@ -5,6 +5,8 @@
 //! opened without blocking and without touching their access time where the kernel allows it.
 
 mod process;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::{collections::BTreeMap, os::fd::OwnedFd, sync::Arc};

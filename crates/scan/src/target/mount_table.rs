@@ -93,6 +93,9 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
     let fstype = text(fields.skip_while(|field| *field != b"-").nth(1)?)?;
+    if fstype.is_empty() {
+        return None;
+    }
     Some(Mount {
         id,
         parent,

@@ -87,7 +87,7 @@ pub(super) fn walk(
                 queue.push(job);
             }
             Ok(None) => {}
-            Err(unseen) => walked.unseen = walked.unseen.or(Some(unseen)),
+            Err(unseen) => note(&mut walked.unseen, unseen),
         }
     }
     let shared = Shared {
@@ -406,7 +406,7 @@ impl<'a> Worker<'a> {
                 &object,
                 format!("over {DEPTH_MAX} levels"),
             );
-            self.found.unseen.get_or_insert(deep);
+            note(&mut self.found.unseen, deep);
             return;
         }
         let opened = self.open(&parent.dir, name).and_then(|dir| {
@@ -510,9 +510,7 @@ impl<'a> Worker<'a> {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE => {}
             errno => {
                 let object = String::from_utf8_lossy(or_root(path));
-                self.found
-                    .unseen
-                    .get_or_insert_with(|| refusal(&object, errno));
+                note(&mut self.found.unseen, refusal(&object, errno));
             }
         }
     }
@@ -526,6 +524,15 @@ impl Drop for AtEnd<'_> {
         if thread::panicking() {
             self.0.stop();
         }
+    }
+}
+
+/// Of all that could not be seen, the first by name stands for the rest: which one is met first is
+/// chance, and the same host gives the same facts.
+fn note(unseen: &mut Option<Unknown>, another: Unknown) {
+    match unseen {
+        Some(known) if known.detail <= another.detail => {}
+        _ => *unseen = Some(another),
     }
 }
 
@@ -565,7 +572,9 @@ fn merge(walked: &mut Walked, mut found: Walked, max: usize) {
     }
     walked.files += found.files;
     walked.dirs += found.dirs;
-    walked.unseen = walked.unseen.take().or(found.unseen);
+    if let Some(unseen) = found.unseen {
+        note(&mut walked.unseen, unseen);
+    }
 }
 
 /// Which thread found what is chance; the same files give the same facts.

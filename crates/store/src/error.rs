@@ -98,6 +98,7 @@ impl Error {
             // as a failed sync, so it is not `Full`: room is looked for before a flush begins.
             lsm_tree::Error::Io(error) => match io_kind(error) {
                 Kind::Full => Kind::Io,
+                _ if error.kind() == io::ErrorKind::NotFound => Kind::Corrupt,
                 kind => kind,
             },
             lsm_tree::Error::InvalidVersion(_) => Kind::Version,

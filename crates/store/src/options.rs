@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use world::{Clock, Disk};
+use world::{Clock, Disk, RealClock, RealDisk};
 
 use crate::{Error, Kind};
 
@@ -88,6 +88,12 @@ impl Options {
             idempotency: Duration::from_secs(24 * 60 * 60),
             compress: true,
         }
+    }
+
+    /// On this machine's own disk and clock.
+    pub fn on_this_machine(dir: impl Into<PathBuf>, tables: Vec<Table>) -> Self {
+        let clock = Arc::new(RealClock::new());
+        Self::new(dir, Arc::new(RealDisk), clock, tables)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {

@@ -12,7 +12,6 @@ use std::{
 
 use lsm_tree::{Cache, DescriptorTable};
 use wal::{Journal, Lsn};
-use world::Timestamp;
 
 use crate::{
     Commit, Error, Kind, Options, TableId,
@@ -20,7 +19,7 @@ use crate::{
     commit::CommitLine,
     history::CommitTimes,
     horizon::Horizon,
-    manifest::{FORMAT_VERSION, Identity, Manifest, TableEntry},
+    manifest::{Identity, Manifest, TableEntry},
     once::OnceKeys,
     recent::KeyHasher,
     record::{self, CommitRecord},
@@ -139,7 +138,7 @@ pub(crate) fn open(
         clock: options.clock,
         disk,
         dir,
-        lock,
+        _lock: lock,
     };
     Ok((inner, report))
 }

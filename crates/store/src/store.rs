@@ -64,7 +64,8 @@ pub(crate) struct Inner {
     /// Held while commits are applied, so that what is published is what the memories hold.
     pub(crate) applying: Mutex<()>,
     pub(crate) is_closed: AtomicBool,
-    pub(crate) lock: Box<dyn Lock>,
+    /// Held for its drop.
+    pub(crate) _lock: Box<dyn Lock>,
 }
 
 pub(crate) struct TableState {

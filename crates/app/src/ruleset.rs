@@ -10,6 +10,9 @@ use world::RealDisk;
 
 use crate::{config::Config, exit::Refusal};
 
+/// Faults named in one error; the rest is counted.
+const FAULTS_SHOWN: usize = 8;
+
 pub(crate) struct Ruleset {
     pack: Pack,
     faults: Vec<Fault>,
@@ -20,16 +23,23 @@ impl Ruleset {
     /// check that silently does not happen.
     pub(crate) fn load(config: &Config, dir: Option<&Path>) -> Result<Self, Refusal> {
         let rules = Self::load_with_faults(config, dir)?;
-        match rules.faults.first() {
-            None => Ok(rules),
-            Some(fault) => Err(Refusal::new(fault.to_string()).next(format!(
-                "mend the rule ({} in all); `holdfast rules lint` lists everything",
-                match rules.faults.len() {
-                    1 => "1 fault".to_owned(),
-                    faults => format!("{faults} faults"),
-                }
-            ))),
+        if rules.faults.is_empty() {
+            return Ok(rules);
         }
+        let mut shown: Vec<String> = rules
+            .faults
+            .iter()
+            .take(FAULTS_SHOWN)
+            .map(Fault::to_string)
+            .collect();
+        if rules.faults.len() > FAULTS_SHOWN {
+            shown.push(format!("and {} more", rules.faults.len() - FAULTS_SHOWN));
+        }
+        Err(Refusal::new(format!(
+            "rules that cannot be used:\n  {}",
+            shown.join("\n  ")
+        ))
+        .next("mend them; `holdfast rules lint` lists every fault"))
     }
 
     /// The rules that can be used, and what is wrong with the others.

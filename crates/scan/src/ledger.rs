@@ -20,6 +20,8 @@ mod apply;
 mod error;
 mod history;
 mod row;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Applied, Finding, Scan};
 pub use error::{Class, Error};

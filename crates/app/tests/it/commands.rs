@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use crate::{
-    facts::{FORWARDING_RULE, bundle},
+    facts::{KPTR_RULE, bundle},
     holdfast::Sandbox,
 };
 
-/// Scans facts with the given forwarding setting and gives the report.
-fn scan(sandbox: &Sandbox, forwarding: &str) -> Value {
-    let file = sandbox.file("facts.json", bundle("press-3", forwarding).to_string());
+/// Scans facts with the given kernel.kptr_restrict and gives the report.
+fn scan(sandbox: &Sandbox, kptr: &str) -> Value {
+    let file = sandbox.file("facts.json", bundle("press-3", kptr).to_string());
     let (_, report) = sandbox.json(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
     report
 }
@@ -31,8 +31,8 @@ fn finished(report: &Value) -> &str {
 #[test]
 fn one_changed_setting_is_exactly_one_change_and_the_past_stays_what_it_was() {
     let sandbox = Sandbox::new();
-    let first = scan(&sandbox, "0");
-    assert_eq!(verdict(&first, FORWARDING_RULE)["verdict"], "pass");
+    let first = scan(&sandbox, "2");
+    assert_eq!(verdict(&first, KPTR_RULE)["verdict"], "pass");
     let rules = first["verdicts"].as_array().unwrap().len();
     assert_eq!(
         first["changes"].as_array().unwrap().len(),
@@ -40,14 +40,14 @@ fn one_changed_setting_is_exactly_one_change_and_the_past_stays_what_it_was() {
         "each is first seen"
     );
 
-    let same = scan(&sandbox, "0");
+    let same = scan(&sandbox, "2");
     assert_eq!(same["changes"], serde_json::json!([]));
     let before = now();
 
-    let second = scan(&sandbox, "1");
+    let second = scan(&sandbox, "0");
     assert_eq!(
         second["changes"],
-        serde_json::json!([{"rule": FORWARDING_RULE, "from": "pass", "to": "fail"}])
+        serde_json::json!([{"rule": KPTR_RULE, "from": "pass", "to": "fail"}])
     );
 
     let (_, then) = sandbox.json(["status", "--host", "press-3", "--at", &before]);
@@ -59,7 +59,7 @@ fn one_changed_setting_is_exactly_one_change_and_the_past_stays_what_it_was() {
     let (_, diff) = sandbox.json(["diff", "--host", "press-3", &before, "now"]);
     assert_eq!(diff["changes"], second["changes"]);
 
-    let (_, history) = sandbox.json(["history", "--host", "press-3", FORWARDING_RULE]);
+    let (_, history) = sandbox.json(["history", "--host", "press-3", KPTR_RULE]);
     let kinds: Vec<&str> = history["changes"]
         .as_array()
         .unwrap()
@@ -74,24 +74,22 @@ fn one_changed_setting_is_exactly_one_change_and_the_past_stays_what_it_was() {
 #[test]
 fn the_evidence_of_a_past_verdict_is_the_fact_as_it_was() {
     let sandbox = Sandbox::new();
-    scan(&sandbox, "0");
+    scan(&sandbox, "2");
     let before = now();
-    scan(&sandbox, "1");
+    scan(&sandbox, "0");
     let shown = |at: &str| {
         let args = [
-            "status",
-            "--host",
-            "press-3",
-            "--rule",
-            FORWARDING_RULE,
-            "--at",
-            at,
+            "status", "--host", "press-3", "--rule", KPTR_RULE, "--at", at,
         ];
         sandbox.json(args).1
     };
-    let value = |shown: &Value| shown["evidence_document"]["facts"][0]["value"].clone();
-    assert_eq!(value(&shown(&before)), "0");
-    assert_eq!(value(&shown("now")), "1");
+    let value = |shown: &Value| {
+        let facts = shown["evidence_document"]["facts"].as_array().unwrap();
+        let running = "sysctl.running[kernel.kptr_restrict]";
+        facts.iter().find(|fact| fact["fact"] == running).unwrap()["value"].clone()
+    };
+    assert_eq!(value(&shown(&before)), "2");
+    assert_eq!(value(&shown("now")), "0");
 }
 
 /// Proves: RUL-5
@@ -104,13 +102,19 @@ fn exit_codes_tell_findings_from_incomplete() {
             .run(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()])
             .code
     };
-    assert_eq!(code(bundle("a", "1")), 1, "a failing rule");
+    assert_eq!(code(bundle("a", "0")), 1, "a failing rule");
+    let mut incomplete = bundle("b", "2");
+    incomplete["facts"]
+        .as_object_mut()
+        .unwrap()
+        .remove("sysctl");
+    incomplete["facts"]["sockets"] = serde_json::json!({"listening": []});
     assert_eq!(
-        code(bundle("b", "0")),
+        code(incomplete),
         3,
         "nothing fails, most could not be looked at"
     );
-    let mut nothing = bundle("c", "0");
+    let mut nothing = bundle("c", "2");
     nothing["facts"] = serde_json::json!({});
     assert_eq!(
         code(nothing),
@@ -124,11 +128,11 @@ fn exit_codes_tell_findings_from_incomplete() {
 #[test]
 fn a_replayed_scan_of_another_host_leaves_the_first_alone() {
     let sandbox = Sandbox::new();
-    scan(&sandbox, "0");
-    let file = sandbox.file("other.json", bundle("press-4", "1").to_string());
+    scan(&sandbox, "2");
+    let file = sandbox.file("other.json", bundle("press-4", "0").to_string());
     sandbox.run(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
     let (_, first) = sandbox.json(["status", "--host", "press-3"]);
-    assert_eq!(verdict(&first, FORWARDING_RULE)["verdict"], "pass");
+    assert_eq!(verdict(&first, KPTR_RULE)["verdict"], "pass");
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn every_rule_of_the_pack_is_listed_and_passes_its_own_tests() {
 #[test]
 fn csv_has_a_header_and_one_line_a_rule() {
     let sandbox = Sandbox::new();
-    let report = scan(&sandbox, "0");
+    let report = scan(&sandbox, "2");
     let run = sandbox.run(["status", "--host", "press-3", "--output", "csv"]);
     let mut lines = run.stdout.lines();
     assert_eq!(lines.next(), Some("rule,severity,verdict,reason,evidence"));
@@ -156,7 +160,7 @@ fn csv_has_a_header_and_one_line_a_rule() {
 #[test]
 fn a_pipe_gets_no_colour_and_no_progress() {
     let sandbox = Sandbox::new();
-    let file = sandbox.file("facts.json", bundle("press-3", "1").to_string());
+    let file = sandbox.file("facts.json", bundle("press-3", "0").to_string());
     let run = sandbox.run(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
     assert!(!run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}'));
     assert!(

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// A Debian host with a few facts of each kind of rule.
-pub(crate) fn bundle(host: &str, forwarding: &str) -> Value {
+pub(crate) fn bundle(host: &str, kptr: &str) -> Value {
     json!({
         "schema": "holdfast.facts/1",
         "host": {"hostname": host},
@@ -12,10 +12,9 @@ pub(crate) fn bundle(host: &str, forwarding: &str) -> Value {
         "facts": {
             "os": {"id": "debian", "version_id": "12", "pretty_name": "Debian GNU/Linux 12"},
             "sysctl": {
-                "running": {"net.ipv4.ip_forward": forwarding, "kernel.kptr_restrict": "2"},
+                "running": {"net.ipv4.ip_forward": "0", "kernel.kptr_restrict": kptr},
                 "persistent": {
-                    "net.ipv4.ip_forward": {"value": forwarding, "file": "/etc/sysctl.d/a.conf"},
-                    "kernel.kptr_restrict": {"value": "2", "file": "/etc/sysctl.d/a.conf"}
+                    "kernel.kptr_restrict": {"value": kptr, "file": "/etc/sysctl.d/a.conf"}
                 }
             }
         },
@@ -23,5 +22,5 @@ pub(crate) fn bundle(host: &str, forwarding: &str) -> Value {
     })
 }
 
-/// The rule that [`bundle`]'s `forwarding` decides.
-pub(crate) const FORWARDING_RULE: &str = "ipv4-forwarding-off";
+/// The rule that [`bundle`]'s `kptr` decides: 2 passes, 0 fails.
+pub(crate) const KPTR_RULE: &str = "sysctl-kptr-restrict";

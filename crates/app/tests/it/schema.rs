@@ -24,11 +24,8 @@ fn check(schema: &str, document: &Value) {
 #[test]
 fn what_is_printed_as_json_is_what_the_schemas_say() {
     let sandbox = Sandbox::new();
-    for forwarding in ["0", "1"] {
-        let file = sandbox.file(
-            "facts.json",
-            facts::bundle("press-3", forwarding).to_string(),
-        );
+    for kptr in ["2", "0"] {
+        let file = sandbox.file("facts.json", facts::bundle("press-3", kptr).to_string());
         let (_, scan) = sandbox.json(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
         check("scan", &scan);
     }
@@ -37,14 +34,14 @@ fn what_is_printed_as_json_is_what_the_schemas_say() {
         "diff",
         &sandbox.json(["diff", "--host", "press-3", "1m", "now"]).1,
     );
-    let history = ["history", "--host", "press-3", facts::FORWARDING_RULE];
+    let history = ["history", "--host", "press-3", facts::KPTR_RULE];
     check("history", &sandbox.json(history).1);
 }
 
 #[test]
 fn a_document_with_a_field_too_many_or_too_few_is_told_apart() {
     let sandbox = Sandbox::new();
-    let file = sandbox.file("facts.json", facts::bundle("press-3", "0").to_string());
+    let file = sandbox.file("facts.json", facts::bundle("press-3", "2").to_string());
     let (_, scan) = sandbox.json(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
     let mut without = scan.clone();
     without.as_object_mut().unwrap().remove("scan_id");

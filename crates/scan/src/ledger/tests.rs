@@ -1,0 +1,485 @@
+//! The ledger against its clauses, on a real store over a real journal.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use proptest::{prelude::*, test_runner::Config};
+use store::{Options, Store};
+use uuid::Uuid;
+use world::{Clock, RealDisk, Timestamp};
+
+use super::*;
+use crate::{
+    judge::{Outcome, Summary, digest},
+    rule::Severity,
+};
+
+/// Time that moves by a millisecond at each look, so that every commit has a moment of its own.
+#[derive(Debug, Default)]
+struct Steps(AtomicU64);
+
+impl Clock for Steps {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(
+            1_700_000_000_000_000_000 + self.0.fetch_add(1_000_000, Ordering::SeqCst),
+        )
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::from_nanos(self.0.load(Ordering::SeqCst))
+    }
+
+    fn sleep(&self, duration: std::time::Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap();
+        self.0.fetch_add(nanos, Ordering::SeqCst);
+    }
+}
+
+/// Counts what is told.
+#[derive(Default)]
+struct Heard {
+    persisted: Mutex<Vec<String>>,
+    failed: Mutex<Vec<(Class, usize, Option<String>)>>,
+}
+
+impl Sink for Heard {
+    fn persisted(&self, _: &Scan, change: &Change) {
+        self.persisted.lock().unwrap().push(change.rule.clone());
+    }
+
+    fn failed(&self, scan: &Scan, error: &Error) {
+        let rule = error.rule().map(str::to_owned);
+        self.failed
+            .lock()
+            .unwrap()
+            .push((error.class(), scan.findings.len(), rule));
+    }
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    clock: Arc<Steps>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            clock: Arc::default(),
+        }
+    }
+
+    fn open(&self) -> (Ledger, Store) {
+        let journal = wal::Options::on_this_machine(self.dir.path().join("journal"));
+        let (journal, _) = wal::Local::open(journal).unwrap();
+        let options = Options::new(
+            self.dir.path().join("tables"),
+            Arc::new(RealDisk),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Ledger::tables(),
+        );
+        let (store, _) = Store::open(options, Arc::new(journal)).unwrap();
+        (Ledger::new(store.clone()).unwrap(), store)
+    }
+
+    /// A moment after everything so far and before everything to come.
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn scan(&self, host: &str, verdicts: &[(&str, Outcome)]) -> Scan {
+        let findings: Vec<Finding> = verdicts
+            .iter()
+            .map(|(rule, verdict)| finding(rule, *verdict, verdict.name()))
+            .collect();
+        Scan {
+            id: Uuid::new_v4(),
+            host: host.to_owned(),
+            started: self.now(),
+            finished: self.now(),
+            summary: Summary::of(verdicts.iter().map(|(_, verdict)| *verdict)),
+            findings,
+        }
+    }
+}
+
+fn finding(rule: &str, verdict: Outcome, fact: &str) -> Finding {
+    let evidence = format!(
+        r#"{{"facts":[{{"fact":"os.id","value":"{fact}"}}],"rule":"{rule}","schema":"holdfast.evidence/1"}}"#
+    )
+    .into_bytes();
+    Finding {
+        rule: rule.to_owned(),
+        severity: Severity::Medium,
+        verdict,
+        reason: format!("os.id is {fact}"),
+        rule_digest: "0".repeat(64),
+        evidence_digest: digest(&evidence),
+        evidence,
+    }
+}
+
+fn states(ledger: &Ledger, host: &str, at: Option<Timestamp>) -> Vec<State> {
+    ledger
+        .status(host, at)
+        .unwrap()
+        .map(|status| status.states)
+        .unwrap_or_default()
+}
+
+/// Everything that is visible, to show that a refused or repeated apply left nothing.
+fn everything(ledger: &Ledger, host: &str) -> String {
+    let checks: Vec<_> = ledger
+        .rules_seen(host)
+        .unwrap()
+        .iter()
+        .map(|rule| {
+            (
+                ledger.history(host, rule).unwrap(),
+                ledger.check(host, rule).unwrap(),
+            )
+        })
+        .collect();
+    format!(
+        "{:?} {:?} {checks:?}",
+        ledger.hosts().unwrap(),
+        states(ledger, host, None)
+    )
+}
+
+/// Proves: LED-1, LED-2, LED-6
+#[test]
+fn an_identical_rescan_writes_no_change_and_one_flip_writes_exactly_one() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    let heard = Heard::default();
+    let all_pass = [
+        ("a", Outcome::Pass),
+        ("b", Outcome::Pass),
+        ("c", Outcome::Fail),
+    ];
+
+    let first = ledger.apply(&place.scan("h", &all_pass), &heard).unwrap();
+    assert!(
+        first
+            .changes
+            .iter()
+            .all(|change| change.kind == ChangeKind::FirstSeen)
+    );
+    assert_eq!(first.changes.len(), 3);
+
+    let again = ledger.apply(&place.scan("h", &all_pass), &heard).unwrap();
+    assert_eq!(again.changes, []);
+    for rule in ["a", "b", "c"] {
+        assert_eq!(ledger.check("h", rule).unwrap().unwrap().count, 2, "{rule}");
+    }
+
+    let flip = [
+        ("a", Outcome::Pass),
+        ("b", Outcome::Fail),
+        ("c", Outcome::Fail),
+    ];
+    let flipped = ledger.apply(&place.scan("h", &flip), &heard).unwrap();
+    assert_eq!(flipped.changes.len(), 1);
+    assert_eq!(
+        (flipped.changes[0].from, flipped.changes[0].to),
+        (Some(Outcome::Pass), Outcome::Fail)
+    );
+    assert_eq!(
+        *heard.persisted.lock().unwrap(),
+        ["a", "b", "c", "b"],
+        "one event a change row"
+    );
+    assert!(heard.failed.lock().unwrap().is_empty());
+}
+
+/// Proves: LED-1
+#[test]
+fn a_changed_severity_is_a_change_of_its_own_kind() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    let mut scan = place.scan("h", &[("a", Outcome::Fail)]);
+    ledger.apply(&scan, &Heard::default()).unwrap();
+    scan.id = Uuid::new_v4();
+    scan.findings[0].severity = Severity::Critical;
+    let applied = ledger.apply(&scan, &Heard::default()).unwrap();
+    assert_eq!(applied.changes[0].kind, ChangeKind::SeverityChanged);
+    assert_eq!(applied.changes[0].severity_before, Some(Severity::Medium));
+}
+
+/// Proves: LED-3
+#[test]
+fn a_replayed_scan_changes_nothing_at_all_even_when_it_changed_nothing_the_first_time() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    let heard = Heard::default();
+    let first = place.scan("h", &[("a", Outcome::Pass)]);
+    let unchanged = place.scan("h", &[("a", Outcome::Pass)]);
+    ledger.apply(&first, &heard).unwrap();
+    ledger.apply(&unchanged, &heard).unwrap();
+    let before = everything(&ledger, "h");
+    for replay in [&unchanged, &first] {
+        assert!(ledger.apply(replay, &heard).unwrap().replayed);
+        assert_eq!(everything(&ledger, "h"), before);
+    }
+    assert_eq!(heard.persisted.lock().unwrap().len(), 1);
+}
+
+/// Proves: LED-4, LED-6
+#[test]
+fn bad_evidence_refuses_the_whole_batch_and_names_the_rule() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    ledger
+        .apply(&place.scan("h", &[("a", Outcome::Pass)]), &Heard::default())
+        .unwrap();
+    let before = everything(&ledger, "h");
+    let long = vec![b'x'; crate::judge::EVIDENCE_BYTES_MAX + 1];
+    let of_another_rule = finding("b", Outcome::Pass, "x").evidence;
+    let wrong: [(Vec<u8>, Option<String>, Class); 4] = [
+        (long, None, Class::EvidenceOversize),
+        (b"{}".to_vec(), None, Class::EvidenceInvalid),
+        (of_another_rule, None, Class::EvidenceInvalid),
+        (
+            finding("a", Outcome::Pass, "y").evidence,
+            Some("0".repeat(64)),
+            Class::EvidenceInvalid,
+        ),
+    ];
+    for (evidence, filed_under, class) in wrong {
+        let heard = Heard::default();
+        let mut scan = place.scan("h", &[("z", Outcome::Pass), ("a", Outcome::Fail)]);
+        scan.findings[1].evidence_digest = filed_under.unwrap_or_else(|| digest(&evidence));
+        scan.findings[1].evidence = evidence;
+        ledger.apply(&scan, &heard).unwrap_err();
+        let told = heard.failed.lock().unwrap().clone();
+        assert_eq!(
+            told,
+            [(class, 2, Some("a".to_owned()))],
+            "exactly one apply.failed"
+        );
+        assert!(heard.persisted.lock().unwrap().is_empty());
+        assert_eq!(everything(&ledger, "h"), before);
+    }
+}
+
+/// Proves: LED-4
+#[test]
+fn equal_evidence_is_stored_once_and_comes_back_as_it_was() {
+    let place = Place::new();
+    let (ledger, store) = place.open();
+    for _ in 0..3 {
+        ledger
+            .apply(&place.scan("h", &[("a", Outcome::Pass)]), &Heard::default())
+            .unwrap();
+        ledger
+            .apply(&place.scan("i", &[("a", Outcome::Pass)]), &Heard::default())
+            .unwrap();
+    }
+    let evidence = finding("a", Outcome::Pass, "pass");
+    let found = ledger.evidence(&evidence.evidence_digest).unwrap();
+    assert_eq!(found, Some(evidence.evidence));
+    let table = store.table("ledger.evidence").unwrap();
+    assert_eq!(
+        store
+            .snapshot()
+            .unwrap()
+            .range(table, &Keys::all())
+            .unwrap()
+            .count(),
+        1
+    );
+}
+
+/// Proves: LED-5
+#[test]
+fn a_host_with_history_is_retired_and_never_deleted() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    ledger.register("unused", place.now()).unwrap();
+    ledger.delete("unused").unwrap();
+    ledger
+        .apply(&place.scan("h", &[("a", Outcome::Pass)]), &Heard::default())
+        .unwrap();
+    let refused = ledger.delete("h").unwrap_err();
+    assert_eq!(refused.class(), Class::Constraint);
+    ledger.retire("h", place.now()).unwrap();
+    assert_eq!(ledger.history("h", "a").unwrap().len(), 1);
+    let heard = Heard::default();
+    let scan = place.scan("h", &[("a", Outcome::Fail)]);
+    assert_eq!(
+        ledger.apply(&scan, &heard).unwrap_err().class(),
+        Class::Constraint
+    );
+    assert_eq!(states(&ledger, "h", None)[0].verdict, Outcome::Pass);
+}
+
+/// Proves: LED-1
+#[test]
+fn a_rule_named_twice_leaves_nothing() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    let heard = Heard::default();
+    let scan = place.scan(
+        "h",
+        &[
+            ("a", Outcome::Pass),
+            ("b", Outcome::Pass),
+            ("a", Outcome::Fail),
+        ],
+    );
+    assert_eq!(
+        ledger.apply(&scan, &heard).unwrap_err().class(),
+        Class::Constraint
+    );
+    assert!(ledger.hosts().unwrap().is_empty());
+}
+
+#[test]
+fn a_rule_that_left_the_pack_stops_counting_and_its_past_stays() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    ledger
+        .apply(
+            &place.scan("h", &[("a", Outcome::Pass), ("b", Outcome::Fail)]),
+            &Heard::default(),
+        )
+        .unwrap();
+    let before = place.now();
+    ledger
+        .apply(&place.scan("h", &[("a", Outcome::Pass)]), &Heard::default())
+        .unwrap();
+    assert_eq!(states(&ledger, "h", None).len(), 1);
+    assert_eq!(states(&ledger, "h", Some(before)).len(), 2);
+    let diff = ledger.diff("h", before, place.now()).unwrap();
+    assert_eq!((diff[0].rule.as_str(), diff[0].to), ("b", None));
+}
+
+/// Two scans of one host at once are one after the other; of different hosts, neither waits for ever.
+#[test]
+fn concurrent_applies_are_each_whole() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (ledger, place) = (&ledger, &place);
+            scope.spawn(move || {
+                let host = format!("h{}", number % 2);
+                let scan = place.scan(&host, &[("a", Outcome::Pass), ("b", Outcome::Fail)]);
+                ledger.apply(&scan, &Heard::default()).unwrap();
+            });
+        }
+    });
+    for host in ledger.hosts().unwrap() {
+        assert_eq!(host.scans, 4);
+        assert_eq!(ledger.check(&host.name, "a").unwrap().unwrap().count, 4);
+    }
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop::sample::select(Outcome::ALL.to_vec())
+}
+
+/// One step of a random life: which host, and each rule's verdict (`None`: not in the pack then).
+type Step = (usize, Vec<Option<Outcome>>);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (
+        0..2_usize,
+        prop::collection::vec(prop::option::weighted(0.9, outcome()), 4),
+    );
+    prop::collection::vec(step, 1..12)
+}
+
+const HOSTS: [&str; 2] = ["h", "h.example"];
+const RULES: [&str; 4] = ["a", "a-b", "b", "c"];
+
+type Snapshots = Vec<(Timestamp, BTreeMap<(usize, String), (Outcome, String)>)>;
+
+fn live(place: &Place, ledger: &Ledger, steps: &[Step]) -> Snapshots {
+    let mut model = BTreeMap::new();
+    let mut taken = vec![(place.now(), model.clone())];
+    for (host, verdicts) in steps {
+        let judged: Vec<(&str, Outcome)> = RULES
+            .into_iter()
+            .zip(verdicts)
+            .filter_map(|(rule, verdict)| verdict.map(|verdict| (rule, verdict)))
+            .collect();
+        let scan = place.scan(HOSTS[*host], &judged);
+        ledger.apply(&scan, &Heard::default()).unwrap();
+        model.retain(|(of, _), _| of != host);
+        for finding in &scan.findings {
+            let row = (finding.verdict, finding.evidence_digest.clone());
+            model.insert((*host, finding.rule.clone()), row);
+        }
+        taken.push((place.now(), model.clone()));
+    }
+    taken
+}
+
+fn compare(ledger: &Ledger, taken: &Snapshots) {
+    for (at, model) in taken {
+        for (index, host) in HOSTS.iter().enumerate() {
+            let found: BTreeMap<String, (Outcome, String)> = states(ledger, host, Some(*at))
+                .into_iter()
+                .map(|state| (state.rule, (state.verdict, state.evidence)))
+                .collect();
+            let wanted: BTreeMap<String, (Outcome, String)> = model
+                .iter()
+                .filter(|((of, _), _)| of == &index)
+                .map(|((_, rule), row)| (rule.clone(), row.clone()))
+                .collect();
+            assert_eq!(found, wanted, "{host} at {at:?}");
+            for (_, evidence) in found.values() {
+                assert!(ledger.evidence(evidence).unwrap().is_some());
+            }
+        }
+    }
+    for pair in taken.windows(2) {
+        for (index, host) in HOSTS.iter().enumerate() {
+            let side = |model: &BTreeMap<(usize, String), (Outcome, String)>, rule: &str| {
+                model
+                    .get(&(index, rule.to_owned()))
+                    .map(|(verdict, _)| *verdict)
+            };
+            let wanted: Vec<&str> = RULES
+                .into_iter()
+                .filter(|rule| side(&pair[0].1, rule) != side(&pair[1].1, rule))
+                .collect();
+            let found = ledger.diff(host, pair[0].0, pair[1].0).unwrap();
+            let found: Vec<&str> = found
+                .iter()
+                .map(|difference| difference.rule.as_str())
+                .collect();
+            assert_eq!(found, wanted, "{host}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 10, failure_persistence: None, ..Config::default() })]
+
+    /// Full snapshots kept beside the ledger, compared with what it answers for each of their
+    /// moments: before and after a checkpoint, and after the store was opened again.
+    /// Proves: LED-7
+    #[test]
+    fn any_past_moment_is_exact_for_every_host_and_rule(steps in steps()) {
+        let place = Place::new();
+        let taken = {
+            let (ledger, store) = place.open();
+            let taken = live(&place, &ledger, &steps);
+            compare(&ledger, &taken);
+            store.compact().unwrap();
+            compare(&ledger, &taken);
+            store.close().unwrap();
+            taken
+        };
+        let (ledger, _) = place.open();
+        compare(&ledger, &taken);
+    }
+}

@@ -201,9 +201,8 @@ impl Core {
         if need <= extent {
             return Ok(());
         }
-        let doubled = extent
-            .saturating_mul(2)
-            .clamp(EXTENT_FIRST, self.segment_bytes);
+        let doubled = extent.saturating_mul(2).max(EXTENT_FIRST);
+        let doubled = doubled.min(self.segment_bytes);
         let enough = need.next_multiple_of(EXTENT_STEP);
         let grown = match self.grow_to(active, extent, doubled.max(enough)) {
             Err(error) if error.kind() == Kind::Full && doubled > enough => {

@@ -46,6 +46,22 @@ pub enum Cause {
 }
 
 impl Cause {
+    pub const ALL: [Self; 13] = [
+        Self::FirstSeqNotBase,
+        Self::SeqGap,
+        Self::SafeseqGtMaxseq,
+        Self::SafeseqNotFound,
+        Self::FrameCorrupt,
+        Self::SegmentMissing,
+        Self::SegmentHeaderCorrupt,
+        Self::SafePointCorrupt,
+        Self::SafePointRegressed,
+        Self::SafePointMissing,
+        Self::EpochRegressed,
+        Self::IdentityMismatch,
+        Self::VersionUnknown,
+    ];
+
     pub const fn code(self) -> &'static str {
         match self {
             Self::FirstSeqNotBase => "FIRST_SEQ_NOT_BASE",

@@ -76,6 +76,24 @@ impl<T, R> Group<T, R> {
         }
     }
 
+    /// Whether a round is being led.
+    #[cfg(test)]
+    pub(crate) fn is_led(&self) -> bool {
+        hold(&self.state).is_led
+    }
+
+    /// Members of the round that is led next.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        hold(&self.state).items.len()
+    }
+
+    /// Callers that found the open round full.
+    #[cfg(test)]
+    pub(crate) fn waiting_for_room(&self) -> usize {
+        hold(&self.state).waiting_for_room
+    }
+
     /// Hands `item` in and returns what the leader of its round found for it. Blocks until then,
     /// and before that while the open round is full. The leader, this thread or another, calls its
     /// own `lead` with all items of the round; it must return one outcome per item, in order.

@@ -144,6 +144,20 @@ impl Local {
         self.core.counters.read()
     }
 
+    /// Keeps every group from being written, as a slow disk does.
+    #[cfg(test)]
+    pub(crate) fn hold_writer(&self) -> std::sync::MutexGuard<'_, Writer> {
+        hold(&self.writer)
+    }
+
+    /// Spins until the group is as `condition` (is one led, how many wait in the next) wants it.
+    #[cfg(test)]
+    pub(crate) fn wait_until(&self, condition: impl Fn(bool, usize) -> bool) {
+        while !condition(self.group.is_led(), self.group.waiting()) {
+            std::thread::yield_now();
+        }
+    }
+
     fn lead(&self, group: Vec<Pending>) -> Vec<Result<Appended, Error>> {
         let mut writer = hold(&self.writer);
         let outcomes = writer.commit(&self.core, group);
@@ -156,6 +170,13 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A half-made batch may be in the writer's hands. Nothing acknowledged needs settling.
+            if let Some(upkeep) = &self.upkeep {
+                upkeep.stop();
+            }
+            return;
+        }
         if let Err(error) = self.close()
             && error.kind() != Kind::Poisoned
         {
@@ -322,7 +343,7 @@ fn create(options: &Options) -> Result<Recovered, Error> {
     let segment = catalog::Segment::new(Lsn::FIRST, active.path.clone());
     Ok(Recovered {
         identity,
-        slots: Slots::open(disk, slots_path, identity)?,
+        slots: Slots::open(disk, slots_path, identity)?.known_durable(),
         segments: [segment].into(),
         active,
         position: segment::HEADER_LEN as u64,

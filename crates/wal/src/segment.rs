@@ -12,7 +12,7 @@ use world::{Disk, File, Timestamp, disk::Open};
 
 use crate::{
     Cause, Epoch, Error, Identity, Lsn,
-    block::{self, CHECKSUM, Fault, Field, GENERATION, JOURNAL, VERSION},
+    block::{self, Fault, Field},
     identity,
 };
 
@@ -33,10 +33,10 @@ pub(crate) const CREATED: Field = Field::new("created", 72, 8);
 #[cfg(test)]
 pub(crate) const MAP: [Field; 10] = [
     block::MAGIC,
-    VERSION,
-    CHECKSUM,
-    JOURNAL,
-    GENERATION,
+    block::VERSION,
+    block::CHECKSUM,
+    block::JOURNAL,
+    block::GENERATION,
     BASE,
     PREVIOUS,
     EPOCH,

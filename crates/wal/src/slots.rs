@@ -12,7 +12,7 @@ use world::{Disk, File, disk::Open, invariant};
 
 use crate::{
     Cause, Epoch, Error, Identity, Lsn,
-    block::{self, CHECKSUM, Fault, Field, GENERATION, JOURNAL, VERSION},
+    block::{self, Fault, Field},
     identity,
 };
 
@@ -32,10 +32,10 @@ pub(crate) const EPOCH: Field = Field::new("epoch", 72, 8);
 #[cfg(test)]
 pub(crate) const MAP: [Field; 10] = [
     block::MAGIC,
-    VERSION,
-    CHECKSUM,
-    JOURNAL,
-    GENERATION,
+    block::VERSION,
+    block::CHECKSUM,
+    block::JOURNAL,
+    block::GENERATION,
     SEQUENCE,
     SAFE_POINT,
     FIRST_RETAINED,
@@ -134,6 +134,13 @@ impl Slots {
             held,
             is_newest_durable: false,
         })
+    }
+
+    /// Says that the file was made and synced a moment ago.
+    #[must_use]
+    pub(crate) fn known_durable(mut self) -> Self {
+        self.is_newest_durable = true;
+        self
     }
 
     /// What the newest slot vouches for.

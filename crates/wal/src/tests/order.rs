@@ -1,1 +1,179 @@
-//! TODO
+//! The order of effects, read off the disk's own log.
+
+use world::sim::{self, Call, Effect};
+
+use super::{KIND, append, fresh, open, path};
+use crate::{Journal, slots};
+
+/// Each effect since the log was cleared, in one word, files by what they are for.
+fn told(disk: &sim::Disk) -> Vec<String> {
+    disk.log()
+        .iter()
+        .filter(|op| op.effect != Effect::Open)
+        .map(|op| {
+            assert!(op.done);
+            let file = if op.path == path(slots::NAME) {
+                "slot"
+            } else if op.path.ends_with("journal") {
+                "dir"
+            } else {
+                "segment"
+            };
+            let what = match &op.effect {
+                Effect::Write { .. } => "write",
+                Effect::SyncData | Effect::SyncAll | Effect::SyncDir => "sync",
+                Effect::Rename { .. } => "name",
+                Effect::RemoveFile => "remove",
+                Effect::Create => "create",
+                other => panic!("{other:?} in the middle of appending"),
+            };
+            format!("{what} {file}")
+        })
+        .collect()
+}
+
+/// Proves: JRN-5, JRN-6
+#[test]
+fn an_append_writes_then_syncs_once_and_only_then_is_acknowledged() {
+    let (disk, journal) = fresh();
+    for round in 1..=3 {
+        disk.clear_log();
+        append(&journal, b"record").unwrap();
+        // The log as it was when `append` returned: nothing is left to be done after it.
+        assert_eq!(told(&disk), ["write segment", "sync segment"]);
+        assert_eq!(journal.counts().syncs, round);
+    }
+    disk.clear_log();
+    journal.append(&[(KIND, b"a"), (KIND, b"b")]).unwrap();
+    assert_eq!(told(&disk), ["write segment", "sync segment"]);
+}
+
+/// A sync that fails is the one the append waited for: the safe point stays, nobody is told `Ok`.
+///
+/// Proves: JRN-5
+#[test]
+fn what_is_not_synced_is_neither_acknowledged_nor_seen() {
+    let (disk, journal) = fresh();
+    append(&journal, b"one").unwrap();
+    let fault = sim::Fault::Fail(std::io::ErrorKind::Other);
+    disk.inject(Call::SyncData, 1, fault);
+    append(&journal, b"two").unwrap_err();
+    assert_eq!(journal.safe_point().get(), 1);
+    assert_eq!(super::bodies(&journal), [b"one"]);
+}
+
+/// Power is lost the moment an append returns, with nothing kept but what was synced.
+///
+/// Proves: JRN-5
+#[test]
+fn the_acknowledged_record_is_durable_when_the_append_returns() {
+    let (disk, journal) = fresh();
+    for number in 1..=12_u8 {
+        append(&journal, &[number; 1500]).unwrap();
+        let mut found = disk.fork().power_loss_total();
+        let (reopened, _) = open(&found).unwrap();
+        assert_eq!(reopened.safe_point().get(), u64::from(number));
+        drop(reopened);
+        found = disk.fork().power_loss(u64::from(number));
+        assert_eq!(
+            open(&found).unwrap().0.safe_point().get(),
+            u64::from(number)
+        );
+    }
+}
+
+/// Proves: JRN-2, JRN-6
+#[test]
+fn a_roll_has_a_durable_name_and_slots_that_know_it_before_the_first_batch() {
+    let (disk, journal) = fresh();
+    append(&journal, &[1; 4000]).unwrap();
+    append(&journal, &[2; 4000]).unwrap();
+    disk.clear_log();
+    append(&journal, &[3; 4000]).unwrap();
+    assert_eq!(
+        told(&disk),
+        [
+            "create segment",
+            "write segment",
+            "sync segment",
+            "write segment",
+            "sync segment",
+            "name segment",
+            "sync dir",
+            "write slot",
+            "sync slot",
+            "write slot",
+            "sync slot",
+            "write segment",
+            "sync segment",
+        ]
+    );
+    assert_eq!(journal.counts().rolls, 1);
+}
+
+/// Proves: JRN-2
+#[test]
+fn a_release_takes_back_the_vouching_before_the_segment() {
+    let (disk, journal) = fresh();
+    for number in 0..5 {
+        append(&journal, &[number; 4000]).unwrap();
+    }
+    disk.clear_log();
+    journal.release_below(journal.safe_point()).unwrap();
+    assert_eq!(
+        told(&disk),
+        [
+            "write slot",
+            "sync slot",
+            "write slot",
+            "sync slot",
+            "remove segment",
+            "remove segment",
+            "sync dir",
+        ]
+    );
+    disk.clear_log();
+    journal.release_below(journal.safe_point()).unwrap();
+    assert_eq!(told(&disk), [""; 0]);
+}
+
+/// Proves: JRN-6
+#[test]
+fn an_open_with_nothing_to_repair_writes_nothing() {
+    let (disk, journal) = fresh();
+    append(&journal, b"one").unwrap();
+    journal.close().unwrap();
+    drop(journal);
+    let before = (disk.count(Call::Write), disk.count(Call::SyncData));
+    drop(open(&disk).unwrap());
+    assert_eq!(
+        (disk.count(Call::Write), disk.count(Call::SyncData)),
+        before
+    );
+}
+
+/// While a group is being synced, many more come: they share the next sync, all of them.
+///
+/// Proves: JRN-6, JRN-7
+#[test]
+fn those_who_come_during_a_sync_share_the_next_one() {
+    const LATE: u64 = 7;
+    let (disk, journal) = fresh();
+    let syncs = disk.count(Call::SyncData);
+    // The writer's lock is held as a slow sync would hold it.
+    let writer = journal.hold_writer();
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| append(&journal, b"leader").unwrap());
+        journal.wait_until(|led, _| led);
+        for number in 0..LATE {
+            let journal = &journal;
+            scope.spawn(move || append(journal, &number.to_le_bytes()).unwrap());
+        }
+        journal.wait_until(|_, waiting| waiting == usize::try_from(LATE).unwrap());
+        drop(writer);
+        leader.join().unwrap();
+    });
+    assert_eq!(journal.counts().groups, 2);
+    assert_eq!(disk.count(Call::SyncData) - syncs, 2);
+    assert_eq!(journal.safe_point().get(), LATE + 1);
+}

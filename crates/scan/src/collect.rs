@@ -42,6 +42,7 @@ mod sysctl;
 mod systemd_conf;
 #[cfg(test)]
 mod tests;
+mod updates;
 mod users;
 mod walk;
 
@@ -84,6 +85,7 @@ const ALL: &[&Collector] = &[
     &sshd::COLLECTOR,
     &sudoers::COLLECTOR,
     &sockets::COLLECTOR,
+    &updates::COLLECTOR,
     &certificates::COLLECTOR,
     &firewall::COLLECTOR,
     &grub::COLLECTOR,

@@ -70,9 +70,15 @@ impl Site {
         &self.opened.recovery
     }
 
-    /// Closes in order, so that the next open has nothing to recover.
-    pub(crate) fn close(self) -> Result<(), Refusal> {
-        self.opened.store.close().map_err(Self::store_refused)
+    /// Closes in order, so that the next open has nothing to recover. What was committed is durable
+    /// before this and stays so when it does not succeed, on a full disk for example: the next open
+    /// then replays the journal.
+    pub(crate) fn close(self, screen: Screen) {
+        if let Err(error) = self.opened.store.close() {
+            screen.remark(format_args!(
+                "everything is recorded, but tidying up was put off: {error}"
+            ));
+        }
     }
 
     /// A ledger error as the user sees it.

@@ -270,7 +270,7 @@ fn record(dir: &Path, screen: Screen) -> Finding {
         let hosts = site.ledger().hosts().map_err(Site::refused)?;
         let scans: u64 = hosts.iter().map(|host| host.scans).sum();
         let found = format!("{} hosts, {scans} scans; {}", hosts.len(), site.recovery());
-        site.close()?;
+        site.close(screen);
         Ok(found)
     };
     match open() {

@@ -86,7 +86,7 @@ pub(super) fn scan_once(
     facts_out: Option<&Path>,
 ) -> Result<Option<Done>, Refusal> {
     // Opened before the work, so that a directory that cannot be used is known at once.
-    open_and_report(config, screen)?.close()?;
+    open_and_report(config, screen)?.close(screen);
     let clock = RealClock::new();
     let started = clock.now();
     let facts = match source {
@@ -107,7 +107,7 @@ pub(super) fn scan_once(
         .ledger()
         .apply(&recorded, &LogSink)
         .map_err(Site::refused)?;
-    site.close()?;
+    site.close(screen);
     Ok(Some(Done {
         recorded,
         applied,

@@ -30,7 +30,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     let stop = site::stop_flag()?;
     let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
     let source = scan::this_machine(&up.scope, config);
-    Site::open(&config.data_dir.value, screen)?.close()?;
+    Site::open(&config.data_dir.value, screen)?.close(screen);
     let _running = hold(config)?;
 
     let Some(first) = scan::scan_once(source, &rules, config, screen, &stop, None)? else {

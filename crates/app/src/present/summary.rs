@@ -13,6 +13,9 @@ use super::{Palette, safe};
 /// Width of the score bar in characters.
 const BAR_WIDTH: usize = 30;
 
+/// Beyond this the top of the summary has left most terminals.
+const LINES_ONE_SCREEN: usize = 40;
+
 /// One verdict with what its rule says about mending it.
 pub(crate) struct Line {
     pub(crate) rule: String,
@@ -58,7 +61,30 @@ impl Summary {
         self.unassessed(&mut text);
         self.errors(&mut text);
         self.changes(&mut text);
+        self.total(&mut text);
         text
+    }
+
+    /// The score once more, where the eye is when a long list has scrolled by.
+    fn total(&self, text: &mut String) {
+        if text.lines().count() < LINES_ONE_SCREEN {
+            return;
+        }
+        let score = self
+            .counts
+            .score
+            .map_or_else(|| "nothing assessed".to_owned(), |score| format!("{score:.1} %"));
+        line(text, "");
+        line(
+            text,
+            &format!(
+                "{strong}{score}{strong:#}  {} pass, {} fail, {} not assessed",
+                self.counts.pass,
+                self.counts.fail,
+                self.counts.not_assessed,
+                strong = Palette::STRONG,
+            ),
+        );
     }
 
     fn heading(&self, text: &mut String) {

@@ -11,7 +11,10 @@ use std::{
 use proptest::{prelude::*, test_runner::Config};
 use store::{Options, Store};
 use uuid::Uuid;
-use world::{Clock, RealDisk, Timestamp};
+use world::{
+    Clock, Disk, RealDisk, Timestamp,
+    sim::{self, Call, Fault},
+};
 
 use super::*;
 use crate::{
@@ -75,7 +78,13 @@ impl Place {
     }
 
     fn open(&self) -> (Ledger, Store) {
-        let journal = wal::Options::on_this_machine(self.dir.path().join("journal"));
+        self.open_on(Arc::new(RealDisk))
+    }
+
+    /// The journal on a disk of its own; the tables are always on the real one.
+    fn open_on(&self, disk: Arc<dyn Disk>) -> (Ledger, Store) {
+        let mut journal = wal::Options::on_this_machine(self.dir.path().join("journal"));
+        journal.disk = disk;
         let (journal, _) = wal::Local::open(journal).unwrap();
         let options = Options::new(
             self.dir.path().join("tables"),
@@ -317,6 +326,48 @@ fn a_host_with_history_is_retired_and_never_deleted() {
         Class::Constraint
     );
     assert_eq!(states(&ledger, "h", None)[0].verdict, Outcome::Pass);
+}
+
+/// The disk refuses in the middle of an apply of many rules: by a failed write or a failed sync.
+/// Proves: LED-1, LED-6
+#[test]
+fn an_apply_that_fails_in_the_middle_is_never_there_in_part_and_is_told_once() {
+    for call in [Call::Write, Call::SyncData] {
+        let place = Place::new();
+        let disk = sim::Disk::new(7);
+        let (ledger, store) = place.open_on(Arc::new(disk.clone()));
+        ledger
+            .apply(&place.scan("h", &[("a", Outcome::Pass)]), &Heard::default())
+            .unwrap();
+        let before = everything(&ledger, "h");
+
+        let many: Vec<String> = (0..100).map(|number| format!("rule-{number:03}")).collect();
+        let verdicts: Vec<(&str, Outcome)> = many
+            .iter()
+            .map(|rule| (rule.as_str(), Outcome::Fail))
+            .collect();
+        disk.inject(call, 1, Fault::Fail(std::io::ErrorKind::Other));
+        let heard = Heard::default();
+        ledger
+            .apply(&place.scan("h", &verdicts), &heard)
+            .unwrap_err();
+        assert_eq!(disk.unmet_faults(), 0, "the fault was met");
+        assert_eq!(*heard.failed.lock().unwrap(), [(Class::Storage, 100, None)]);
+        assert!(heard.persisted.lock().unwrap().is_empty());
+
+        drop((ledger, store));
+        let (ledger, _) = place.open_on(Arc::new(disk.process_death()));
+        let after = everything(&ledger, "h");
+        // A failed sync leaves the outcome open: the batch may have reached the disk, and then it is
+        // there as a whole. A replay of the scan id settles it either way.
+        let whole = ledger.rules_seen("h").unwrap().len() == 101;
+        assert!(
+            after == before || (call == Call::SyncData && whole),
+            "{call:?}: neither nor"
+        );
+        let hosts = ledger.hosts().unwrap();
+        assert_eq!(hosts[0].scans, if whole { 2 } else { 1 }, "{call:?}");
+    }
 }
 
 /// Proves: LED-1

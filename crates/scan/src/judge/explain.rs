@@ -26,16 +26,23 @@ pub(super) fn why_false(trace: &Trace<'_>) -> String {
             }
             words
         }
-        Detail::All(parts) => joined(
-            parts
-                .iter()
-                .filter(|part| part.truth == Truth::False)
-                .map(why_false),
-            "; ",
-        ),
+        Detail::All(_) => joined(false_parts(trace).into_iter(), "; "),
         Detail::Any(parts) => joined(parts.iter().map(why_false), ", and "),
         Detail::Not(part) => format!("{} (must not be)", why_true(part)),
         Detail::Quantified(tally) => quantified_false(tally),
+    }
+}
+
+/// What is false in a conjunction, those within it included: one list instead of lists of lists,
+/// so that the same finding is told once however often a rule asks for it.
+fn false_parts(trace: &Trace<'_>) -> Vec<String> {
+    match &trace.detail {
+        Detail::All(parts) => parts
+            .iter()
+            .filter(|part| part.truth == Truth::False)
+            .flat_map(false_parts)
+            .collect(),
+        _ => vec![why_false(trace)],
     }
 }
 
@@ -387,8 +394,8 @@ fn first_wish(trace: &Trace<'_>) -> Option<String> {
 }
 
 fn joined(parts: impl Iterator<Item = String>, separator: &str) -> String {
-    let mut parts: Vec<String> = parts.collect();
-    parts.dedup();
+    let mut told = std::collections::BTreeSet::new();
+    let mut parts: Vec<String> = parts.filter(|part| told.insert(part.clone())).collect();
     if parts.len() > PARTS_MAX {
         let more = parts.len() - PARTS_MAX;
         parts.truncate(PARTS_MAX);

@@ -30,3 +30,6 @@ pub use secret::holds_secrets;
 pub(crate) use selector::{Found, Scope};
 pub use selector::{OPEN_COLLECTORS, Selector};
 pub use selftest::{Failure, TestReport, test_rules};
+
+#[cfg(test)]
+mod tests;

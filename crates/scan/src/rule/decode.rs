@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Levels of `all`, `any`, `not` and quantifiers. Ours need at most five; recursion ends here.
-const DEPTH_MAX: u32 = 16;
+const DEPTH_MAX: u32 = 12;
 /// Leaves, compositions and quantifiers of one rule.
 const PREDICATES_MAX: u32 = 512;
 /// Elements of one list operand.

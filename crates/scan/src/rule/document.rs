@@ -181,6 +181,11 @@ impl Rule {
             .collect()
     }
 
+    /// The file as data, for `rules show` and for the published schema.
+    pub fn to_json(&self) -> Value {
+        self.document.to_json()
+    }
+
     /// Every predicate of the rule: `applies` and `check`.
     pub fn predicates(&self) -> impl Iterator<Item = &Predicate> {
         self.applies.iter().chain([&self.check])

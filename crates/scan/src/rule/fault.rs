@@ -64,6 +64,9 @@ impl fmt::Display for Fault {
 
 impl error::Error for Fault {}
 
+/// Names in an error: two lines of a terminal.
+const LISTED_MAX: usize = 24;
+
 /// `did you mean ...` with the nearest of `known`, or the whole list when nothing is near.
 pub(super) fn suggestion(wrong: &str, known: &[&str]) -> String {
     // More than two edits in a short word is another word.
@@ -75,6 +78,9 @@ pub(super) fn suggestion(wrong: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|name| (distance(wrong, name), name)).min();
     match nearest {
         Some((edits, name)) if edits <= limit => format!("did you mean `{name}`?"),
+        _ if known.len() > LISTED_MAX => {
+            format!("{} names are known here, none like it", known.len())
+        }
         _ => format!("known here: {}", known.join(", ")),
     }
 }

@@ -14,10 +14,7 @@ use crate::judge::Outcome;
 
 fn scalar() -> impl Strategy<Value = Value> {
     prop_oneof![
-        prop::sample::select(vec![
-            "a", "b", "1", "2", "0644", "0777", "1.0-1", "20400", ""
-        ])
-        .prop_map(Value::from),
+        prop::sample::select(vec!["a", "b", "1", "0644", "20400"]).prop_map(Value::from),
         (0..4_i64).prop_map(Value::from),
         any::<bool>().prop_map(Value::from),
     ]
@@ -254,7 +251,7 @@ proptest! {
     fn what_is_decided_without_a_fact_is_decided_the_same_with_any_value_of_it(
         collectors in collectors(),
         predicate in predicate(),
-        values in prop::collection::vec(value(), 2..5),
+        values in prop::collection::vec(prop_oneof![2 => scalar(), 1 => value()], 3..6),
     ) {
         let rule = rule(&predicate.to_string());
         let whole = Value::Object(collectors);

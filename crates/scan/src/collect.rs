@@ -42,6 +42,7 @@ mod sysctl;
 mod systemd_conf;
 #[cfg(test)]
 mod tests;
+mod time_sync;
 mod updates;
 mod users;
 mod walk;
@@ -85,6 +86,7 @@ const ALL: &[&Collector] = &[
     &sshd::COLLECTOR,
     &sudoers::COLLECTOR,
     &sockets::COLLECTOR,
+    &time_sync::COLLECTOR,
     &updates::COLLECTOR,
     &certificates::COLLECTOR,
     &firewall::COLLECTOR,

@@ -130,6 +130,26 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
     Ok(json!({ "units": units }))
 }
 
+/// Enabled state of those of the named units that are there, without asking systemd.
+///
+/// # Errors
+/// A directory of units could not be read.
+pub(super) fn enabled_states<'a>(
+    context: &Context<'_>,
+    names: &[&'a str],
+) -> Result<BTreeMap<&'a str, &'static str>, Unknown> {
+    let disk = read_disk(context)?;
+    let mut states = BTreeMap::new();
+    for &name in names {
+        if let Some(unit) = disk.units.get(name)
+            && let Some(state) = enabled(context, &disk, name, unit)?
+        {
+            states.insert(name, state);
+        }
+    }
+    Ok(states)
+}
+
 fn read_disk(context: &Context<'_>) -> Result<Disk, Unknown> {
     let mut disk = Disk::default();
     for (dir, origin) in DIRS {

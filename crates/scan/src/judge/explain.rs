@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     facts::{Reason, Unknown},
-    rule::{Answer, Found, Operator, Quantifier, wanted, wording},
+    rule::{Answer, Found, Operator, Predicate, Quantifier, wanted, wording},
 };
 
 /// Characters of a reason: two lines of a wide terminal.
@@ -16,12 +16,17 @@ const PARTS_MAX: usize = 4;
 /// Characters of an unknown's detail: a path and an error of the operating system.
 const DETAIL_CHARS_MAX: usize = 200;
 
+/// Facts that say whether a file is there end so in a subject.
+const EXISTS: &str = " exists";
+
 /// For a trace that is false: what was found and what was wanted.
 pub(super) fn why_false(trace: &Trace<'_>) -> String {
     match &trace.detail {
         Detail::Leaf { leaf, found, .. } => {
             let mut words = fact_words(leaf_name(trace).as_deref(), found, &leaf.operator);
-            if !matches!(leaf.operator, Operator::Exists(_)) {
+            let existence = matches!(leaf.operator, Operator::Exists(_))
+                || leaf.fact.steps().last().is_some_and(|s| s == "exists");
+            if !existence {
                 words.push_str(&format!(", wanted {}", wanted(leaf)));
             }
             words
@@ -213,6 +218,14 @@ fn fact_words(name: Option<&str>, found: &Found<'_>, operator: &Operator) -> Str
                 _ => format!("{name} is {}", wording::value(value)),
             }
         }
+        (Found::Present(value), Operator::Equals(_)) if name.ends_with(EXISTS) => {
+            let there = value.as_bool() == Some(true);
+            format!(
+                "{} {}",
+                name.trim_end_matches(EXISTS),
+                if there { "is there" } else { "is not there" }
+            )
+        }
         (Found::Present(value), _) => format!("{name} is {}", wording::value(value)),
         (Found::Absent, _) => format!("{name} is not set"),
         (Found::Unknown(unknown), _) => format!("{name} is not known ({})", unknown.reason),
@@ -282,8 +295,16 @@ fn quantified_false(tally: &Tally<'_>) -> String {
         return format!("{name} is not there");
     }
     match tally.quantified.quantifier {
-        Quantifier::Some if tally.total == 0 => format!("{name} is empty"),
-        Quantifier::Some => format!("none of {} in {name} is as wanted", tally.total),
+        Quantifier::Some => {
+            let mut words = match tally.total {
+                0 => format!("{name} is empty"),
+                total => format!("none of {total} in {name} is as wanted"),
+            };
+            if let Some(wish) = wish(&tally.quantified.check) {
+                words.push_str(&format!(": {wish}"));
+            }
+            words
+        }
         Quantifier::None => listed(&tally.decisive, tally.considered, &name),
         Quantifier::Every => {
             let mut words = listed(&tally.decisive, tally.considered, &name);
@@ -345,14 +366,13 @@ fn item_facts(trace: &Trace<'_>, label: &str, into: &mut Vec<String>) {
                 Found::Absent => "not set".to_owned(),
                 Found::Unknown(_) | Found::Malformed(_) => return,
             };
+            // The label names the element: its path, or its module and file.
+            let told = leaf.fact.text() == "key" || label.split(" (").any(|part| part == words);
             let words = if name.is_empty() {
                 words
             } else {
                 format!("{} {words}", wording::escaped(&name))
             };
-            let told = words == label
-                || leaf.fact.text() == "key"
-                || words.ends_with(&format!(" {label}"));
             if !told && into.len() < PARTS_MAX && !into.contains(&words) {
                 into.push(words);
             }
@@ -365,14 +385,12 @@ fn item_facts(trace: &Trace<'_>, label: &str, into: &mut Vec<String>) {
         Detail::Quantified(tally) => {
             if into.len() < PARTS_MAX {
                 let name = wording::escaped(&tally.quantified.collection.subject());
-                into.extend(
-                    tally
-                        .decisive
-                        .first
-                        .iter()
-                        .take(1)
-                        .map(|element| format!("{name}: {}", described(element))),
-                );
+                into.extend(tally.decisive.first.iter().take(1).map(
+                    |element| match name.as_str() {
+                        "" => described(element),
+                        name => format!("{name}: {}", described(element)),
+                    },
+                ));
             }
         }
     }
@@ -390,6 +408,25 @@ fn first_wish(trace: &Trace<'_>) -> Option<String> {
             .find(|part| part.truth == Truth::False)
             .and_then(first_wish),
         _ => None,
+    }
+}
+
+/// What an element has to be, when one line says it.
+fn wish(predicate: &Predicate) -> Option<String> {
+    match predicate {
+        Predicate::Leaf(leaf) => {
+            let name = leaf.fact.subject();
+            Some(if name.is_empty() || leaf.fact.text() == "key" {
+                wanted(leaf)
+            } else {
+                format!("{name} {}", wanted(leaf))
+            })
+        }
+        Predicate::All(parts) => {
+            let parts: Option<Vec<String>> = parts.iter().map(wish).collect();
+            parts.map(|parts| joined(parts.into_iter(), ", "))
+        }
+        Predicate::Any(_) | Predicate::Not(_) | Predicate::Quantified(_) => None,
     }
 }
 

@@ -426,7 +426,7 @@ fn reasons_say_what_was_found_and_what_was_wanted() {
         ),
         (
             "{some: {in: users.users, check: {fact: item.uid, equals: 9}}}",
-            "none of 3 in users.users is as wanted",
+            "none of 3 in users.users is as wanted: uid 9",
         ),
         (
             "{fact: shadow.users, exists: true}",

@@ -119,6 +119,18 @@ impl Selector {
             (Some("services"), ["units", unit, rest @ ..]) => {
                 Cow::Owned([&[*unit], rest].concat().join(" "))
             }
+            (Some("packages"), ["installed", name, rest @ ..]) => {
+                Cow::Owned([&["package", name], rest].concat().join(" "))
+            }
+            (Some("mounts"), ["mounted", point, rest @ ..]) => {
+                Cow::Owned([&["mount", point], rest].concat().join(" "))
+            }
+            (Some("mounts"), ["fstab", point, rest @ ..]) => {
+                Cow::Owned([&["fstab entry", point], rest].concat().join(" "))
+            }
+            (Some("login_defs"), ["settings", key]) => Cow::Owned(format!("login.defs {key}")),
+            (Some("cmdline"), ["parameters", key]) => Cow::Owned(format!("kernel parameter {key}")),
+            (Some("modules"), [state, name]) => Cow::Owned(format!("{state} module {name}")),
             (None, _) if self.root == Root::Item => Cow::Owned(steps.join(" ")),
             _ => Cow::Borrowed(&self.text),
         }

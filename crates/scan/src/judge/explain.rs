@@ -11,6 +11,8 @@ use crate::{
 
 /// Characters of a reason: two lines of a wide terminal.
 pub(super) const REASON_CHARS_MAX: usize = 400;
+/// Bytes of one wish about the elements of a list.
+const WISH_BYTES_MAX: usize = 50;
 /// Parts of a conjunction that are told.
 const PARTS_MAX: usize = 4;
 /// Characters of an unknown's detail: a path and an error of the operating system.
@@ -295,11 +297,9 @@ fn quantified_false(tally: &Tally<'_>) -> String {
         return format!("{name} is not there");
     }
     match tally.quantified.quantifier {
+        Quantifier::Some if tally.total == 0 => format!("{name} is empty"),
         Quantifier::Some => {
-            let mut words = match tally.total {
-                0 => format!("{name} is empty"),
-                total => format!("none of {total} in {name} is as wanted"),
-            };
+            let mut words = format!("none of {} in {name} is as wanted", tally.total);
             if let Some(wish) = wish(&tally.quantified.check) {
                 words.push_str(&format!(": {wish}"));
             }
@@ -411,9 +411,10 @@ fn first_wish(trace: &Trace<'_>) -> Option<String> {
     }
 }
 
-/// What an element has to be, when one line says it.
+/// What an element has to be, when a few words say it: a long pattern tells a reader nothing.
 fn wish(predicate: &Predicate) -> Option<String> {
     match predicate {
+        Predicate::Leaf(leaf) if wanted(leaf).len() > WISH_BYTES_MAX => None,
         Predicate::Leaf(leaf) => {
             let name = leaf.fact.subject();
             Some(if name.is_empty() || leaf.fact.text() == "key" {
@@ -436,7 +437,12 @@ fn joined(parts: impl Iterator<Item = String>, separator: &str) -> String {
     if parts.len() > PARTS_MAX {
         let more = parts.len() - PARTS_MAX;
         parts.truncate(PARTS_MAX);
-        parts.push(format!("and {more} more"));
+        let and = if separator.contains("and") {
+            ""
+        } else {
+            "and "
+        };
+        parts.push(format!("{and}{more} more"));
     }
     parts.join(separator)
 }

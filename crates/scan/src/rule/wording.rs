@@ -43,8 +43,10 @@ pub(crate) fn value(value: &Value) -> String {
         }
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(list) if list.is_empty() => "empty".to_owned(),
         Value::Array(list) => values(list),
         Value::Object(map) => match map.len() {
+            0 => "empty".to_owned(),
             1 => "a map of 1 entry".to_owned(),
             len => format!("a map of {len} entries"),
         },

@@ -36,8 +36,10 @@ fn refusal(command: &str, ran: &Ran) -> Unknown {
     } else {
         Reason::Unreadable
     };
-    // The last line is the fatal one; warnings come before it.
-    let last = words.lines().map(str::trim).rfind(|line| !line.is_empty());
+    // The last line is the fatal one; warnings come before it. Some say it on their output.
+    let output = String::from_utf8_lossy(&ran.stdout);
+    let lines = || output.lines().chain(words.lines());
+    let last = lines().map(str::trim).rfind(|line| !line.is_empty());
     let status = || match ran.status {
         Some(status) => format!("ended with status {status} and no reason"),
         None => "a signal ended it".to_owned(),
@@ -79,7 +81,7 @@ mod tests {
         ] {
             let ran = Ran {
                 status: Some(4),
-                stdout: b"half an answer".to_vec(),
+                stdout: Vec::new(),
                 stderr: words.as_bytes().to_vec(),
             };
             let unknown = answer("/bin/x -T", ran).unwrap_err();
@@ -87,6 +89,17 @@ mod tests {
             assert!(unknown.detail.starts_with("/bin/x -T: "), "{unknown}");
             assert!(unknown.detail.contains(said), "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_program_that_complains_on_its_output_is_quoted_from_there() {
+        let ran = Ran {
+            status: Some(1),
+            stdout: b"506 Cannot talk to daemon\n".to_vec(),
+            stderr: Vec::new(),
+        };
+        let unknown = answer("chronyc", ran).unwrap_err();
+        assert_eq!(unknown.detail, "chronyc: 506 Cannot talk to daemon");
     }
 
     #[test]

@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(missing["match_blocks"], json!([]));
         let refused =
             host()
-                .prints("/usr/sbin/sshd -T", 255, OUTPUT)
+                .prints("/usr/sbin/sshd -T", 255, "")
                 .prints("/usr/sbin/sshd -G", 1, OUTPUT);
         assert_eq!(
             Unknown::from_value(&refused.collect(&COLLECTOR)["effective"])

@@ -10,7 +10,7 @@ mod line;
 use serde_json::{Value, json};
 
 use self::line::{Setting, Statement};
-use super::{Collector, Context, FactPattern, Privilege, Shape};
+use super::{Collector, Context, FactPattern, Privilege, Shape, part};
 use crate::{
     facts::{Reason, Unknown},
     target::{Kind, Links},
@@ -136,17 +136,17 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
         includes: Vec::new(),
         malformed: None,
     };
-    reader.file(MAIN, 0)?;
-    let unless_malformed = |list: Vec<Value>| {
-        let malformed = reader.malformed.as_ref();
-        malformed.map_or_else(|| list.into(), Unknown::to_value)
-    };
+    // Either a file nobody could read, or the first line nobody could: each may hold anything.
+    let read = reader.file(MAIN, 0);
+    let includes = part(read.clone().map(|()| reader.includes.into()));
+    let understood = read.and_then(|()| reader.malformed.map_or(Ok(()), Err));
+    let unless_unknown = |list: Vec<Value>| part(understood.clone().map(|()| list.into()));
     Ok(json!({
         "installed": installed,
-        "rules": unless_malformed(reader.rules),
-        "defaults": unless_malformed(reader.defaults),
-        "aliases": unless_malformed(reader.aliases),
-        "includes": reader.includes,
+        "rules": unless_unknown(reader.rules),
+        "defaults": unless_unknown(reader.defaults),
+        "aliases": unless_unknown(reader.aliases),
+        "includes": includes,
     }))
 }
 
@@ -336,10 +336,13 @@ mod tests {
         let host = Fixture::new(&[(MAIN, "@include extra\n"), ("/etc/extra", "x ALL=ALL\n")]);
         assert_eq!(host.collect(&COLLECTOR)["rules"][0]["file"], "/etc/extra");
         let itself = Fixture::new(&[(MAIN, "@include /etc/sudoers\n")]);
-        assert_eq!(reason(&itself.collect(&COLLECTOR)), Some(Reason::Truncated));
+        assert_eq!(
+            reason(&itself.collect(&COLLECTOR)["rules"]),
+            Some(Reason::Truncated)
+        );
         let host_name = Fixture::new(&[(MAIN, "@include /etc/sudoers.%h\n")]);
         assert_eq!(
-            reason(&host_name.collect(&COLLECTOR)),
+            reason(&host_name.collect(&COLLECTOR)["includes"]),
             Some(Reason::Unsupported)
         );
         let nothing = Fixture::new(&[]).collect(&COLLECTOR);

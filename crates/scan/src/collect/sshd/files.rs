@@ -70,7 +70,7 @@ impl Reader<'_> {
                 }
                 "include" => {
                     let around = block.as_ref().map_or("", |block| block.criteria.as_str());
-                    self.include(&value, &around.to_owned(), depth)?;
+                    self.include(&value, around, depth)?;
                 }
                 _ => {
                     if let Some(block) = &mut block {

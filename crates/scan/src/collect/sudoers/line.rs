@@ -213,7 +213,7 @@ fn default(scope: &str, parameter: &str) -> Option<Default> {
     let negations = parameter.len() - flag.len();
     let rest = rest.trim();
     let (operator, value) = if rest.is_empty() {
-        ("", Setting::Flag(negations % 2 == 0))
+        ("", Setting::Flag(negations.is_multiple_of(2)))
     } else {
         let operator = ["+=", "-=", "="]
             .into_iter()
@@ -420,7 +420,7 @@ fn command_end(text: &str) -> usize {
 }
 
 fn balanced(command: &str) -> bool {
-    command.matches('"').count() % 2 == 0
+    command.matches('"').count().is_multiple_of(2)
         && command.matches('(').count() == command.matches(')').count()
 }
 

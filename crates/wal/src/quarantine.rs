@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 
 use world::{Disk, disk::Open};
 
-use crate::{
-    Error, Lsn,
-    window::{WINDOW_LEN, Window},
-};
+use crate::{Error, Lsn, window::Window};
 
 pub(crate) const DIR: &str = "quarantine";
 /// Cuts kept, oldest position first to go. A tail is at most one batch; a site that tears this many
@@ -57,10 +54,7 @@ impl Tail<'_> {
         let mut checksum = 0;
         let mut at = self.offset;
         while at < self.end {
-            let want = usize::try_from(self.end - at)
-                .unwrap_or(WINDOW_LEN)
-                .min(WINDOW_LEN);
-            let bytes = window.bytes(at, want)?;
+            let bytes = window.some(at, self.end - at)?;
             if bytes.is_empty() {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }

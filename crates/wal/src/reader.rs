@@ -15,7 +15,7 @@ use crate::{
     batch::{self, Header, Place},
     catalog::Catalog,
     hold, segment,
-    window::{WINDOW_LEN, Window},
+    window::Window,
 };
 
 #[derive(Debug)]
@@ -180,8 +180,8 @@ impl Cursor {
         let offset = self.offset + batch::HEADER_LEN as u64;
         payload.clear();
         while payload.len() < len {
-            let want = (len - payload.len()).min(WINDOW_LEN);
-            let bytes = self.window.bytes(offset + payload.len() as u64, want)?;
+            let left = (len - payload.len()) as u64;
+            let bytes = self.window.some(offset + payload.len() as u64, left)?;
             if bytes.is_empty() {
                 return Ok(None);
             }

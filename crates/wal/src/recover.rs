@@ -447,9 +447,7 @@ fn settle_tail(
         .flatten();
     if let Some(mut at) = unproven {
         while at < plan.stop.offset {
-            let left = plan.stop.offset - at;
-            let want = usize::try_from(left).unwrap_or(WINDOW_LEN).min(WINDOW_LEN);
-            let bytes = window.bytes(at, want)?;
+            let bytes = window.some(at, plan.stop.offset - at)?;
             file.write_all_at(bytes, at)?;
             at += bytes.len() as u64;
         }

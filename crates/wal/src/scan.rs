@@ -157,7 +157,7 @@ impl Scan {
             if chunk.is_empty() {
                 break;
             }
-            if let Some(last) = chunk.iter().rposition(|&byte| byte != 0) {
+            if let Some(last) = last_used(chunk) {
                 rest.end = Some(at + last as u64 + 1);
                 let end = (last + 1).min(CHUNK_STEP);
                 for start in (0..end).step_by(batch::ALIGNMENT) {
@@ -173,6 +173,18 @@ impl Scan {
     }
 }
 
+/// The last byte that is not zero. Whole blocks first: folding them is as fast as memory, and most
+/// of what is looked at here is the zeros of a segment that is not full yet.
+fn last_used(bytes: &[u8]) -> Option<usize> {
+    const BLOCK_LEN: usize = 4096;
+    let is_used = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
+    let block = bytes.chunks(BLOCK_LEN).rposition(is_used)?;
+    let start = block * BLOCK_LEN;
+    let end = bytes.len().min(start + BLOCK_LEN);
+    let within = bytes[start..end].iter().rposition(|&byte| byte != 0)?;
+    Some(start + within)
+}
+
 /// Chunks of a search overlap by a header, so that none is missed between two.
 const CHUNK_STEP: usize = WINDOW_LEN - batch::HEADER_LEN.next_multiple_of(batch::ALIGNMENT);
 
@@ -186,10 +198,7 @@ fn verified(window: &mut Window, place: Place, offset: u64) -> io::Result<Option
     let mut at = offset + batch::HEADER_LEN as u64;
     let end = offset + header.batch_len();
     while at < end {
-        let want = usize::try_from(end - at)
-            .unwrap_or(WINDOW_LEN)
-            .min(WINDOW_LEN);
-        let bytes = window.bytes(at, want)?;
+        let bytes = window.some(at, end - at)?;
         if bytes.is_empty() {
             return Ok(None);
         }

@@ -44,10 +44,21 @@ impl Window {
 
     /// `len` bytes at `offset`, fewer only where the file ends. `len` is at most [`WINDOW_LEN`].
     pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+        self.view(offset, len, len)
+    }
+
+    /// At most `len` bytes at `offset`, what is at hand first; none only where the file ends. For
+    /// going through more than a window without reading anything twice.
+    pub(crate) fn some(&mut self, offset: u64, len: u64) -> io::Result<&[u8]> {
+        let len = usize::try_from(len).unwrap_or(WINDOW_LEN).min(WINDOW_LEN);
+        self.view(offset, len.min(1), len)
+    }
+
+    fn view(&mut self, offset: u64, least: usize, most: usize) -> io::Result<&[u8]> {
         let held = offset
             .checked_sub(self.start)
             .and_then(|skip| usize::try_from(skip).ok())
-            .filter(|skip| skip + len <= self.filled);
+            .filter(|skip| skip + least <= self.filled);
         let skip = match held {
             Some(skip) => skip,
             None => {
@@ -55,7 +66,7 @@ impl Window {
                 0
             }
         };
-        Ok(&self.buffer[skip..self.filled.min(skip + len)])
+        Ok(&self.buffer[skip..self.filled.min(skip + most)])
     }
 
     fn fill(&mut self, offset: u64) -> io::Result<()> {

@@ -182,3 +182,101 @@ fn only_files(conf: &str, database: &str) -> bool {
             .all(|source| matches!(source, "files" | "compat") || source.starts_with('['))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::fixture::Fixture;
+
+    /// A host whose tables name nobody: each of its files is without an owner.
+    fn host(nsswitch: &str) -> (Fixture, String) {
+        let host = Fixture::new(&[
+            ("/etc/passwd", ""),
+            ("/etc/group", ""),
+            ("/etc/nsswitch.conf", nsswitch),
+            ("/srv/open", ""),
+        ]);
+        host.chmod("/srv/open", 0o666);
+        let stat = rustix::fs::stat(host.at("/srv/open")).unwrap();
+        (host, stat.st_uid.to_string())
+    }
+
+    fn ids_of(fact: &Value, list: &str) -> Vec<String> {
+        let files = fact[list].as_array().unwrap().iter();
+        files
+            .map(|file| file["owner"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn files_are_told_with_their_owners_and_counts() {
+        let (host, uid) = host("passwd: files\n");
+        let fact = host.collect(&COLLECTOR);
+        let open = &fact["world_writable_files"];
+        assert_eq!(open.as_array().unwrap().len(), 1);
+        assert_eq!(open[0]["path"], "/srv/open");
+        assert_eq!(open[0]["mode"], "0666");
+        assert_eq!(ids_of(&fact, "unowned"), vec![uid; 7]);
+        assert_eq!(fact["files"], 4);
+        assert_eq!(fact["dirs"], 3);
+        assert_eq!(fact["skipped_mounts"], json!([]));
+    }
+
+    #[test]
+    fn an_owner_that_another_source_names_is_no_stranger() {
+        let (host, uid) = host("passwd: files sss # directory\ngroup: files\n");
+        let line = format!("/usr/bin/getent passwd {uid}");
+        let named = host.prints(&line, 0, &format!("ann:*:{uid}:100::/:/bin/sh\n"));
+        assert_eq!(named.collect(&COLLECTOR)["unowned"], json!([]));
+    }
+
+    #[test]
+    fn an_owner_that_nobody_could_be_asked_about_leaves_the_list_unknown() {
+        let check = |host: Fixture, expected: Reason| {
+            let fact = host.collect(&COLLECTOR);
+            assert_eq!(
+                Unknown::from_value(&fact["unowned"]).unwrap().reason,
+                expected
+            );
+            assert!(fact["world_writable_files"].is_array());
+        };
+        let conf = "passwd: files systemd\ngroup: files\n";
+        check(host(conf).0, Reason::ToolMissing);
+        let (failing, uid) = host(conf);
+        let line = format!("/usr/bin/getent passwd {uid}");
+        check(failing.prints(&line, 1, ""), Reason::Unreadable);
+        let (silent, uid) = host(conf);
+        let line = format!("/usr/bin/getent passwd {uid}");
+        let fact = silent.prints(&line, 2, "").collect(&COLLECTOR);
+        assert_eq!(ids_of(&fact, "unowned").len(), 7);
+    }
+
+    #[test]
+    fn only_the_line_of_the_database_decides_whom_to_ask() {
+        let check = |conf: &str, expected: bool| {
+            assert_eq!(only_files(conf, "passwd"), expected, "{conf:?}");
+        };
+        check("", true);
+        check("passwd: files\n", true);
+        check("passwd:\tcompat [NOTFOUND=return]\n", true);
+        check("passwd: files systemd\n", false);
+        check("# passwd: sss\nshadow: sss\n", true);
+    }
+
+    /// Proves: RUL-4
+    #[test]
+    fn a_list_that_is_not_whole_is_unknown() {
+        let (host, _) = host("");
+        let mut deep = String::from("/srv");
+        for _ in 0..300 {
+            deep.push_str("/d");
+        }
+        host.dir(&deep);
+        let fact = host.collect(&COLLECTOR);
+        for list in ["setuid", "unowned", "world_writable_files"] {
+            let unknown = Unknown::from_value(&fact[list]).unwrap();
+            assert_eq!(unknown.reason, Reason::Truncated, "{list}");
+        }
+        assert!(fact["files"].as_u64().unwrap() > 0);
+    }
+}

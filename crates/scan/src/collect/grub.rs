@@ -156,6 +156,7 @@ fn judge(text: &str, user: &str, menu: &mut Menu) {
         let value = value.trim_matches(['"', '\'']);
         !value.is_empty() && (!value.starts_with('$') || user_has_password)
     };
+    let guarded = text.contains("GRUB2_PASSWORD") && !user_has_password;
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
@@ -163,7 +164,6 @@ fn judge(text: &str, user: &str, menu: &mut Menu) {
             ["password", _, plain, ..] => menu.plain |= is_set(plain),
             ["set", assignment, ..] => {
                 if let Some(users) = assignment.strip_prefix("superusers=") {
-                    let guarded = text.contains("GRUB2_PASSWORD") && !user_has_password;
                     menu.superusers |= is_set(users) && !guarded;
                 }
             }

@@ -8,6 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::facts::{Reason, Unknown};
 
+/// Longest value. A kernel command line ends at 4 KiB; without a limit, lines of `A="$A$A"` would
+/// double until memory ends.
+const VALUE_BYTES_MAX: usize = 64 << 10;
+
 /// Applies the assignments of one file to what earlier files set.
 ///
 /// # Errors
@@ -53,7 +57,11 @@ pub(crate) fn apply(
             append.then(|| settings.get(name)).flatten(),
         ) {
             (Some(word), None) => word.into(),
-            (Some(word), Some(Value::String(before))) => format!("{before}{word}").into(),
+            (Some(word), Some(Value::String(before)))
+                if before.len() + word.len() <= VALUE_BYTES_MAX =>
+            {
+                format!("{before}{word}").into()
+            }
             _ => computed(name),
         };
         settings.insert(name.to_owned(), value);
@@ -123,7 +131,9 @@ fn word<'a>(text: &'a str, settings: &Map<String, Value>) -> (Option<String>, &'
                 let (value, length) = expansion(&text[at..], settings);
                 at += length;
                 match (&mut word, value) {
-                    (Some(word), Some(value)) => word.push_str(&value),
+                    (Some(word), Some(value)) if word.len() + value.len() <= VALUE_BYTES_MAX => {
+                        word.push_str(&value);
+                    }
                     _ => word = None,
                 }
             }
@@ -209,6 +219,7 @@ mod tests {
     fn what_only_a_shell_could_compute_is_unknown() {
         for text in [
             "A=`lsb_release -i`",
+            "A=`hostname`",
             "A=\"$(uname -r)\"",
             "A=${B:-x}",
             "A=x\nif true; then\n  A=y\nfi",
@@ -221,6 +232,11 @@ mod tests {
             let settings = settings(text);
             let unknown = Unknown::from_value(&settings["A"]).expect(text);
             assert_eq!(unknown.reason, Reason::Unsupported, "{text}");
+        }
+        let doubling = format!("A=xx\n{}", "A=\"$A$A\"\n".repeat(100));
+        let appended = format!("A=xx\n{}", "A+=$A\n".repeat(100));
+        for text in [doubling, appended] {
+            assert!(Unknown::from_value(&settings(&text)["A"]).is_some());
         }
         let mut settings = Map::new();
         let unknown = apply("/etc/x", "A=1\n. /etc/other\n", &mut settings).unwrap_err();

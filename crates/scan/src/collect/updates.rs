@@ -33,6 +33,9 @@ const STAMPS: [&str; 2] = [
     "/var/lib/apt/periodic/update-success-stamp",
 ];
 
+/// dpkg's database of a desktop with twenty thousand packages.
+const STATUS_BYTES_MAX: usize = 64 << 20;
+
 /// One list on the disk. The largest, Ubuntu's universe, has 80 MB.
 const LIST_BYTES_MAX: usize = 512 << 20;
 
@@ -217,7 +220,7 @@ fn installed(context: &Context<'_>) -> Result<Candidates, Unknown> {
             malformed.get_or_insert_with(|| stanza.package.clone());
         }
     });
-    let read = context.stream(STATUS, LIST_BYTES_MAX, &mut |piece| stanzas.take(piece));
+    let read = context.stream(STATUS, STATUS_BYTES_MAX, &mut |piece| stanzas.take(piece));
     stanzas.finish();
     if read.known()?.is_none() {
         let detail = format!("{STATUS}: not there, and no other package database is known");

@@ -11,8 +11,9 @@ use crate::{
 const PROGRAMS: &[&str] = &["/usr/sbin/nft", "/sbin/nft"];
 const COMMAND: &str = "/usr/sbin/nft -j list ruleset";
 
-/// Chains that jump to one another; nft allows 16.
-const JUMPS_MAX: usize = 16;
+/// Chains looked through for one base chain. Each costs a pass over the rules; real rule sets jump
+/// into some tens.
+const CHAINS_MAX: usize = 1_000;
 
 pub(super) const FIELDS: &[&str] = &[
     "tables",
@@ -96,9 +97,11 @@ impl Ruleset {
             let fits = chain["hook"] == hook
                 && chain["type"] == "filter"
                 && (chain["family"] == family || chain["family"] == "inet");
-            let answer = ask(self, chain);
-            if fits && weaker(strictest, answer) == strictest {
-                strictest = answer;
+            if fits {
+                let answer = ask(self, chain);
+                if weaker(strictest, answer) == strictest {
+                    strictest = answer;
+                }
             }
         }
         strictest
@@ -113,41 +116,55 @@ impl Ruleset {
     }
 
     fn default(&self, chain: &Value) -> &'static str {
-        self.unconditional(chain, &chain["name"], 0)
+        self.unconditional(chain, &chain["name"], &mut Vec::new())
             .unwrap_or_else(|| self.policy(chain))
     }
 
-    /// The verdict that every packet meets which fits no condition before it.
-    fn unconditional(&self, of: &Value, name: &Value, depth: usize) -> Option<&'static str> {
-        if depth > JUMPS_MAX {
+    /// The verdict that every packet meets which fits no condition before it. `seen` are chains that
+    /// were looked through and gave none: a first verdict ends the search, so to look again would
+    /// find none again.
+    fn unconditional<'a>(
+        &'a self,
+        of: &Value,
+        name: &'a Value,
+        seen: &mut Vec<&'a Value>,
+    ) -> Option<&'static str> {
+        if seen.contains(&name) || seen.len() == CHAINS_MAX {
             return None;
         }
+        seen.push(name);
         self.objects("rule")
             .filter(|rule| {
                 rule["family"] == of["family"]
                     && rule["table"] == of["table"]
                     && rule["chain"] == *name
             })
-            .find_map(|rule| {
-                let statements = rule["expr"].as_array()?;
-                statements
-                    .iter()
-                    .map_while(|statement| {
-                        let kind = statement.as_object()?.keys().next()?.as_str();
-                        match kind {
-                            // Neither lets a packet through nor stops it.
-                            "counter" | "log" => Some(None),
-                            "drop" => Some(Some("drop")),
-                            "reject" => Some(Some("reject")),
-                            "accept" => Some(Some("accept")),
-                            "jump" | "goto" => {
-                                Some(self.unconditional(of, &statement[kind]["target"], depth + 1))
-                            }
-                            _ => None,
-                        }
-                    })
-                    .find_map(|verdict| verdict)
-            })
+            .find_map(|rule| self.unconditional_rule(of, rule, seen))
+    }
+
+    fn unconditional_rule<'a>(
+        &'a self,
+        of: &Value,
+        rule: &'a Value,
+        seen: &mut Vec<&'a Value>,
+    ) -> Option<&'static str> {
+        for statement in rule["expr"].as_array()? {
+            let verdict = match statement.as_object()?.keys().next()?.as_str() {
+                // Neither lets a packet through nor stops it.
+                "counter" | "log" => None,
+                "drop" => Some("drop"),
+                "reject" => Some("reject"),
+                "accept" => Some("accept"),
+                kind @ ("jump" | "goto") => {
+                    self.unconditional(of, &statement[kind]["target"], seen)
+                }
+                _ => return None,
+            };
+            if verdict.is_some() {
+                return verdict;
+            }
+        }
+        None
     }
 }
 

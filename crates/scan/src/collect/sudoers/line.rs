@@ -265,16 +265,22 @@ fn first_list(text: &str) -> Option<(&str, &str)> {
             '"' => (quoted, open) = (!quoted, false),
             _ if quoted => {}
             ',' | '!' => open = true,
-            space if space.is_whitespace() => {
-                if !open && !text[at..].trim_start().starts_with(',') {
+            space if space.is_whitespace() && !open => {
+                if !text[at..].trim_start().starts_with(',') {
                     return Some((&text[..at], text[at..].trim_start()));
                 }
+                open = true;
             }
+            space if space.is_whitespace() => {}
             _ => open = false,
         }
     }
     None
 }
+
+/// Hosts and commands of one rule, counted once for each of its users. A rule for a thousand users
+/// with a hundred commands is read; a file made to fill memory is not.
+const ROW_ITEMS_MAX: usize = 200_000;
 
 /// `users hosts = commands : hosts = commands`.
 fn grants(line: &str) -> Option<Vec<Grant>> {
@@ -286,6 +292,10 @@ fn grants(line: &str) -> Option<Vec<Grant>> {
         let (hosts, commands) = rest.split_once('=')?;
         let hosts = members(hosts)?;
         let (blocks, next) = command_blocks(commands)?;
+        let commands: usize = blocks.iter().map(|block| block.commands.len()).sum();
+        if users.len() * (hosts.len() + commands) > ROW_ITEMS_MAX {
+            return None;
+        }
         for user in &users {
             grants.extend(blocks.iter().map(|block| Grant {
                 user: user.clone(),
@@ -612,6 +622,16 @@ mod tests {
         ] {
             assert_eq!(parse(line), None, "{line:?}");
         }
+    }
+
+    /// Users times commands would fill memory, and a list that is looked through again at each blank
+    /// would take hours.
+    #[test]
+    fn a_line_made_to_be_slow_or_huge_is_refused_or_read_at_once() {
+        let many = "a,".repeat(100_000);
+        assert_eq!(parse(&format!("{many}a ALL={many}a")), None);
+        let blanks = " ".repeat(1_000_000);
+        assert!(parse(&format!("a{blanks},b ALL=c")).is_some());
     }
 
     proptest::proptest! {

@@ -27,13 +27,16 @@ pub(super) fn chrony(context: &Context<'_>) -> Result<Servers, Unknown> {
     let mut read = 0;
     while let Some(file) = files.pop() {
         read += 1;
-        if read > FILES_MAX {
+        if read + files.len() > FILES_MAX {
             let detail = format!("{file}: included too deeply or too often");
             return Err(Unknown::new(Reason::Truncated, detail));
         }
         let text = context.text(&file).known()?.unwrap_or_default();
         servers.servers.extend(named(&text));
         for (directive, argument) in directives(&text) {
+            if files.len() > FILES_MAX {
+                break;
+            }
             match directive.as_str() {
                 "include" => files.extend(globs::expand(context, argument)?),
                 "confdir" => files.extend(context.files_in(argument, ".conf")?),

@@ -3,6 +3,8 @@
 //! Names are case-insensitive to apt. They stand here as first written, the ones rules ask for in
 //! their usual spelling.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 /// Settings that matter here, as the manual pages spell them.
@@ -32,6 +34,8 @@ pub(super) struct Settings {
     pub(super) values: Map<String, Value>,
     /// Elements by full name of the list, all files together.
     pub(super) lists: Map<String, Value>,
+    /// How each name was first written, by the name in lower case.
+    spellings: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -76,16 +80,33 @@ impl Settings {
                     self.clear(name);
                 }
             }
-            [value] if !scopes.is_empty() => append(&mut self.lists, &join("")[..], value),
-            [name, value, ..] if name.ends_with("::") => {
-                append(&mut self.lists, &join(name), value)
-            }
+            [value] if !scopes.is_empty() => self.append(&join(""), value),
+            [name, value, ..] if name.ends_with("::") => self.append(&join(name), value),
             [name, value, ..] => {
-                let name = spelling(&self.values, &join(name));
+                let name = self.spelling(&join(name));
                 self.values.insert(name, value.as_str().into());
             }
             _ => {}
         }
+    }
+
+    fn append(&mut self, name: &str, value: &str) {
+        let name = self.spelling(name.trim_end_matches("::"));
+        let list = self
+            .lists
+            .entry(name)
+            .or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(list) = list {
+            list.push(value.into());
+        }
+    }
+
+    fn spelling(&mut self, name: &str) -> String {
+        let usual = || USUAL.iter().find(|usual| usual.eq_ignore_ascii_case(name));
+        self.spellings
+            .entry(name.to_ascii_lowercase())
+            .or_insert_with(|| usual().map_or(name, |usual| usual).to_owned())
+            .clone()
     }
 
     fn clear(&mut self, name: &str) {
@@ -98,25 +119,6 @@ impl Settings {
         self.values.retain(stays);
         self.lists.retain(stays);
     }
-}
-
-fn append(lists: &mut Map<String, Value>, name: &str, value: &str) {
-    let name = spelling(lists, name.trim_end_matches("::"));
-    let list = lists
-        .entry(name)
-        .or_insert_with(|| Value::Array(Vec::new()));
-    if let Value::Array(list) = list {
-        list.push(value.into());
-    }
-}
-
-fn spelling(known: &Map<String, Value>, name: &str) -> String {
-    let usual = USUAL.iter().copied();
-    let mut spellings = usual.chain(known.keys().map(String::as_str));
-    spellings
-        .find(|spelling| spelling.eq_ignore_ascii_case(name))
-        .unwrap_or(name)
-        .to_owned()
 }
 
 #[derive(Debug, PartialEq, Eq)]

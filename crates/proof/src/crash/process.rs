@@ -1,0 +1,269 @@
+//! The product as a process: started, waited for, killed.
+//!
+//! A child never outlives what started it, and nothing waits without a bound: a child that gives no
+//! answer within its deadline is a breach of its own.
+
+use std::{
+    io::{self, Read},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use world::{Clock, RealClock};
+
+use super::breach::{Breach, Fault};
+
+/// How long any command may take on a machine that is busy with other things. Arbitrary; a debug
+/// binary that checks a quarter of a million records needs six seconds there.
+pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(90);
+
+/// How long the kernel may take to end a process that was killed, and its pipe to close.
+const DEATH_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How often a child is looked at. Kills are not bound to it: they sleep exactly until their moment.
+const POLL: Duration = Duration::from_millis(1);
+
+/// Bytes of output kept; the longest are acknowledgements of some seconds, a few MiB.
+const OUTPUT_LEN_MAX: u64 = 64 << 20;
+
+const SIGKILL: i32 = 9;
+
+/// The program under test, and the directory its relative paths are in.
+#[derive(Debug)]
+pub(super) struct Product {
+    pub(super) binary: PathBuf,
+    pub(super) sandbox: PathBuf,
+    pub(super) clock: RealClock,
+    /// Set when whoever started this wants it to end.
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+/// A child that was started and not yet waited for.
+#[derive(Debug)]
+pub(super) struct Running<'p> {
+    product: &'p Product,
+    words: String,
+    started: Duration,
+    child: Child,
+    stdout: Pipe,
+    stderr: Pipe,
+}
+
+/// A child that is no more.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// The command, for people.
+    pub(super) words: String,
+    pub(super) status: ExitStatus,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: String,
+    /// From its start until it was seen to be gone.
+    pub(super) took: Duration,
+}
+
+/// What came through a pipe so far, read by a thread so that the child never waits for a reader.
+#[derive(Debug)]
+struct Pipe {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Product {
+    /// Starts `holdfast` on a data directory, with nothing of this process's environment.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this program exists to run others"
+    )]
+    pub(super) fn start(&self, data_dir: &Path, words: &[&str]) -> Result<Running<'_>, Fault> {
+        let mut child = Command::new(&self.binary)
+            .args(words)
+            .current_dir(&self.sandbox)
+            .env_clear()
+            .env("HOLDFAST_DATA_DIR", data_dir)
+            .env("HOME", &self.sandbox)
+            .env("RUST_BACKTRACE", "1")
+            .env("TZ", "UTC")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                let path = self.binary.display();
+                io::Error::new(error.kind(), format!("starting {path}: {error}"))
+            })?;
+        let stdout = Pipe::drain(child.stdout.take());
+        let stderr = Pipe::drain(child.stderr.take());
+        Ok(Running {
+            product: self,
+            words: format!("holdfast {}", words.join(" ")),
+            started: self.clock.monotonic(),
+            child,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Runs a command to its end. A breach when it does not come, or comes by a signal or a panic.
+    pub(super) fn run(&self, data_dir: &Path, words: &[&str]) -> Result<Ended, Fault> {
+        let ended = self.start(data_dir, words)?.end()?;
+        ended.is_orderly()?;
+        Ok(ended)
+    }
+
+    fn stopped(&self) -> Result<(), Fault> {
+        if self.stop.load(Ordering::Relaxed) {
+            Err(Fault::Stopped)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Running<'_> {
+    /// Waits until the child has printed a whole line, or has ended. Gives the time since its start.
+    pub(super) fn first_line(&mut self) -> Result<Duration, Fault> {
+        let limit = self.product.clock.monotonic() + ANSWER_WAIT_MAX;
+        loop {
+            let ended = self.child.try_wait()?.is_some();
+            if ended || self.stdout.has_line() {
+                return Ok(self.product.clock.monotonic().saturating_sub(self.started));
+            }
+            self.product.stopped()?;
+            if self.product.clock.monotonic() > limit {
+                return Err(self.hangs("printed nothing"));
+            }
+            self.product.clock.sleep(POLL);
+        }
+    }
+
+    /// Lets `delay` pass, then sends SIGKILL. Whether it found the process alive, [`Ended`] tells.
+    pub(super) fn kill_after(mut self, delay: Duration) -> Result<Ended, Fault> {
+        self.product.clock.sleep(delay);
+        self.child.kill()?;
+        self.reap(DEATH_WAIT_MAX, "did not die of SIGKILL")
+    }
+
+    fn end(self) -> Result<Ended, Fault> {
+        self.reap(ANSWER_WAIT_MAX, "did not end")
+    }
+
+    fn reap(mut self, wait_max: Duration, failing: &str) -> Result<Ended, Fault> {
+        let limit = self.product.clock.monotonic() + wait_max;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            self.product.stopped()?;
+            if self.product.clock.monotonic() > limit {
+                return Err(self.hangs(failing));
+            }
+            self.product.clock.sleep(POLL);
+        };
+        let took = self.product.clock.monotonic().saturating_sub(self.started);
+        // What it had written is in the pipe still. Standard error may be shared with a program it
+        // started, which may live on for a moment: that one is taken as far as it came.
+        let limit = self.product.clock.monotonic() + DEATH_WAIT_MAX;
+        while !self.stdout.reader.is_finished() {
+            if self.product.clock.monotonic() > limit {
+                return Err(self.hangs("is dead and its standard output is still open"));
+            }
+            self.product.clock.sleep(POLL);
+        }
+        let stdout = self.stdout.taken();
+        if stdout.len() as u64 == OUTPUT_LEN_MAX {
+            let words = format!("{}: more than {OUTPUT_LEN_MAX} bytes printed", self.words);
+            return Err(io::Error::other(words).into());
+        }
+        Ok(Ended {
+            words: std::mem::take(&mut self.words),
+            status,
+            stdout,
+            stderr: String::from_utf8_lossy(&self.stderr.taken()).into_owned(),
+            took,
+        })
+    }
+
+    fn hangs(&self, failing: &str) -> Fault {
+        let waited = self.product.clock.monotonic().saturating_sub(self.started);
+        Breach::new(
+            format!("`{}` ends or answers in time", self.words),
+            format!("at most {} s", ANSWER_WAIT_MAX.as_secs()),
+            format!("it {failing} for {} s", waited.as_secs()),
+        )
+        .into()
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // Both fail only for a child that was waited for already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Ended {
+    /// Whether the kill was in time.
+    pub(super) fn was_killed(&self) -> bool {
+        self.status.signal() == Some(SIGKILL)
+    }
+
+    pub(super) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// A command that ended by itself ended with an exit code of the documented ones.
+    pub(super) fn is_orderly(&self) -> Result<(), Fault> {
+        let documented = self.code().is_some_and(|code| (0..=3).contains(&code));
+        if documented && !self.stderr.contains("panicked") {
+            return Ok(());
+        }
+        Err(self.breach("ends with an exit code from 0 to 3").into())
+    }
+
+    /// That this command did not keep `promise`.
+    pub(super) fn breach(&self, promise: &str) -> Breach {
+        Breach::new(
+            format!("`{}` {promise}", self.words),
+            "-".to_owned(),
+            format!("{}; it said: {}", self.status, self.stderr.trim()),
+        )
+    }
+}
+
+impl Pipe {
+    fn drain(from: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&bytes);
+        let reader = thread::spawn(move || {
+            let Some(from) = from else { return };
+            let mut from = from.take(OUTPUT_LEN_MAX);
+            let mut chunk = vec![0; 64 << 10];
+            // An error ends it like the end of the pipe: a child's death is all there is to read.
+            while let Ok(read @ 1..) = from.read(&mut chunk) {
+                lock(&kept).extend_from_slice(&chunk[..read]);
+            }
+        });
+        Self { bytes, reader }
+    }
+
+    fn has_line(&self) -> bool {
+        lock(&self.bytes).contains(&b'\n')
+    }
+
+    fn taken(&self) -> Vec<u8> {
+        std::mem::take(&mut lock(&self.bytes))
+    }
+}
+
+/// The bytes are whole whatever a thread died of: they are only ever appended to.
+fn lock(bytes: &Mutex<Vec<u8>>) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
+}

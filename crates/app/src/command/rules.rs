@@ -74,7 +74,7 @@ impl<'a> Document<'a> {
             rationale: &rule.rationale,
             fix: &rule.fix.summary,
             commands: &rule.fix.commands,
-            tests: rule.tests.len(),
+            tests: rule.tests().len(),
             digest: &rule.digest,
         }
     }
@@ -162,7 +162,7 @@ fn words(rule: &Rule) -> String {
             safe(&variable.description)
         ));
     }
-    line(format!("\n{} tests, file {}", rule.tests.len(), rule.file));
+    line(format!("\n{} tests, file {}", rule.tests().len(), rule.file));
     text
 }
 

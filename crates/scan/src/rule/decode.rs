@@ -1,7 +1,7 @@
 //! From YAML nodes to predicates: names, shapes and limits are checked here, so that evaluation
 //! meets nothing but well-formed questions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
@@ -67,13 +67,15 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 /// Decodes the predicates of one rule; counts them together.
 pub(super) struct Decoder<'v> {
     variables: &'v BTreeMap<String, Node>,
+    patterns: &'v mut Patterns,
     predicates: u32,
 }
 
 impl<'v> Decoder<'v> {
-    pub(super) fn new(variables: &'v BTreeMap<String, Node>) -> Self {
+    pub(super) fn new(variables: &'v BTreeMap<String, Node>, patterns: &'v mut Patterns) -> Self {
         Self {
             variables,
+            patterns,
             predicates: 0,
         }
     }
@@ -181,7 +183,7 @@ impl<'v> Decoder<'v> {
         }))
     }
 
-    fn leaf(&self, node: &Node, in_quantifier: bool) -> Result<Leaf, Fault> {
+    fn leaf(&mut self, node: &Node, in_quantifier: bool) -> Result<Leaf, Fault> {
         let mut known = vec!["fact", "default", "ignore_case"];
         known.extend(OPERATORS);
         let fields = node.fields("a predicate with `fact`", &known)?;
@@ -228,7 +230,7 @@ impl<'v> Decoder<'v> {
     }
 
     /// `sysctl: {key: K, OPERATOR: V}`: the running value and the one kept over a restart.
-    fn sysctl(&self, node: &Node) -> Result<Predicate, Fault> {
+    fn sysctl(&mut self, node: &Node) -> Result<Predicate, Fault> {
         let mut known = vec!["key"];
         known.extend(OPERATORS);
         let fields = node.fields("`sysctl`", &known)?;
@@ -262,7 +264,7 @@ impl<'v> Decoder<'v> {
 
     /// Every field of `node` but `others`, as operators.
     fn operators(
-        &self,
+        &mut self,
         node: &Node,
         others: &[&str],
         ignore_case: bool,
@@ -274,7 +276,7 @@ impl<'v> Decoder<'v> {
             .collect()
     }
 
-    fn operator(&self, name: &str, node: &Node, ignore_case: bool) -> Result<Operator, Fault> {
+    fn operator(&mut self, name: &str, node: &Node, ignore_case: bool) -> Result<Operator, Fault> {
         let node = self.operand(node)?;
         let what = format!("the operand of `{name}`");
         if let Some((_, comparison)) = COMPARISONS.iter().find(|(known, _)| *known == name)
@@ -290,8 +292,10 @@ impl<'v> Decoder<'v> {
             "mode_at_most" => Operator::ModeAtMost(mode(node, &what)?),
             "version_at_least" => Operator::VersionAtLeast(version(node, &what)?),
             "version_less_than" => Operator::VersionLessThan(version(node, &what)?),
-            "matches" => Operator::Matches(pattern(node, &what, ignore_case)?),
-            "not_matches" => Operator::NotMatches(pattern(node, &what, ignore_case)?),
+            "matches" => Operator::Matches(pattern(self.patterns, node, &what, ignore_case)?),
+            "not_matches" => {
+                Operator::NotMatches(pattern(self.patterns, node, &what, ignore_case)?)
+            }
             "captures" => self.captures(node, ignore_case)?,
             "contains" => Operator::Contains(scalar(node, &what)?),
             "contains_all" => Operator::ContainsAll(self.scalars(node, &what)?),
@@ -312,13 +316,10 @@ impl<'v> Decoder<'v> {
         })
     }
 
-    fn captures(&self, node: &Node, ignore_case: bool) -> Result<Operator, Fault> {
+    fn captures(&mut self, node: &Node, ignore_case: bool) -> Result<Operator, Fault> {
         let fields = node.fields("`captures`", &["pattern", "where"])?;
-        let pattern = pattern(
-            self.operand(fields.need("pattern")?)?,
-            "`pattern`",
-            ignore_case,
-        )?;
+        let text = self.operand(fields.need("pattern")?)?;
+        let pattern = pattern(self.patterns, text, "`pattern`", ignore_case)?;
         let conditions = fields.need("where")?;
         let mut groups = Vec::new();
         for (key, operators) in conditions.map("`where` of `captures`")? {
@@ -498,9 +499,31 @@ fn version(node: &Node, what: &str) -> Result<String, Fault> {
     }
 }
 
-fn pattern(node: &Node, what: &str, ignore_case: bool) -> Result<Pattern, Fault> {
+/// Compiled patterns by text and case. Rules of one pack ask the same of many facts, and compiling
+/// is most of what loading costs.
+#[derive(Default)]
+pub(super) struct Patterns(HashMap<(String, bool), Pattern>);
+
+impl Patterns {
+    fn get(&mut self, text: &str, ignore_case: bool) -> Result<Pattern, regex::Error> {
+        let key = (text.to_owned(), ignore_case);
+        if let Some(known) = self.0.get(&key) {
+            return Ok(known.clone());
+        }
+        let pattern = Pattern(compile(text, ignore_case)?);
+        self.0.insert(key, pattern.clone());
+        Ok(pattern)
+    }
+}
+
+fn pattern(
+    patterns: &mut Patterns,
+    node: &Node,
+    what: &str,
+    ignore_case: bool,
+) -> Result<Pattern, Fault> {
     let text = node.text(what)?;
-    compile(text, ignore_case).map(Pattern).map_err(|error| {
+    patterns.get(text, ignore_case).map_err(|error| {
         let message = error.to_string();
         let last = message
             .lines()

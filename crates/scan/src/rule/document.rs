@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::OnceLock,
 };
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     canonical_json,
-    decode::Decoder,
+    decode::{Decoder, Patterns},
     fault::{Fault, Place, suggestion},
     operator::parse_mode,
     predicate::Predicate,
@@ -113,6 +114,13 @@ pub struct RuleTest {
     pub line: u32,
 }
 
+/// A rule's tests, or the text that holds them.
+#[derive(Clone, Debug)]
+enum Tests {
+    Parsed(Vec<RuleTest>),
+    Text(&'static str, OnceLock<Vec<RuleTest>>),
+}
+
 /// A rule that can be judged.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -128,7 +136,7 @@ pub struct Rule {
     pub applies: Option<Predicate>,
     pub check: Predicate,
     pub fix: Fix,
-    pub tests: Vec<RuleTest>,
+    tests: Tests,
     /// Directory below the pack, e.g. `kernel`; empty for a rule at the top.
     pub category: String,
     /// As it was named when it was opened.
@@ -141,8 +149,16 @@ pub struct Rule {
 impl Rule {
     /// Parses one file with the defaults of its variables. `file` is only named in errors.
     pub fn parse(text: &str, file: &str) -> Result<Self, Fault> {
+        Self::parse_with(text, file, &mut Patterns::default())
+    }
+
+    pub(super) fn parse_with(
+        text: &str,
+        file: &str,
+        patterns: &mut Patterns,
+    ) -> Result<Self, Fault> {
         yaml::parse(text)
-            .and_then(|document| decode_rule(document, &Variables::new()))
+            .and_then(|document| decode_rule(document, &Variables::new(), patterns))
             .map(|rule| Self {
                 file: file.to_owned(),
                 ..rule
@@ -150,9 +166,40 @@ impl Rule {
             .map_err(|fault| fault.in_file(file))
     }
 
+    /// Parses a file of the built-in pack without its tests, which are two thirds of its text and
+    /// which judging never needs. They are parsed when somebody asks for them.
+    pub(super) fn parse_embedded(
+        text: &'static str,
+        file: &str,
+        patterns: &mut Patterns,
+    ) -> Result<Self, Fault> {
+        let Some(head) = before_tests(text) else {
+            return Self::parse_with(text, file, patterns);
+        };
+        let rule = Self::parse_with(&format!("{head}tests: []\n"), file, patterns)?;
+        Ok(Self {
+            tests: Tests::Text(text, OnceLock::new()),
+            ..rule
+        })
+    }
+
+    pub fn tests(&self) -> &[RuleTest] {
+        match &self.tests {
+            Tests::Parsed(tests) => tests,
+            Tests::Text(text, parsed) => parsed.get_or_init(|| {
+                let rule = Self::parse(text, &self.file);
+                match rule.map(|rule| rule.tests) {
+                    Ok(Tests::Parsed(tests)) => tests,
+                    // A test of this program reads the tests of every embedded rule.
+                    Ok(Tests::Text(..)) | Err(_) => Vec::new(),
+                }
+            }),
+        }
+    }
+
     /// The same rule with other values of its variables. Names it does not declare are refused.
     pub fn with_variables(&self, values: &Variables) -> Result<Self, Fault> {
-        decode_rule(self.document.clone(), values)
+        decode_rule(self.document.clone(), values, &mut Patterns::default())
             .map(|rule| Self {
                 file: self.file.clone(),
                 category: self.category.clone(),
@@ -181,7 +228,7 @@ impl Rule {
             .collect()
     }
 
-    /// The file as data, for `rules show` and for the published schema.
+    /// The file as data, without the tests of an embedded rule.
     pub fn to_json(&self) -> Value {
         self.document.to_json()
     }
@@ -212,7 +259,15 @@ impl RuleTest {
     }
 }
 
-fn decode_rule(document: Node, values: &Variables) -> Result<Rule, Fault> {
+/// The text before `tests:`, when that is the last field.
+fn before_tests(text: &str) -> Option<&str> {
+    let at = text.find("\ntests:\n")? + 1;
+    let (head, tail) = text.split_at(at);
+    let inside = |line: &str| line.is_empty() || line.starts_with([' ', '-', '#']);
+    tail.lines().skip(1).all(inside).then_some(head)
+}
+
+fn decode_rule(document: Node, values: &Variables, patterns: &mut Patterns) -> Result<Rule, Fault> {
     let fields = document.fields("the rule", &FIELDS)?;
     let variables = match fields.get("variables") {
         Some(node) => variables(node)?,
@@ -223,7 +278,7 @@ fn decode_rule(document: Node, values: &Variables) -> Result<Rule, Fault> {
         fields.get("variables").unwrap_or(&document),
         values,
     )?;
-    let mut decoder = Decoder::new(&nodes);
+    let mut decoder = Decoder::new(&nodes, patterns);
     let applies = fields
         .get("applies")
         .map(|node| decoder.predicate(node))
@@ -244,7 +299,7 @@ fn decode_rule(document: Node, values: &Variables) -> Result<Rule, Fault> {
         applies,
         check,
         fix: fix(fields.need("fix")?)?,
-        tests: tests(fields.need("tests")?)?,
+        tests: Tests::Parsed(tests(fields.need("tests")?)?),
         category: String::new(),
         file: String::new(),
         digest: digest(&document, &nodes),

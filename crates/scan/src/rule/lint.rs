@@ -113,7 +113,7 @@ impl Findings<'_> {
     fn tests(&mut self) {
         let place = self.rule.place_of("tests");
         let mut names = BTreeSet::new();
-        for test in &self.rule.tests {
+        for test in self.rule.tests() {
             if !names.insert(test.name.as_str()) {
                 let place = Place {
                     line: test.line,
@@ -130,7 +130,7 @@ impl Findings<'_> {
             (Outcome::Pass, "facts as they should be"),
             (Outcome::Fail, "facts as they should not be"),
         ] {
-            if !self.rule.tests.iter().any(|test| test.expect == expect) {
+            if !self.rule.tests().iter().any(|test| test.expect == expect) {
                 self.add(
                     place,
                     format!("no test expects `{expect}`"),
@@ -139,7 +139,7 @@ impl Findings<'_> {
             }
         }
         let named: BTreeSet<&str> = self.collectors();
-        let missing = self.rule.tests.iter().any(|test| {
+        let missing = self.rule.tests().iter().any(|test| {
             test.expect == Outcome::NotAssessed
                 && named.iter().any(|name| !test.facts.contains_key(*name))
         });

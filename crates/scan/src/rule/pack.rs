@@ -1,11 +1,12 @@
 //! Where rules come from: the pack in the program, and a directory of a user's own.
 
-use std::{collections::BTreeSet, io, path::Path};
+use std::{borrow::Cow, collections::BTreeSet, io, path::Path};
 
 use include_dir::{Dir, include_dir};
 use world::{Disk, disk::EntryKind};
 
 use super::{
+    decode::Patterns,
     document::Rule,
     fault::{Fault, Place},
     yaml::FILE_BYTES_MAX,
@@ -39,7 +40,7 @@ impl Pack {
         Self::of(files)
     }
 
-    /// Every `.yaml` file below `dir`. Links and other files are left alone.
+    /// Every `.yaml` file below `dir`. Links are not followed: a rule that is one is a fault.
     ///
     /// # Errors
     /// `dir` cannot be listed. A file that cannot be read is a fault, not an error.
@@ -70,8 +71,13 @@ impl Pack {
 
     fn of(files: Vec<SourceFile>) -> Loaded {
         let (mut rules, mut faults) = (Vec::new(), Vec::new());
+        let mut patterns = Patterns::default();
         for file in files {
-            match Rule::parse(&file.text, &file.name) {
+            let parsed = match file.text {
+                Cow::Borrowed(text) => Rule::parse_embedded(text, &file.name, &mut patterns),
+                Cow::Owned(ref text) => Rule::parse_with(text, &file.name, &mut patterns),
+            };
+            match parsed {
                 Ok(rule) if file.stem() != rule.id => {
                     let what = format!("the file is not named after its rule `{}`", rule.id);
                     let place = Place { line: 1, column: 1 };
@@ -122,7 +128,8 @@ fn unique(mut rules: Vec<Rule>, mut faults: Vec<Fault>) -> Loaded {
 struct SourceFile {
     name: String,
     category: String,
-    text: String,
+    /// Borrowed from the program, or read from a disk.
+    text: Cow<'static, str>,
 }
 
 impl SourceFile {
@@ -132,7 +139,7 @@ impl SourceFile {
     }
 }
 
-fn embedded_files(dir: &Dir<'_>, into: &mut Vec<SourceFile>) {
+fn embedded_files(dir: &'static Dir<'static>, into: &mut Vec<SourceFile>) {
     for file in dir.files() {
         let (Some(name), Some(text)) = (file.path().to_str(), file.contents_utf8()) else {
             continue;
@@ -145,7 +152,7 @@ fn embedded_files(dir: &Dir<'_>, into: &mut Vec<SourceFile>) {
             into.push(SourceFile {
                 name: name.to_owned(),
                 category,
-                text: text.to_owned(),
+                text: Cow::Borrowed(text),
             });
         }
     }
@@ -184,7 +191,7 @@ impl Found {
                         Ok(text) => self.files.push(SourceFile {
                             name,
                             category: category.to_owned(),
-                            text,
+                            text: Cow::Owned(text),
                         }),
                         Err(error) => {
                             let what = format!("the rule file cannot be read: {error}");
@@ -193,7 +200,19 @@ impl Found {
                         }
                     }
                 }
-                _ => {}
+                EntryKind::File if !entry.name.ends_with(".yaml") => {}
+                EntryKind::Other if !entry.name.ends_with(".yaml") => {}
+                // A rule that is silently left out is a check that silently does not happen.
+                kind => {
+                    let what = match kind {
+                        EntryKind::Dir => format!("a directory deeper than {LEVELS_MAX} levels"),
+                        EntryKind::File => format!("a pack has at most {RULES_MAX} rules"),
+                        EntryKind::Other => "a rule file is a link or no regular file".to_owned(),
+                    };
+                    let name = path.display().to_string();
+                    self.faults
+                        .push(Fault::at(Place::default(), what).in_file(&name));
+                }
             }
         }
         Ok(())

@@ -30,7 +30,7 @@ pub fn test_rules<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> TestReport {
     let mut report = TestReport::default();
     for rule in rules {
         report.rules += 1;
-        for test in &rule.tests {
+        for test in rule.tests() {
             report.tests += 1;
             report.failures.extend(run(rule, test));
         }

@@ -346,6 +346,23 @@ fn the_whole_pack_parses_and_is_without_findings() {
 }
 
 #[test]
+fn the_pack_in_the_program_is_the_pack_on_disk_and_keeps_its_tests() {
+    let on_disk = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/rules"));
+    let disk = Pack::load(&world::RealDisk, on_disk).unwrap();
+    let embedded = Pack::embedded();
+    assert_eq!((disk.faults.len(), embedded.faults.len()), (0, 0));
+    let rules = |pack: &Pack| -> Vec<(String, String, String, usize)> {
+        let of = |rule: &Rule| {
+            let (id, digest) = (rule.id.clone(), rule.digest.clone());
+            (id, digest, rule.category.clone(), rule.tests().len())
+        };
+        pack.rules.iter().map(of).collect()
+    };
+    assert_eq!(rules(&disk.pack), rules(&embedded.pack));
+    assert!(rules(&disk.pack).iter().all(|(_, _, _, tests)| *tests >= 3));
+}
+
+#[test]
 fn every_rule_of_the_pack_passes_its_tests() {
     let report = test_rules(&Pack::embedded().pack.rules);
     let failed: Vec<String> = report
@@ -372,7 +389,7 @@ fn os_only() -> Map<String, Value> {
 #[test]
 fn the_whole_pack_neither_passes_nor_fails_where_nothing_was_collected() {
     let pack = Pack::embedded().pack;
-    let mut bundle = good().tests[0].bundle();
+    let mut bundle = good().tests()[0].bundle();
     bundle.facts = os_only();
     let verdicts = judge(&pack.rules, &bundle);
     let summary = Summary::of(verdicts.iter().map(|verdict| verdict.verdict));
@@ -391,7 +408,7 @@ fn the_whole_pack_neither_passes_nor_fails_where_nothing_was_collected() {
 fn no_rule_passes_when_all_it_looks_at_is_refused() {
     for rule in &Pack::embedded().pack.rules {
         for test in rule
-            .tests
+            .tests()
             .iter()
             .filter(|test| matches!(test.expect, Outcome::Pass | Outcome::Fail))
         {
@@ -421,7 +438,9 @@ fn the_published_schema_of_a_rule_accepts_the_pack_and_refuses_what_does_not_par
     let schema: Value =
         serde_json::from_str(include_str!("../../../../docs/schema/rule.json")).unwrap();
     let published = jsonschema::validator_for(&schema).unwrap();
-    for rule in &Pack::embedded().pack.rules {
+    let on_disk = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/rules"));
+    let loaded = Pack::load(&world::RealDisk, on_disk).unwrap();
+    for rule in &loaded.pack.rules {
         let errors: Vec<String> = published
             .iter_errors(&rule.to_json())
             .map(|error| error.to_string())

@@ -52,6 +52,7 @@ fn a_moment_that_is_none_is_named() {
     check(&before, "press-3");
 }
 
+/// Proves: SVC-12
 #[test]
 fn a_question_about_nothing_creates_nothing() {
     let sandbox = Sandbox::new();
@@ -85,6 +86,7 @@ fn a_data_directory_that_cannot_be_written_is_named() {
     check(&run, &inside.display().to_string());
 }
 
+/// Proves: EXE-13
 #[test]
 fn facts_that_are_none_are_named() {
     let sandbox = Sandbox::new();
@@ -115,6 +117,7 @@ fn a_configuration_with_an_unknown_key_or_a_bad_value_is_refused() {
     }
 }
 
+/// Proves: RUL-10
 #[test]
 fn a_rule_that_cannot_be_used_stops_the_scan() {
     let sandbox = Sandbox::new();
@@ -200,7 +203,7 @@ fn a_damaged_journal_is_refused_with_its_cause_and_nothing_is_changed() {
     assert_eq!(std::fs::read(&segment).unwrap(), bytes);
 }
 
-/// Proves: JRN-1
+/// Proves: JRN-1, SVC-12
 #[test]
 fn a_second_process_is_told_who_holds_the_directory() {
     let sandbox = Sandbox::new();

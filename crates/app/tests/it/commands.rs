@@ -193,6 +193,7 @@ fn the_default_configuration_is_itself_a_valid_one() {
     assert!(run.stdout.contains("scan.interval"), "{}", run.stdout);
 }
 
+/// Proves: SVC-11
 #[test]
 fn the_plug_test_finds_what_is_missing() {
     let sandbox = Sandbox::new();

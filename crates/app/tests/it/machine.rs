@@ -80,6 +80,7 @@ fn scanning_an_unchanged_machine_twice_changes_nothing() {
     assert_eq!(second["changes"], serde_json::json!([]));
 }
 
+/// Proves: EXE-13
 #[test]
 fn facts_written_and_replayed_are_judged_as_the_scan_was() {
     let sandbox = Sandbox::new();
@@ -95,7 +96,7 @@ fn facts_written_and_replayed_are_judged_as_the_scan_was() {
     assert_eq!(replayed["changes"], serde_json::json!([]));
 }
 
-/// Proves: SVC-1
+/// Proves: SVC-1, SVC-12
 #[test]
 fn up_scans_watches_and_stops_cleanly_when_asked() {
     let sandbox = Sandbox::new();

@@ -1,6 +1,6 @@
 //! The journal against the machine's own limit and against raft-engine.
 //!
-//! `cargo run --release --bin journal -- [append|recovery] [--rounds N] [--millis N] [--dir DIR]`
+//! `cargo run --release --bin journal -- [append|recovery|start] [--rounds N] [--millis N] [--dir DIR]`
 
 use std::{
     fs,
@@ -370,15 +370,45 @@ fn fill(dir: &Path) {
     }
 }
 
+/// Milliseconds of the first open of a journal, with one record, and of opening it again.
+fn start() {
+    let mut turns: Vec<f64> = Vec::new();
+    let mut again: Vec<f64> = Vec::new();
+    for _ in 0..number("--rounds", 21) {
+        let scratch = benches::scratch();
+        let dir = scratch.path().join("journal");
+        let begin = Instant::now();
+        let journal = open_journal(&dir);
+        journal
+            .append(&[(RecordKind(1), b"first")])
+            .expect("a durable append");
+        turns.push(begin.elapsed().as_secs_f64() * 1e3);
+        drop(journal);
+        let begin = Instant::now();
+        let journal = open_journal(&dir);
+        again.push(begin.elapsed().as_secs_f64() * 1e3);
+        drop(journal);
+    }
+    println!(
+        "\nA new journal with its first record: {:.1} ms; opened again: {:.1} ms (medians)",
+        quantile(&turns, 0.5),
+        quantile(&again, 0.5)
+    );
+}
+
 fn main() -> ExitCode {
     println!("{}", machine());
     let part = std::env::args().nth(1).unwrap_or_default();
     let mut holds = true;
-    if part != "recovery" {
+    let all = part.is_empty() || part.starts_with("--");
+    if all || part == "append" {
         holds &= append();
     }
-    if part != "append" {
+    if all || part == "recovery" {
         holds &= recovery();
+    }
+    if all || part == "start" {
+        start();
     }
     println!("\n{}", machine());
     if holds {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use world::sim;
+use world::{Random, sim};
 
 use super::{KIND, append, bodies, open};
 use crate::{Error, Journal, Local, Lsn, RecordKind, Recovery};
@@ -78,20 +78,41 @@ fn perform(journal: &Local, step: Step, model: &mut Model) -> Result<(), Error> 
         }
         Step::Settle => journal.settle(),
         Step::ReleaseBelow(keep_from) => {
-            model.released = keep_from;
+            model.released = model.released.max(keep_from);
             journal.release_below(Lsn::new(keep_from))
         }
         Step::Reopen => journal.close(),
     }
 }
 
+/// A run that nobody thought of.
+fn steps_of(seed: u64) -> Vec<Step> {
+    let random = sim::Random::new(seed);
+    let below = |limit: u64| random.number().unwrap() % limit;
+    let size = |number: u64| usize::try_from(number).unwrap();
+    let mut appended = 0;
+    (0..14)
+        .map(|_| match below(10) {
+            0 => Step::Settle,
+            1 => Step::Reopen,
+            2 => Step::ReleaseBelow(below(appended + 2)),
+            kind => {
+                let count = 1 + below(3);
+                appended += count;
+                let len_max = if kind == 3 { 12_000 } else { 2500 };
+                Step::Append(size(count), size(below(len_max)))
+            }
+        })
+        .collect()
+}
+
 /// Runs until the machine ends or the steps do.
-fn run(disk: &sim::Disk) -> Model {
+fn run(disk: &sim::Disk, steps: &[Step]) -> Model {
     let mut model = Model::default();
     let Ok((mut journal, _)) = open(disk) else {
         return model;
     };
-    for &step in STEPS {
+    for &step in steps {
         if perform(&journal, step, &mut model).is_err() {
             return model;
         }
@@ -163,9 +184,9 @@ fn aftermaths(disk: &sim::Disk, seeds: u64) -> Vec<(sim::Disk, String)> {
     found
 }
 
-fn effects_of_run() -> u64 {
+fn effects_of_run(steps: &[Step]) -> u64 {
     let disk = sim::Disk::new(1);
-    let model = run(&disk);
+    let model = run(&disk, steps);
     assert_eq!(model.acknowledged, model.attempted.len());
     disk.effects()
 }
@@ -173,12 +194,12 @@ fn effects_of_run() -> u64 {
 /// Proves: JRN-2, JRN-4, JRN-5, JRN-10, JRN-13, JRN-14
 #[test]
 fn nothing_acknowledged_is_lost_whichever_effect_is_the_last() {
-    let effects = effects_of_run();
+    let effects = effects_of_run(STEPS);
     let mut ends = BTreeSet::new();
     for effect in 1..=effects {
         let disk = sim::Disk::new(1);
         disk.crash_at(effect);
-        let model = run(&disk);
+        let model = run(&disk, STEPS);
         ends.insert(model.acknowledged);
         for (after, how) in aftermaths(&disk, 12) {
             check(
@@ -194,15 +215,40 @@ fn nothing_acknowledged_is_lost_whichever_effect_is_the_last() {
     );
 }
 
+/// Proves: JRN-5, JRN-10, JRN-13, JRN-14
+#[test]
+fn runs_of_any_seed_lose_nothing_acknowledged() {
+    for seed in 0..60 {
+        let steps = steps_of(seed);
+        let effects = effects_of_run(&steps);
+        for crash in 0..8 {
+            let effect = 1 + sim_number(seed, crash) % effects;
+            let disk = sim::Disk::new(seed);
+            disk.crash_at(effect);
+            let model = run(&disk, &steps);
+            for (after, how) in aftermaths(&disk, 4) {
+                let story = format!("seed {seed}, effect {effect} of {effects}, {how}; {REPLAY}");
+                check(&after, &model, &story);
+            }
+        }
+    }
+}
+
+const REPLAY: &str = "cargo test -p wal runs_of_any_seed";
+
+fn sim_number(seed: u64, index: u64) -> u64 {
+    sim::Random::new(seed << 8 | index).number().unwrap()
+}
+
 /// Proves: JRN-14
 #[test]
 fn a_crash_during_recovery_changes_nothing_about_its_result() {
-    let effects = effects_of_run();
+    let effects = effects_of_run(STEPS);
     let mut repaired = 0;
     for effect in 1..=effects {
         let disk = sim::Disk::new(1);
         disk.crash_at(effect);
-        let model = run(&disk);
+        let model = run(&disk, STEPS);
         for seed in 0..6 {
             let found = disk.power_loss(seed);
             let whole = found.fork();

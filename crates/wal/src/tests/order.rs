@@ -177,3 +177,48 @@ fn those_who_come_during_a_sync_share_the_next_one() {
     assert_eq!(disk.count(Call::SyncData) - syncs, 2);
     assert_eq!(journal.safe_point().get(), LATE + 1);
 }
+
+/// Proves: JRN-18
+#[test]
+fn readers_neither_wait_for_the_writer_nor_hold_it_up() {
+    let (_, journal) = fresh();
+    for number in 0..6_u8 {
+        append(&journal, &[number; 1000]).unwrap();
+    }
+    let writer = journal.hold_writer();
+    assert_eq!(
+        super::bodies(&journal).len(),
+        6,
+        "read while a group is written"
+    );
+    drop(writer);
+    let mut begun = journal.read(crate::Lsn::new(2)).unwrap();
+    begun.next().unwrap().unwrap();
+    for number in 6..12_u8 {
+        append(&journal, &[number; 1000]).unwrap();
+    }
+    journal.settle().unwrap();
+    journal.release_below(crate::Lsn::new(12)).unwrap();
+    assert_eq!(
+        begun.count(),
+        4,
+        "what a reader has yet to read is held for it"
+    );
+}
+
+/// Proves: JRN-18
+#[test]
+fn nobody_reads_what_is_being_written() {
+    let (_, journal) = fresh();
+    append(&journal, b"one").unwrap();
+    let writer = journal.hold_writer();
+    std::thread::scope(|scope| {
+        let appender = scope.spawn(|| append(&journal, b"two").unwrap());
+        journal.wait_until(|led, _| led);
+        assert_eq!(journal.safe_point().get(), 1);
+        assert_eq!(super::bodies(&journal), [b"one"]);
+        drop(writer);
+        appender.join().unwrap();
+    });
+    assert_eq!(super::bodies(&journal), [b"one", b"two"]);
+}

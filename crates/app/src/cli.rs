@@ -172,9 +172,18 @@ pub(crate) enum RulesAction {
         place: RulesPlace,
     },
     /// Run the tests that the rules carry
-    Test(RulesPlace),
+    Test(RulesChosen),
     /// Check rules for mistakes: unknown facts, missing tests, wrong operators
-    Lint(RulesPlace),
+    Lint(RulesChosen),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RulesChosen {
+    /// Only the rules of this directory [default: the built-in ones and the site's own]
+    #[arg(value_name = "DIR", conflicts_with = "rules_dir")]
+    pub(crate) only: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: RulesPlace,
 }
 
 #[derive(Debug, Args)]

@@ -22,24 +22,30 @@ impl Ruleset {
     /// Every rule, refused when one of them cannot be used: a rule that is silently left out is a
     /// check that silently does not happen.
     pub(crate) fn load(config: &Config, dir: Option<&Path>) -> Result<Self, Refusal> {
-        let rules = Self::load_with_faults(config, dir)?;
-        if rules.faults.is_empty() {
-            return Ok(rules);
+        Self::load_with_faults(config, dir)?.usable()
+    }
+
+    /// These rules, refused when one of them cannot be used.
+    pub(crate) fn usable(self) -> Result<Self, Refusal> {
+        if self.faults.is_empty() {
+            return Ok(self);
         }
-        let mut shown: Vec<String> = rules
-            .faults
-            .iter()
-            .take(FAULTS_SHOWN)
-            .map(Fault::to_string)
-            .collect();
-        if rules.faults.len() > FAULTS_SHOWN {
-            shown.push(format!("and {} more", rules.faults.len() - FAULTS_SHOWN));
+        let shown = self.faults.iter().take(FAULTS_SHOWN).map(Fault::to_string);
+        let mut shown: Vec<String> = shown.collect();
+        if self.faults.len() > FAULTS_SHOWN {
+            shown.push(format!("and {} more", self.faults.len() - FAULTS_SHOWN));
         }
         Err(Refusal::new(format!(
             "rules that cannot be used:\n  {}",
             shown.join("\n  ")
         ))
         .next("mend them; `holdfast rules lint` lists every fault"))
+    }
+
+    /// The rules of one directory and nothing else, for whoever is writing them.
+    pub(crate) fn only(dir: &Path) -> Result<Self, Refusal> {
+        let Loaded { pack, faults } = load_dir(dir)?;
+        Ok(Self { pack, faults })
     }
 
     /// The rules that can be used, and what is wrong with the others.
@@ -50,13 +56,7 @@ impl Ruleset {
         } = Pack::embedded();
         let dir = dir.or(config.scan_rules_dir.value.as_deref());
         if let Some(dir) = dir {
-            let refuse = |error| {
-                Refusal::new(format!("rules directory {}", dir.display()))
-                    .source(error)
-                    .next("name a directory of rule files with --rules-dir DIR")
-            };
-            let path = std::path::absolute(dir).map_err(refuse)?;
-            let own = Pack::load(&RealDisk, &path).map_err(refuse)?;
+            let own = load_dir(dir)?;
             faults.extend(own.faults);
             // The built-in pack is linted by the tests of this program; the site's rules are by this.
             faults.extend(lint(&own.pack.rules));
@@ -94,4 +94,14 @@ impl Ruleset {
     pub(crate) fn test(&self) -> TestReport {
         test_rules(self.all())
     }
+}
+
+fn load_dir(dir: &Path) -> Result<Loaded, Refusal> {
+    let refuse = |error| {
+        Refusal::new(format!("rules directory {}", dir.display()))
+            .source(error)
+            .next("name a directory of rule files")
+    };
+    let path = std::path::absolute(dir).map_err(refuse)?;
+    Pack::load(&RealDisk, &path).map_err(refuse)
 }

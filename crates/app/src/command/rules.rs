@@ -28,13 +28,18 @@ pub(crate) fn run(action: &RulesAction, config: &Config, screen: Screen) -> Resu
             output,
             screen,
         ),
-        RulesAction::Test(place) => test(
-            &Ruleset::load(config, place.rules_dir.as_deref())?,
-            output,
-            screen,
-        ),
-        RulesAction::Lint(place) => {
-            let rules = Ruleset::load_with_faults(config, place.rules_dir.as_deref())?;
+        RulesAction::Test(chosen) => {
+            let rules = match &chosen.only {
+                Some(dir) => Ruleset::only(dir)?.usable()?,
+                None => Ruleset::load(config, chosen.place.rules_dir.as_deref())?,
+            };
+            test(&rules, output, screen)
+        }
+        RulesAction::Lint(chosen) => {
+            let rules = match &chosen.only {
+                Some(dir) => Ruleset::only(dir)?,
+                None => Ruleset::load_with_faults(config, chosen.place.rules_dir.as_deref())?,
+            };
             lint_all(&rules, output, screen)
         }
     }
@@ -162,7 +167,11 @@ fn words(rule: &Rule) -> String {
             safe(&variable.description)
         ));
     }
-    line(format!("\n{} tests, file {}", rule.tests().len(), rule.file));
+    line(format!(
+        "\n{} tests, file {}",
+        rule.tests().len(),
+        rule.file
+    ));
     text
 }
 

@@ -70,10 +70,10 @@ impl Summary {
         if text.lines().count() < LINES_ONE_SCREEN {
             return;
         }
-        let score = self
-            .counts
-            .score
-            .map_or_else(|| "nothing assessed".to_owned(), |score| format!("{score:.1} %"));
+        let score = self.counts.score.map_or_else(
+            || "nothing assessed".to_owned(),
+            |score| format!("{score:.1} %"),
+        );
         line(text, "");
         line(
             text,
@@ -230,7 +230,7 @@ impl Summary {
     fn changes(&self, text: &mut String) {
         let strong = Palette::STRONG;
         match &self.changes {
-            ChangesSince::Unasked => return,
+            ChangesSince::Unasked => {}
             ChangesSince::FirstScan => {
                 line(text, "");
                 line(

@@ -223,3 +223,37 @@ fn now() -> String {
     // The moment after the last run and before the next: both write commit times of this clock.
     jiff::Timestamp::now().to_string()
 }
+
+/// The walk-through of docs/RULES.md: its first rule, linted and tested in a directory of its own.
+#[test]
+fn the_first_rule_of_the_guide_lints_and_passes_its_tests() {
+    let guide = std::fs::read_to_string(crate::holdfast::repository("docs/RULES.md")).unwrap();
+    let rule = guide
+        .split("```yaml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let sandbox = Sandbox::new();
+    let id = rule.lines().next().unwrap().strip_prefix("id: ").unwrap();
+    let file = sandbox.file(&format!("rules/site/{id}.yaml"), rule);
+    let dir = file.parent().unwrap().parent().unwrap();
+    for action in ["lint", "test"] {
+        let run = sandbox.run(["rules".as_ref(), action.as_ref(), dir.as_os_str()]);
+        assert_eq!(run.code, 0, "{action}: {}{}", run.stdout, run.stderr);
+        assert!(
+            run.stdout.contains("1 rules") || run.stdout.contains("of 1 rules"),
+            "{}",
+            run.stdout
+        );
+    }
+    std::fs::write(&file, rule.replace("matches:", "matchs:")).unwrap();
+    let wrong = sandbox.run(["rules".as_ref(), "lint".as_ref(), dir.as_os_str()]);
+    assert_eq!(wrong.code, 1);
+    assert!(
+        wrong.stdout.contains("did you mean `matches`"),
+        "{}",
+        wrong.stdout
+    );
+}

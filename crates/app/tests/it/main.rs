@@ -1,7 +1,9 @@
 //! The shipped binary, run as its users run it.
 #![allow(
     clippy::disallowed_methods,
-    reason = "tests start the binary, and lay out files for it to find"
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests start the binary, lay out files for it to find, and fail by panicking"
 )]
 
 mod bad_input;

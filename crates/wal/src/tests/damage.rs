@@ -229,6 +229,20 @@ fn a_later_header_proves_that_an_earlier_batch_was_durable() {
 
 /// Proves: JRN-10
 #[test]
+fn the_watermark_is_the_highest_that_slots_or_batches_vouch_for() {
+    for (settled, watermark) in [(0, 4), (3, 4), (5, 5)] {
+        let (_, report) = open(&one_segment(5, settled)).unwrap();
+        assert_eq!(
+            report.watermark,
+            Lsn::new(watermark),
+            "settled at {settled}"
+        );
+        assert_eq!(report.safe_point, Lsn::new(5));
+    }
+}
+
+/// Proves: JRN-10
+#[test]
 fn a_zeroed_sector_below_the_watermark_is_frame_corrupt() {
     let disk = one_segment(20, 0);
     let from = crate::segment::HEADER_LEN as u64 + 512;

@@ -222,3 +222,35 @@ fn nobody_reads_what_is_being_written() {
     });
     assert_eq!(super::bodies(&journal), [b"one", b"two"]);
 }
+
+/// The newest slot may have been read from the page cache only. If the other one were overwritten
+/// first, a power loss could find one that never was on the disk and one that is half written.
+#[test]
+fn after_opening_the_newest_slot_is_written_again_before_the_other_is_touched() {
+    let (disk, journal) = fresh();
+    append(&journal, b"one").unwrap();
+    journal.settle().unwrap();
+    journal.close().unwrap();
+    drop(journal);
+    let slot_writes = || -> Vec<u64> {
+        disk.log()
+            .iter()
+            .filter(|op| op.path == path(slots::NAME))
+            .filter_map(|op| match op.effect {
+                Effect::Write { offset, .. } => Some(offset),
+                _ => None,
+            })
+            .collect()
+    };
+    let newest = *slot_writes().last().unwrap();
+    let other = slots::SLOT_LEN as u64 - newest;
+    let (journal, _) = open(&disk).unwrap();
+    append(&journal, b"two").unwrap();
+    disk.clear_log();
+    journal.settle().unwrap();
+    assert_eq!(slot_writes(), [newest, other, newest]);
+    append(&journal, b"three").unwrap();
+    disk.clear_log();
+    journal.settle().unwrap();
+    assert_eq!(slot_writes(), [other, newest]);
+}

@@ -1,5 +1,6 @@
 //! Rule files: what is refused where and with which words, and the pack that ships.
 
+use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
@@ -300,6 +301,17 @@ fn needs_are_the_paths_that_rules_name() {
     assert!(needs.text.is_empty() && needs.globs.is_empty() && needs.hashes.is_empty());
 }
 
+/// Were a collector open and the language thought it closed, a path that nobody asked for would
+/// count as absent.
+#[test]
+fn the_language_and_the_catalog_agree_on_what_is_collected_only_when_asked() {
+    let open: std::collections::BTreeSet<&str> = crate::collect::catalog()
+        .filter(|pattern| pattern.open)
+        .map(|pattern| pattern.path)
+        .collect();
+    assert_eq!(open.into_iter().collect::<Vec<_>>(), OPEN_COLLECTORS);
+}
+
 #[test]
 fn a_directory_gives_its_good_rules_and_names_the_bad_ones() {
     let dir = tempfile::tempdir().unwrap();
@@ -478,4 +490,28 @@ fn the_rule_in_the_documentation_is_clean_and_passes_its_tests() {
     let rule = Rule::parse(text, "motd-without-version.yaml").unwrap();
     assert_eq!(lint([&rule]), []);
     assert_eq!(test_rules([&rule]).failures, []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_rule_file_is_refused_or_judged_but_never_a_panic(
+        cuts in prop::collection::vec((0..GOOD.len(), 0..12_usize, "[\\PC\\n\\t]{0,6}"), 1..4),
+    ) {
+        let mut text = GOOD.to_owned();
+        for (at, len, with) in cuts {
+            let (from, to) = (at.min(text.len()), (at + len).min(text.len()));
+            if text.is_char_boundary(from) && text.is_char_boundary(to) {
+                text.replace_range(from..to, &with);
+            }
+        }
+        match Rule::parse(&text, "a.yaml") {
+            Ok(rule) => {
+                lint([&rule]);
+                test_rules([&rule]);
+            }
+            Err(fault) => prop_assert!(!fault.what.is_empty()),
+        }
+    }
 }

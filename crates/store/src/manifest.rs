@@ -287,6 +287,25 @@ mod tests {
     }
 
     #[test]
+    fn bodies_have_the_lengths_of_the_byte_map() {
+        let table = TABLE_ENTRY_LEN + "facts".len() + TABLE_ENTRY_LEN + "verdicts".len();
+        assert_eq!(sample().encode().len(), MANIFEST_BODY_LEN + table);
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            journal: JournalIdentity {
+                journal: JournalId([7; 16]),
+                generation: Generation(1),
+            },
+            created: Timestamp::from_nanos(5),
+        };
+        identity.store(&RealDisk, dir.path()).unwrap();
+        let read = Identity::load(&RealDisk, dir.path()).unwrap();
+        assert_eq!(read, Some(identity));
+        let bytes = RealDisk.read(&dir.path().join(IDENTITY_FILE), FILE_LEN_MAX);
+        assert_eq!(bytes.unwrap().len(), FRAME_LEN + IDENTITY_BODY_LEN);
+    }
+
+    #[test]
     fn no_flipped_bit_of_a_manifest_goes_unseen() {
         let dir = tempfile::tempdir().unwrap();
         sample().store(&RealDisk, dir.path()).unwrap();

@@ -178,13 +178,20 @@ mod tests {
         let changes: Vec<_> = commit
             .changes
             .iter()
-            .map(|change| (change.table.0, &*change.key, change.value.as_deref()))
+            .map(|change| {
+                let value = change
+                    .value
+                    .as_ref()
+                    .map(|value| value.escape_ascii().to_string());
+                (change.table.0, change.key.escape_ascii().to_string(), value)
+            })
             .collect();
-        let expected: [(u32, &[u8], Option<&[u8]>); 3] = [
-            (16, b"gone", None),
-            (16, b"key", Some(b"value")),
-            (17, b"empty", Some(b"")),
-        ];
+        let expected = [
+            (16, "gone", None),
+            (16, "key", Some("value")),
+            (17, "empty", Some("")),
+        ]
+        .map(|(table, key, value)| (table, key.to_owned(), value.map(str::to_owned)));
         assert_eq!(changes, expected);
     }
 
@@ -199,6 +206,22 @@ mod tests {
             let bytes = encode(&writes, Timestamp::from_nanos(7), once);
             assert_eq!(bytes.len(), encoded_len(&writes, once));
         }
+    }
+
+    #[test]
+    fn the_bytes_of_a_commit_are_these() {
+        let mut writes = Writes::default();
+        writes.set(TableId(16), b"k", Some(b"val"));
+        writes.set(TableId(17), b"gone", None);
+        let bytes = encode(&writes, Timestamp::from_nanos(0x0102), Some(b"id"));
+        let expected: &[&[u8]] = &[
+            &[1, 1, 0, 0, 2, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0],
+            &[2, 0, b'i', b'd'],
+            &[16, 0, 0, 0, 1, 0, 1, 0, 3, 0, 0, 0, b'k', b'v', b'a', b'l'],
+            &[17, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0],
+            b"gone",
+        ];
+        assert_eq!(bytes, expected.concat());
     }
 
     #[test]

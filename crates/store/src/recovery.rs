@@ -19,6 +19,7 @@ use crate::{
     commit::CommitLine,
     history::CommitTimes,
     horizon::Horizon,
+    index,
     manifest::{Identity, Manifest, TableEntry},
     once::OnceKeys,
     recent::KeyHasher,
@@ -32,8 +33,6 @@ use crate::{
 
 const LOCK_FILE: &str = "lock";
 const TABLES_DIR: &str = "tables";
-/// What the table library keeps in each table's directory from its creation on.
-const TREE_FILE: &str = "current";
 const TIMES: TableId = TableId(1);
 const ONCE: TableId = TableId(2);
 /// Table files held open over all tables.
@@ -92,11 +91,12 @@ pub(crate) fn open(
     };
     let (identity, mut manifest, created) = load_or_create(&options, &*journal, &shared)?;
     check_journal(&manifest, &*journal)?;
-    let pin = journal.pin(manifest.feed_from.min(manifest.checkpoint.next()));
+    let keep_from = manifest.feed_from.max(journal.first_retained());
+    let pin = journal.pin(keep_from.min(manifest.checkpoint.next()));
     let pin = pin.map_err(|error| Error::journal("keeping the journal", error))?;
 
     let mut trees = Trees::open(&options, &manifest, &shared)?;
-    trees.add_new(&options, &mut manifest, &identity, &shared)?;
+    trees.add_new(&options, &mut manifest, &shared)?;
     trees.check_persisted(&*journal)?;
     let mut report = RecoveryReport {
         created,
@@ -173,17 +173,20 @@ fn load_or_create(
             Ok((identity, manifest, false))
         }
         (Some(_), None) => Err(missing(dir, "manifest")),
-        (None, Some(manifest)) if manifest.checkpoint > Lsn::ZERO => Err(missing(dir, "identity")),
+        // Tables are added after the identity.
+        (None, Some(manifest)) if !manifest.tables.is_empty() => Err(missing(dir, "identity")),
         // Nothing, or what a crash while creating left.
         (None, _) => {
             let identity = Identity {
                 journal: journal.identity(),
                 created: options.clock.now(),
             };
+            // The journal may have had other owners before, and no longer their first records.
+            let first = journal.first_retained();
             let manifest = Manifest {
-                checkpoint: Lsn::ZERO,
+                checkpoint: Lsn::new(first.get() - 1),
                 checkpoint_time: identity.created,
-                feed_from: journal.first_retained(),
+                feed_from: first,
                 next_table: FIRST_TABLE,
                 tables: Vec::new(),
             };
@@ -280,16 +283,7 @@ fn open_tree(
     shared: &Shared,
 ) -> Result<Tree, Error> {
     let dir = tree_dir(options, id);
-    let file = dir.join(TREE_FILE);
-    let found = options
-        .disk
-        .stat(&file)
-        .map_err(|error| Error::io("looking for", &file, error))?;
-    // The library would make an empty table in its place.
-    if found.is_none() {
-        let message = format!("table {name:?} has lost its file {}", file.display());
-        return Err(Error::new(Kind::Corrupt, message));
-    }
+    index::check(&*options.disk, name, &dir)?;
     Tree::open(name, &dir, shared, rule, floor)
 }
 
@@ -329,7 +323,6 @@ impl Trees {
         &mut self,
         options: &Options,
         manifest: &mut Manifest,
-        identity: &Identity,
         shared: &Shared,
     ) -> Result<(), Error> {
         let before = manifest.tables.len();
@@ -339,17 +332,12 @@ impl Trees {
             }
             let id = TableId(manifest.next_table);
             let tree = create_tree(options, id, &table.name, Rule::Versions, shared)?;
-            let first = manifest.checkpoint == Lsn::ZERO;
             let entry = TableEntry {
                 id,
                 name: table.name.clone(),
                 history: table.history,
                 floor: manifest.checkpoint,
-                floor_time: if first {
-                    identity.created
-                } else {
-                    manifest.checkpoint_time
-                },
+                floor_time: manifest.checkpoint_time,
             };
             self.push(id, table.history, tree, &entry)?;
             manifest.next_table += 1;

@@ -144,8 +144,9 @@ impl Store {
     }
 
     /// The store as it was at `time`: with every commit dated at or before it. The same question
-    /// has the same answer for ever: later commits are dated later. `OutOfRange` for a time that is
-    /// still to come, or before what any table keeps.
+    /// has the same answer again, because later commits are dated later; only a clock that is stepped
+    /// back while the store is closed can undo that, for times that no commit had reached.
+    /// `OutOfRange` for a time that is still to come, or before what any table keeps.
     pub fn snapshot_at_time(&self, time: Timestamp) -> Result<Snapshot, Error> {
         let inner = self.inner();
         inner.open()?;

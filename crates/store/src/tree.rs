@@ -43,7 +43,7 @@ use crate::{
 
 /// File sets that one process can number before they would meet versions; at one a millisecond,
 /// seven weeks of nothing else. Small, because it is part of every stored version.
-const SEQNO_BASE: u64 = 1 << 32;
+pub(crate) const SEQNO_BASE: u64 = 1 << 32;
 /// LSN and the live bit, little-endian.
 pub(crate) const VERSION_LEN: usize = 8;
 /// Size at which a table file is closed. The library's default.

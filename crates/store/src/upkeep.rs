@@ -78,10 +78,10 @@ impl Upkeep {
             world::spawn_spine(name, move || body(&held))
                 .map_err(|error| Error::io("starting the upkeep of", &inner.dir, error))
         };
-        Ok(vec![
-            spawn("store-flush", flush_loop)?,
-            spawn("store-compact", compact_loop)?,
-        ])
+        let flush = spawn("store-flush", flush_loop)?;
+        // One thread alone would keep the store locked for ever.
+        let compact = spawn("store-compact", compact_loop).inspect_err(|_| inner.upkeep.stop())?;
+        Ok(vec![flush, compact])
     }
 
     pub(crate) fn stop(&self) {

@@ -1,4 +1,5 @@
 //! Threads at once: nothing is lost, nothing is seen half.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod site;
 

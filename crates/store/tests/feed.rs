@@ -1,4 +1,5 @@
 //! The change feed.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod site;
 

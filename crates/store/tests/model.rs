@@ -2,6 +2,7 @@
 //!
 //! The model is a list of commits: what a key is at a position is found by looking through it. A
 //! failure prints its seed; `HOLDFAST_SEED=<seed> cargo test -p store --test model` repeats it.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod site;
 
@@ -383,6 +384,7 @@ fn plain(found: impl Iterator<Item = (store::Bytes, store::Bytes)>) -> Vec<(Vec<
         .collect()
 }
 
+#[allow(clippy::print_stdout, reason = "shown only when the test fails")]
 fn check(seed: u64) -> usize {
     println!("HOLDFAST_SEED={seed} cargo test -p store --test model");
     let mut world = World::new(seed);

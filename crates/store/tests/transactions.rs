@@ -1,4 +1,5 @@
 //! Transactions: what they see, when they conflict, what they leave.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod site;
 
@@ -159,6 +160,11 @@ fn a_transaction_that_could_not_have_run_alone_conflicts() {
         },
         true,
     );
+}
+
+/// Proves: DOC-6
+#[test]
+fn a_key_that_came_into_a_gap_that_was_read_conflicts() {
     check_pair(
         "a phantom in a range",
         |one, t| one.put(t, b"e", b"one"),

@@ -63,12 +63,13 @@ impl Acks {
     }
 
     /// Takes in what one run printed before it was killed; a last line without its end was not told.
-    /// Gives how many acknowledgements that were.
-    pub(super) fn take_in(&mut self, writers: u8, output: &[u8]) -> Result<u64, Breach> {
+    /// `untold_max` says how many of its records may be there without a line. Gives how many lines
+    /// that were.
+    pub(super) fn take_in(&mut self, untold_max: u8, output: &[u8]) -> Result<u64, Breach> {
         let end = output.iter().rposition(|byte| *byte == b'\n');
         let whole = end.map_or(&[][..], |end| &output[..=end]);
         self.runs += 1;
-        self.untold_max += u64::from(writers);
+        self.untold_max += u64::from(untold_max);
         let (count_before, lsn_before) = (self.count, self.lsn_max);
         for line in whole.split_inclusive(|byte| *byte == b'\n') {
             self.take_line(line, lsn_before)?;

@@ -85,8 +85,17 @@ impl LoadSite {
             self.opened_in = run.first_line()?;
             stretch
         };
-        let ended = run.kill_after(dice.between(Duration::ZERO, limit))?;
+        let delay = dice.between(Duration::ZERO, limit);
         self.runs += 1;
+        if dice.one_in(10) {
+            let ended = run.stop_after(delay)?;
+            ended.has_stopped()?;
+            tally.stops += 1;
+            // Whoever stops in order tells of everything that was written.
+            tally.records_told += self.acks.take_in(0, &ended.stdout)?;
+            return self.check(product, tally);
+        }
+        let ended = run.kill_after(delay)?;
         if !ended.was_killed() {
             return Err(ended.breach("writes until it is stopped").into());
         }

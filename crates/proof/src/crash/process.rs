@@ -27,13 +27,21 @@ pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(90);
 /// How long the kernel may take to end a process that was killed, and its pipe to close.
 const DEATH_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// How long the standard error of a dead process is waited for. Arbitrary, and enough for a thread
+/// to read a pipe on a busy machine.
+const ORPHAN_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// How often a child is looked at. Kills are not bound to it: they sleep exactly until their moment.
 const POLL: Duration = Duration::from_millis(1);
 
 /// Bytes of output kept; the longest are acknowledgements of some seconds, a few MiB.
 const OUTPUT_LEN_MAX: u64 = 64 << 20;
 
+/// How long a process that is asked to stop may take, whatever it is doing, by the contract.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+
 const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
 
 /// The program under test, and the directory its relative paths are in.
 #[derive(Debug)]
@@ -137,7 +145,7 @@ impl Running<'_> {
             }
             self.product.stopped()?;
             if self.product.clock.monotonic() > limit {
-                return Err(self.hangs("printed nothing"));
+                return Err(self.hangs(ANSWER_WAIT_MAX, "had printed nothing"));
             }
             self.product.clock.sleep(POLL);
         }
@@ -147,11 +155,23 @@ impl Running<'_> {
     pub(super) fn kill_after(mut self, delay: Duration) -> Result<Ended, Fault> {
         self.product.clock.sleep(delay);
         self.child.kill()?;
-        self.reap(DEATH_WAIT_MAX, "did not die of SIGKILL")
+        self.reap(DEATH_WAIT_MAX, "had not died of SIGKILL")
+    }
+
+    /// Lets `delay` pass, then asks the child to stop.
+    pub(super) fn stop_after(mut self, delay: Duration) -> Result<Ended, Fault> {
+        self.product.clock.sleep(delay);
+        // A child that was waited for has no process to signal; its id may be another's by then.
+        if self.child.try_wait()?.is_none() {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+                .map_err(io::Error::from)?;
+        }
+        self.reap(STOP_WAIT_MAX, "had not stopped, asked by SIGTERM,")
     }
 
     fn end(self) -> Result<Ended, Fault> {
-        self.reap(ANSWER_WAIT_MAX, "did not end")
+        self.reap(ANSWER_WAIT_MAX, "had not ended")
     }
 
     fn reap(mut self, wait_max: Duration, failing: &str) -> Result<Ended, Fault> {
@@ -162,20 +182,17 @@ impl Running<'_> {
             }
             self.product.stopped()?;
             if self.product.clock.monotonic() > limit {
-                return Err(self.hangs(failing));
+                return Err(self.hangs(wait_max, failing));
             }
             self.product.clock.sleep(POLL);
         };
         let took = self.product.clock.monotonic().saturating_sub(self.started);
-        // What it had written is in the pipe still. Standard error may be shared with a program it
-        // started, which may live on for a moment: that one is taken as far as it came.
-        let limit = self.product.clock.monotonic() + DEATH_WAIT_MAX;
-        while !self.stdout.reader.is_finished() {
-            if self.product.clock.monotonic() > limit {
-                return Err(self.hangs("is dead and its standard output is still open"));
-            }
-            self.product.clock.sleep(POLL);
+        // What it had written is in the pipes still. Standard error may be shared with a program
+        // it started and left behind: that one is taken as far as it came.
+        if !self.has_closed(&self.stdout, DEATH_WAIT_MAX) {
+            return Err(self.hangs(DEATH_WAIT_MAX, "was dead with its standard output open"));
         }
+        self.has_closed(&self.stderr, ORPHAN_WAIT_MAX);
         let stdout = self.stdout.taken();
         if stdout.len() as u64 == OUTPUT_LEN_MAX {
             let words = format!("{}: more than {OUTPUT_LEN_MAX} bytes printed", self.words);
@@ -190,12 +207,23 @@ impl Running<'_> {
         })
     }
 
-    fn hangs(&self, failing: &str) -> Fault {
+    fn has_closed(&self, pipe: &Pipe, wait_max: Duration) -> bool {
+        let limit = self.product.clock.monotonic() + wait_max;
+        while !pipe.reader.is_finished() {
+            if self.product.clock.monotonic() > limit {
+                return false;
+            }
+            self.product.clock.sleep(POLL);
+        }
+        true
+    }
+
+    fn hangs(&self, wait_max: Duration, failing: &str) -> Fault {
         let waited = self.product.clock.monotonic().saturating_sub(self.started);
         Breach::new(
             format!("`{}` ends or answers in time", self.words),
-            format!("at most {} s", ANSWER_WAIT_MAX.as_secs()),
-            format!("it {failing} for {} s", waited.as_secs()),
+            format!("at most {} s", wait_max.as_secs()),
+            format!("it {failing} {} s after its start", waited.as_secs()),
         )
         .into()
     }
@@ -213,6 +241,15 @@ impl Ended {
     /// Whether the kill was in time.
     pub(super) fn was_killed(&self) -> bool {
         self.status.signal() == Some(SIGKILL)
+    }
+
+    /// A process that was asked to stop ended well, or had not come to listen for such requests.
+    pub(super) fn has_stopped(&self) -> Result<(), Fault> {
+        let unheard = self.status.signal() == Some(SIGTERM) && self.stdout.is_empty();
+        if unheard || self.code() == Some(0) {
+            return Ok(());
+        }
+        Err(self.breach("stops in order when it is asked to").into())
     }
 
     pub(super) fn code(&self) -> Option<i32> {

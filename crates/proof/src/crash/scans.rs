@@ -173,8 +173,17 @@ impl ScanSite {
         let expected = undisturbed.report(product, source)?;
         let host = expected.host.clone();
         let scan = product.start(&self.dir, &undisturbed.words(source))?;
-        let ended = scan.kill_after(undisturbed.moment(source, dice))?;
-        if ended.was_killed() {
+        let moment = undisturbed.moment(source, dice);
+        let stops = source == Source::Up && dice.one_in(3);
+        let ended = if stops {
+            scan.stop_after(moment)?
+        } else {
+            scan.kill_after(moment)?
+        };
+        if stops {
+            ended.has_stopped()?;
+            tally.stops += 1;
+        } else if ended.was_killed() {
             let up = source == Source::Up;
             tally.kill(if up { Phase::Up } else { Phase::Scan });
         } else {

@@ -41,6 +41,8 @@ pub(super) struct Tally {
     kills_wanted: u64,
     /// Processes that had ended by themselves when the signal came.
     pub(super) late: u64,
+    /// Processes that were asked to stop and did, in order.
+    pub(super) stops: u64,
     /// Killed scans that were there afterwards, and that were not.
     pub(super) landed: [u64; 2],
     /// Acknowledgements taken in. Each is compared at least once before its directory is given up.
@@ -63,6 +65,7 @@ impl Tally {
             kills: [0; PHASES.len()],
             kills_wanted,
             late: 0,
+            stops: 0,
             landed: [0; 2],
             records_told: 0,
             scans_told: 0,
@@ -132,6 +135,7 @@ impl fmt::Display for Tally {
         }
         row("kills in all", self.kills())?;
         row("kills that came too late, not counted", self.late)?;
+        row("stops by SIGTERM, not counted", self.stops)?;
         let [there, absent] = self.landed;
         row("killed scans found recorded as a whole", there)?;
         row("killed scans found not recorded at all", absent)?;

@@ -1,6 +1,9 @@
 //! The comparison on the built binary: it passes what is sound, and finds what was taken away.
 
-use std::{fs, time::SystemTime};
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use world::{Disk, RealDisk};
 
@@ -132,6 +135,8 @@ fn newest_below(dir: &Path) -> Option<SystemTime> {
     newest
 }
 
+/// Death of the process only: what a killed process had written, the page cache still has.
+///
 /// Proves: DOC-1, SVC-10
 #[test]
 fn what_was_acknowledged_survives_kills_at_any_moment() {
@@ -152,6 +157,35 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         assert!(tally.kills_in(phase) > 0, "{phase:?}\n{tally}");
     }
     assert!(tally.records_told > 0 && tally.checks > 0, "{tally}");
+}
+
+/// Proves: SVC-10
+#[test]
+fn a_load_that_is_asked_to_stop_ends_in_time_and_told_of_everything() {
+    let bench = Bench::new();
+    let mut acks = Acks::default();
+    let words = ["load", "run", "--writers", "16", "--quiet"];
+    let mut run = bench.product.start(&bench.dir("data"), &words).unwrap();
+    run.first_line().unwrap();
+    let ended = run.stop_after(Duration::from_millis(100)).unwrap();
+    ended.has_stopped().unwrap();
+    // Nothing may be there that was not told: the last commits were printed before the end.
+    let told = acks.take_in(0, &ended.stdout).unwrap();
+    let checked = bench.check(acks.text());
+    assert_eq!(acks.compare(&checked), Ok(()));
+    assert_eq!(checked.present, told);
+}
+
+/// Proves: SVC-10
+#[test]
+fn a_watch_that_is_asked_to_stop_ends_in_time_whatever_it_is_doing() {
+    let bench = Bench::new();
+    // Before it listens, while it reads its rules, collects, and walks the file systems.
+    for millis in [0, 300, 800, 1600] {
+        let up = bench.product.start(&bench.dir("data"), &["up", "--quiet"]);
+        let ended = up.unwrap().stop_after(Duration::from_millis(millis));
+        ended.unwrap().has_stopped().unwrap();
+    }
 }
 
 #[test]

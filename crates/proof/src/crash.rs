@@ -199,6 +199,7 @@ fn install(binary: &Path, sandbox: &TempDir) -> io::Result<Product> {
         binary: copy,
         sandbox: sandbox.path().to_owned(),
         clock: RealClock::new(),
+        answer_wait_max: process::ANSWER_WAIT_MAX,
         stop: Arc::new(AtomicBool::new(false)),
     })
 }

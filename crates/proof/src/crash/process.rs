@@ -40,6 +40,9 @@ const OUTPUT_LEN_MAX: u64 = 64 << 20;
 /// How long a process that is asked to stop may take, whatever it is doing, by the contract.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How often a binary that is still open for writing is tried, a poll apart.
+const BUSY_TRIES_MAX: u32 = 1000;
+
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
@@ -49,6 +52,8 @@ pub(super) struct Product {
     pub(super) binary: PathBuf,
     pub(super) sandbox: PathBuf,
     pub(super) clock: RealClock,
+    /// [`ANSWER_WAIT_MAX`], but in a test of it.
+    pub(super) answer_wait_max: Duration,
     /// Set when whoever started this wants it to end.
     pub(super) stop: Arc<AtomicBool>,
 }
@@ -90,7 +95,8 @@ impl Product {
         reason = "this program exists to run others"
     )]
     pub(super) fn start(&self, data_dir: &Path, words: &[&str]) -> Result<Running<'_>, Fault> {
-        let mut child = Command::new(&self.binary)
+        let mut command = Command::new(&self.binary);
+        command
             .args(words)
             .current_dir(&self.sandbox)
             .env_clear()
@@ -100,12 +106,11 @@ impl Product {
             .env("TZ", "UTC")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                let path = self.binary.display();
-                io::Error::new(error.kind(), format!("starting {path}: {error}"))
-            })?;
+            .stderr(Stdio::piped());
+        let mut child = self.spawn(&mut command).map_err(|error| {
+            let path = self.binary.display();
+            io::Error::new(error.kind(), format!("starting {path}: {error}"))
+        })?;
         let stdout = Pipe::drain(child.stdout.take());
         let stderr = Pipe::drain(child.stderr.take());
         Ok(Running {
@@ -116,6 +121,20 @@ impl Product {
             stdout,
             stderr,
         })
+    }
+
+    /// A process that another thread is starting this moment may hold the descriptor through which
+    /// the binary was copied, until it executes its own program.
+    fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        for _ in 0..BUSY_TRIES_MAX {
+            match command.spawn() {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                    self.clock.sleep(POLL);
+                }
+                other => return other,
+            }
+        }
+        command.spawn()
     }
 
     /// Runs a command to its end. A breach when it does not come, or comes by a signal or a panic.
@@ -137,7 +156,8 @@ impl Product {
 impl Running<'_> {
     /// Waits until the child has printed a whole line, or has ended. Gives the time since its start.
     pub(super) fn first_line(&mut self) -> Result<Duration, Fault> {
-        let limit = self.product.clock.monotonic() + ANSWER_WAIT_MAX;
+        let wait_max = self.product.answer_wait_max;
+        let limit = self.product.clock.monotonic() + wait_max;
         loop {
             let ended = self.child.try_wait()?.is_some();
             if ended || self.stdout.has_line() {
@@ -145,7 +165,7 @@ impl Running<'_> {
             }
             self.product.stopped()?;
             if self.product.clock.monotonic() > limit {
-                return Err(self.hangs(ANSWER_WAIT_MAX, "had printed nothing"));
+                return Err(self.hangs(wait_max, "had printed nothing"));
             }
             self.product.clock.sleep(POLL);
         }
@@ -171,7 +191,8 @@ impl Running<'_> {
     }
 
     fn end(self) -> Result<Ended, Fault> {
-        self.reap(ANSWER_WAIT_MAX, "had not ended")
+        let wait_max = self.product.answer_wait_max;
+        self.reap(wait_max, "had not ended")
     }
 
     fn reap(mut self, wait_max: Duration, failing: &str) -> Result<Ended, Fault> {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     time::{Duration, SystemTime},
 };
 
@@ -245,6 +246,23 @@ fn acknowledgements_that_were_never_given_are_found_missing() {
     let checked = bench.check(&invented);
     assert_eq!((checked.missing, checked.acknowledged), (1, 21));
     assert!(acks.compare(&checked).is_err());
+}
+
+#[test]
+fn a_binary_that_gives_no_answer_at_all_is_found_and_ended() {
+    let sandbox = sandbox().unwrap();
+    let script = sandbox.path().join("script");
+    RealDisk
+        .replace(&script, b"#!/bin/sh\necho $$ > started\nexec sleep 600\n")
+        .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut product = install(&script, &sandbox).unwrap();
+    product.answer_wait_max = Duration::from_secs(2);
+    let hung = product.run(&sandbox.path().join("data"), &["status"]);
+    assert!(matches!(hung, Err(Fault::Breach(_))), "{hung:?}");
+    let pid = fs::read_to_string(sandbox.path().join("started")).unwrap();
+    let process = Path::new("/proc").join(pid.trim());
+    assert!(!process.exists(), "{} lives on", process.display());
 }
 
 #[test]

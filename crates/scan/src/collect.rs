@@ -29,6 +29,7 @@ mod os;
 mod packages;
 mod pam;
 mod refusal;
+mod rows;
 mod rsyslog;
 mod security_conf;
 mod selinux;
@@ -40,6 +41,8 @@ mod sshd;
 mod sudoers;
 mod sysctl;
 mod systemd_conf;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;
 mod time_sync;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Collector, Context, FactPattern, Privilege, Shape, part, refusal};
+use super::{Collector, Context, FactPattern, Privilege, Shape, part, refusal, rows};
 use crate::{
     facts::{Reason, Unknown},
     target::Links,
@@ -24,6 +24,7 @@ pub(super) const COLLECTOR: Collector = Collector {
     ],
     runs: &["/usr/sbin/auditctl -l", "/usr/sbin/auditctl -s"],
     privilege: Privilege::Root,
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("audit", Shape::Map, "the audit system"),
         FactPattern::closed("audit.installed", Shape::Bool, "auditd exists"),
@@ -98,7 +99,7 @@ fn running(context: &Context<'_>) -> Result<Value, Unknown> {
         let command = format!("{} {option}", PROGRAMS[0]);
         refusal::answer(&command, context.run(PROGRAMS, &[option])?)
     };
-    let rules = rules_of(&ask("-l")?);
+    let rules = rules_of(&ask("-l")?)?;
     let status = status_of(&ask("-s")?);
     let enabled = status.get("enabled").cloned().ok_or_else(|| {
         let detail = format!("{} -s: does not say whether it is enabled", PROGRAMS[0]);
@@ -107,11 +108,9 @@ fn running(context: &Context<'_>) -> Result<Value, Unknown> {
     Ok(json!({"rules": rules, "enabled": enabled, "status": status}))
 }
 
-fn rules_of(text: &str) -> Vec<String> {
-    text.lines()
-        .map(single_blanks)
-        .filter(|line| line.starts_with('-'))
-        .collect()
+fn rules_of(text: &str) -> Result<Vec<String>, Unknown> {
+    let lines = text.lines().map(single_blanks);
+    rows::collect(lines.filter(|line| line.starts_with('-')), PROGRAMS[0])
 }
 
 /// `enabled 1` a line; before version 2.3 all in one line as `enabled=1`.
@@ -137,7 +136,10 @@ fn persistent(context: &Context<'_>) -> Result<Value, Unknown> {
         let text = context.text(&file).known()?.unwrap_or_default();
         let lines = text.lines().map(single_blanks);
         let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        rules.extend(lines.map(|text| json!({"text": text, "file": file})));
+        for text in lines {
+            rules.push(json!({"text": text, "file": file}));
+            rows::check(rules.len(), &file)?;
+        }
     }
     Ok(json!({ "rules": rules }))
 }
@@ -150,7 +152,7 @@ fn config(context: &Context<'_>) -> Result<Value, Unknown> {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_once('='))
         .map(|(key, value)| (key.trim().to_ascii_lowercase(), value.trim().into()));
-    Ok(settings.collect::<Map<String, Value>>().into())
+    rows::collect::<_, Map<String, Value>>(settings, CONFIG).map(Value::Object)
 }
 
 fn single_blanks(line: &str) -> String {

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Collector, Context, FactPattern, Privilege, Shape, part};
+use super::{Collector, Context, FactPattern, Privilege, Shape, part, rows};
 use crate::{
     facts::Unknown,
     target::{Kind, Links},
@@ -32,6 +32,7 @@ pub(super) const COLLECTOR: Collector = Collector {
         "/var/spool/cron/*",
     ],
     privilege: Privilege::Partly("cron.entries"),
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("cron", Shape::Map, "cron and at"),
         FactPattern::closed("cron.installed", Shape::Bool, "a cron daemon exists"),
@@ -84,7 +85,7 @@ fn entries(context: &Context<'_>) -> Result<Vec<Value>, Unknown> {
         found.extend(jobs.map(|(schedule, user, command)| {
             json!({"file": file, "schedule": schedule, "user": user, "command": command})
         }));
-        Ok(())
+        rows::check(found.len(), file)
     };
     take(SYSTEM, None)?;
     for file in context.list(DROP_INS).known()?.unwrap_or_default() {

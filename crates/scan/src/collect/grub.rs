@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Collector, Context, FactPattern, Privilege, Shape, part, shell_settings};
+use super::{Collector, Context, FactPattern, Privilege, Shape, part, rows, shell_settings};
 use crate::{
     facts::{Reason, Unknown},
     target::{Found, Links},
@@ -31,6 +31,7 @@ pub(super) const COLLECTOR: Collector = Collector {
         "/boot/grub2/user.cfg",
     ],
     privilege: Privilege::Partly("grub.superuser_set, grub.password_set"),
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("grub", Shape::Map, "the boot loader"),
         FactPattern::closed(

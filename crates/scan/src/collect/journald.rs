@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Collector, Context, FactPattern, Shape, part, systemd_conf};
+use super::{Collector, Context, FactPattern, Shape, part, rows, systemd_conf};
 use crate::facts::Unknown;
 
 pub(super) const COLLECTOR: Collector = Collector {
@@ -18,6 +18,7 @@ pub(super) const COLLECTOR: Collector = Collector {
         "/usr/local/lib/systemd/journald.conf.d/*.conf",
         "/usr/lib/systemd/journald.conf.d/*.conf",
     ],
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("journald", Shape::Map, "the journal"),
         FactPattern::closed(

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Collector, Context, FactPattern, Privilege, Shape, part};
+use super::{Collector, Context, FactPattern, Privilege, Shape, part, rows};
 use crate::{
     facts::{Reason, Unknown},
     target::{Kind, Links},
@@ -47,6 +47,7 @@ pub(super) const COLLECTOR: Collector = Collector {
         "what it includes",
     ],
     privilege: Privilege::Partly("files closed to others"),
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("logrotate", Shape::Map, "log rotation"),
         FactPattern::closed("logrotate.installed", Shape::Bool, "logrotate exists"),
@@ -113,6 +114,7 @@ impl Reader<'_> {
         }
         let text = self.context.text(path).known()?.unwrap_or_default();
         for part in parts(&text) {
+            rows::check(self.settings.len().max(self.configured.len()), path)?;
             match part {
                 Part::Logs(patterns) => self
                     .configured

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Collector, Context, FactPattern, Privilege, Shape, globs, part};
+use super::{Collector, Context, FactPattern, Privilege, Shape, globs, part, rows};
 use crate::{
     facts::{Reason, Unknown},
     target::Links,
@@ -23,6 +23,7 @@ pub(super) const COLLECTOR: Collector = Collector {
     about: "rsyslog's configuration",
     reads: &[PROGRAM, MAIN, "/etc/rsyslog.d/*.conf", "what it includes"],
     privilege: Privilege::Partly("files closed to others"),
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("rsyslog", Shape::Map, "rsyslog"),
         FactPattern::closed(
@@ -78,7 +79,10 @@ impl Reader<'_> {
                         self.file(&path, depth + 1)?;
                     }
                 }
-                None => self.lines.push(json!({"file": path, "text": line})),
+                None => {
+                    self.lines.push(json!({"file": path, "text": line}));
+                    rows::check(self.lines.len(), path)?;
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Collector, Context, FactPattern, Shape, part};
+use super::{Collector, Context, FactPattern, Shape, part, rows};
 use crate::{
     facts::{Reason, Unknown},
     target::{Found, Links},
@@ -15,6 +15,7 @@ pub(super) const COLLECTOR: Collector = Collector {
     name: "selinux",
     about: "SELinux mode, running and configured",
     reads: &["/sys/fs", ENFORCE, CONFIG],
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("selinux", Shape::Map, "SELinux"),
         FactPattern::closed(
@@ -81,7 +82,7 @@ fn config(context: &Context<'_>) -> Result<Value, Unknown> {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_once('='))
         .map(|(key, value)| (key.trim().to_owned(), value.trim().into()));
-    Ok(settings.collect::<Map<String, Value>>().into())
+    rows::collect::<_, Map<String, Value>>(settings, CONFIG).map(Value::Object)
 }
 
 #[cfg(test)]

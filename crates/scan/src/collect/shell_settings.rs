@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use super::rows;
 use crate::facts::{Reason, Unknown};
 
 /// Longest value. A kernel command line ends at 4 KiB; without a limit, lines of `A="$A$A"` would
@@ -15,7 +16,7 @@ const VALUE_BYTES_MAX: usize = 64 << 10;
 /// Applies the assignments of one file to what earlier files set.
 ///
 /// # Errors
-/// The file includes another one: anything could be set there.
+/// The file includes another one, where anything could be set; or sets too much.
 pub(crate) fn apply(
     file: &str,
     text: &str,
@@ -45,6 +46,7 @@ pub(crate) fn apply(
         let Some((name, append, value)) = assignment(rest) else {
             for name in line_without_comment(line) {
                 settings.insert(name.to_owned(), computed(name));
+                rows::check(settings.len(), file)?;
             }
             rest = &rest[line.len()..];
             continue;
@@ -65,6 +67,7 @@ pub(crate) fn apply(
             _ => computed(name),
         };
         settings.insert(name.to_owned(), value);
+        rows::check(settings.len(), file)?;
         rest = &after[tail.len()..];
     }
     Ok(())

@@ -21,6 +21,9 @@ use crate::{
 /// One table, read piece by piece: 150 bytes a socket make this 600,000 connections.
 const TABLE_BYTES_MAX: usize = 96 << 20;
 
+/// Sockets that wait, all tables together: a resolver may have tens of thousands.
+const SOCKETS_MAX: usize = 65_536;
+
 /// The longest line of a table is below 200 bytes.
 const LINE_BYTES_MAX: usize = 4 << 10;
 
@@ -154,7 +157,10 @@ impl<'a> Table<'a> {
             .and_then(|line| parse_line(self.protocol, line))
         {
             Some(Some(socket)) => {
-                self.sockets.insert(socket);
+                // One more than the limit is enough to know that there are too many.
+                if self.sockets.len() <= SOCKETS_MAX {
+                    self.sockets.insert(socket);
+                }
             }
             Some(None) => {}
             None if heading => {}
@@ -171,6 +177,10 @@ impl<'a> Table<'a> {
         } else {
             self.malformed
         };
+        if self.sockets.len() > SOCKETS_MAX {
+            let detail = format!("{path}: over {SOCKETS_MAX} sockets");
+            return Err(Unknown::new(Reason::Truncated, detail));
+        }
         match malformed {
             Some(line) => Err(Unknown::new(
                 Reason::Malformed,

@@ -9,7 +9,7 @@ mod files;
 
 use serde_json::{Map, Value, json};
 
-use super::{Collector, Context, FactPattern, Privilege, Shape, part, refusal};
+use super::{Collector, Context, FactPattern, Privilege, Shape, part, refusal, rows};
 use crate::{
     facts::{Reason, Unknown},
     target::{Links, Ran},
@@ -28,6 +28,7 @@ pub(super) const COLLECTOR: Collector = Collector {
     ],
     runs: &["/usr/sbin/sshd -T", "/usr/sbin/sshd -G"],
     privilege: Privilege::Partly("sshd.effective, sshd.effective_lists"),
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("sshd", Shape::Map, "the SSH server"),
         FactPattern::closed("sshd.installed", Shape::Bool, "/usr/sbin/sshd exists"),

@@ -10,7 +10,7 @@ mod line;
 use serde_json::{Value, json};
 
 use self::line::{Setting, Statement};
-use super::{Collector, Context, FactPattern, Privilege, Shape, part};
+use super::{Collector, Context, FactPattern, Privilege, Shape, part, rows};
 use crate::{
     facts::{Reason, Unknown},
     target::{Kind, Links},
@@ -33,6 +33,7 @@ pub(super) const COLLECTOR: Collector = Collector {
         "what @include names",
     ],
     privilege: Privilege::Root,
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("sudoers", Shape::Map, "sudo"),
         FactPattern::closed("sudoers.installed", Shape::Bool, "/usr/bin/sudo exists"),
@@ -171,7 +172,13 @@ impl Reader<'_> {
         let text = self.context.text(path).known()?.unwrap_or_default();
         for (number, line) in logical_lines(&text) {
             match line::parse(&line) {
-                Some(statement) => self.take(statement, path, number, depth)?,
+                Some(statement) => {
+                    self.take(statement, path, number, depth)?;
+                    let lists = [&self.rules, &self.defaults, &self.aliases];
+                    for list in lists {
+                        rows::check(list.len(), path)?;
+                    }
+                }
                 None => {
                     let detail = format!("{path}: line {number}: no sudoers statement");
                     self.malformed

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Collector, Context, FactPattern, Shape, part, refusal, services};
+use super::{Collector, Context, FactPattern, Shape, part, refusal, rows, services};
 use crate::{
     facts::{Reason, Unknown},
     target::Links,
@@ -101,6 +101,7 @@ pub(super) const COLLECTOR: Collector = Collector {
         "/usr/bin/chronyc -c -n -h 127.0.0.1 tracking",
         "/usr/bin/ntpq -n -c rv 0 leap 127.0.0.1",
     ],
+    input_bytes_max: rows::CONFIG_BYTES_MAX,
     patterns: &[
         FactPattern::closed("time_sync", Shape::Map, "time synchronisation"),
         FactPattern::closed("time_sync.daemons", Shape::List, "the four known daemons"),

@@ -309,13 +309,13 @@ fn apt_settings(context: &Context<'_>) -> Result<Settings, Unknown> {
     let mut settings = Settings::default();
     for entry in context.list(CONFIG_DIR).known()?.unwrap_or_default() {
         if is_config(&entry.name) && matches!(entry.kind, Kind::File | Kind::Link) {
-            let text = context
-                .text(&format!("{CONFIG_DIR}/{}", entry.name))
-                .known()?;
-            settings.apply(&text.unwrap_or_default());
+            let path = format!("{CONFIG_DIR}/{}", entry.name);
+            let text = context.text(&path).known()?;
+            settings.apply(&path, &text.unwrap_or_default())?;
         }
     }
-    settings.apply(&context.text(CONFIG).known()?.unwrap_or_default());
+    let text = context.text(CONFIG).known()?;
+    settings.apply(CONFIG, &text.unwrap_or_default())?;
     Ok(settings)
 }
 

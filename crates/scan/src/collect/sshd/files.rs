@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    collect::{Context, globs},
+    collect::{Context, globs, rows},
     facts::{Reason, Unknown},
 };
 
@@ -66,7 +66,7 @@ impl Reader<'_> {
                 "match" => {
                     let criteria = [outer, &value].join(" ");
                     let next = Block::new(criteria.trim(), path, index + 1);
-                    self.end(block.replace(next));
+                    self.end(block.replace(next))?;
                 }
                 "include" => {
                     let around = block.as_ref().map_or("", |block| block.criteria.as_str());
@@ -79,8 +79,7 @@ impl Reader<'_> {
                 }
             }
         }
-        self.end(block);
-        Ok(())
+        self.end(block)
     }
 
     fn include(&mut self, patterns: &str, outer: &str, depth: usize) -> Result<(), Unknown> {
@@ -97,13 +96,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn end(&mut self, block: Option<Block>) {
+    fn end(&mut self, block: Option<Block>) -> Result<(), Unknown> {
         if let Some(block) = block.filter(|block| !block.is_empty_tail()) {
             self.files.match_blocks.push(json!({
                 "criteria": block.criteria, "settings": block.settings,
                 "file": block.file, "line": block.line,
             }));
         }
+        rows::check(self.files.match_blocks.len(), MAIN)
     }
 }
 

@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::{
+    collect::rows,
+    facts::{Reason, Unknown},
+};
+
 /// Settings that matter here, as the manual pages spell them.
 const USUAL: [&str; 14] = [
     "APT::Periodic::Enable",
@@ -28,6 +33,9 @@ const USUAL: [&str; 14] = [
 /// Scopes inside one another. Real files have four.
 const DEPTH_MAX: usize = 64;
 
+/// Names of all scopes around a setting.
+const NAME_BYTES_MAX: usize = 4 << 10;
+
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     /// Value by full name, the last one written.
@@ -36,6 +44,8 @@ pub(super) struct Settings {
     pub(super) lists: Map<String, Value>,
     /// How each name was first written, by the name in lower case.
     spellings: BTreeMap<String, String>,
+    /// Statements that set something, all files together.
+    entries: usize,
 }
 
 impl Settings {
@@ -44,18 +54,23 @@ impl Settings {
     }
 
     /// Applies one file to what earlier files set.
-    pub(super) fn apply(&mut self, text: &str) {
+    ///
+    /// # Errors
+    /// It sets too much, or under names too long.
+    pub(super) fn apply(&mut self, file: &str, text: &str) -> Result<(), Unknown> {
         let mut scopes: Vec<String> = Vec::new();
         let mut words: Vec<String> = Vec::new();
         for token in tokens(text) {
             match token {
                 Token::Word(word) => words.push(word),
                 Token::Open => {
-                    // Beyond the limit the scope stays the outer one: names are wrong, nothing grows.
                     let name = words.first().cloned().unwrap_or_default();
-                    if scopes.len() < DEPTH_MAX {
-                        scopes.push(name);
+                    let length: usize = scopes.iter().map(String::len).sum();
+                    if scopes.len() == DEPTH_MAX || length + name.len() > NAME_BYTES_MAX {
+                        let detail = format!("{file}: scopes beyond any real name");
+                        return Err(Unknown::new(Reason::Truncated, detail));
                     }
+                    scopes.push(name);
                     words.clear();
                 }
                 Token::Close => {
@@ -68,10 +83,13 @@ impl Settings {
                     words.clear();
                 }
             }
+            rows::check(self.entries, file)?;
         }
+        Ok(())
     }
 
     fn statement(&mut self, scopes: &[String], words: &[String]) {
+        self.entries += 1;
         let scope = || scopes.iter().map(String::as_str);
         let join = |name: &str| scope().chain([name]).collect::<Vec<_>>().join("::");
         match words {
@@ -129,36 +147,44 @@ enum Token {
     End,
 }
 
-fn tokens(text: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
+/// One at a time: a file of semicolons has as many tokens as bytes.
+fn tokens(text: &str) -> impl Iterator<Item = Token> {
     let mut rest = text;
-    while let Some(letter) = rest.chars().next() {
-        let skip_to = |end: &str| rest.split_once(end).map_or("", |(_, after)| after);
-        if letter.is_whitespace() {
-            rest = rest.trim_start();
-        } else if rest.starts_with("//") || (letter == '#' && !rest.starts_with("#clear")) {
-            rest = skip_to("\n");
-        } else if rest.starts_with("/*") {
-            rest = skip_to("*/");
-        } else if let Some(quoted) = rest.strip_prefix('"') {
-            let (word, after) = quoted.split_once('"').unwrap_or((quoted, ""));
-            tokens.push(Token::Word(word.to_owned()));
-            rest = after;
-        } else if "{};".contains(letter) {
-            tokens.push(match letter {
-                '{' => Token::Open,
-                '}' => Token::Close,
-                _ => Token::End,
-            });
-            rest = &rest[1..];
-        } else {
+    std::iter::from_fn(move || {
+        loop {
+            let letter = rest.chars().next()?;
+            let skip_to = |end: &str| rest.split_once(end).map_or("", |(_, after)| after);
+            if letter.is_whitespace() {
+                rest = rest.trim_start();
+            } else if rest.starts_with("//") || (letter == '#' && !rest.starts_with("#clear")) {
+                rest = skip_to("\n");
+            } else if rest.starts_with("/*") {
+                rest = skip_to("*/");
+            } else {
+                let (token, after) = token(rest, letter);
+                rest = after;
+                return Some(token);
+            }
+        }
+    })
+}
+
+fn token(text: &str, first: char) -> (Token, &str) {
+    let after = &text[first.len_utf8()..];
+    match first {
+        '"' => {
+            let (word, after) = after.split_once('"').unwrap_or((after, ""));
+            (Token::Word(word.to_owned()), after)
+        }
+        '{' => (Token::Open, after),
+        '}' => (Token::Close, after),
+        ';' => (Token::End, after),
+        _ => {
             let is_end = |letter: char| letter.is_whitespace() || "{};\"".contains(letter);
-            let (word, after) = rest.split_at(rest.find(is_end).unwrap_or(rest.len()));
-            tokens.push(Token::Word(word.to_owned()));
-            rest = after;
+            let (word, after) = text.split_at(text.find(is_end).unwrap_or(text.len()));
+            (Token::Word(word.to_owned()), after)
         }
     }
-    tokens
 }
 
 #[cfg(test)]
@@ -169,12 +195,13 @@ mod tests {
     #[test]
     fn scopes_are_flattened_lists_collected_and_the_last_value_wins() {
         let mut settings = Settings::default();
-        settings.apply(
+        let mut apply = |text: &str| settings.apply("x", text).unwrap();
+        apply(
             "// x\nAPT::Periodic::Update-Package-Lists \"1\";\napt::periodic::unattended-upgrade \"0\"; # y\n\
              /* APT::X \"1\"; */ APT { Get { AllowUnauthenticated true; }; NeverAutoRemove { \"^linux\"; \"^firmware\"; }; };\n\
              Unattended-Upgrade::Origins-Pattern { \"origin=Debian,label=Debian\"; }\nDPkg::Post-Invoke:: \"rm //tmp;\";\n",
         );
-        settings.apply("APT::Periodic { Unattended-Upgrade \"1\"; };");
+        apply("APT::Periodic { Unattended-Upgrade \"1\"; };");
         assert_eq!(
             Value::Object(settings.values.clone()),
             json!({
@@ -191,7 +218,9 @@ mod tests {
                 "DPkg::Post-Invoke": ["rm //tmp;"],
             })
         );
-        settings.apply("#clear apt::periodic;\n#clear DPkg::Post-Invoke;");
+        settings
+            .apply("x", "#clear apt::periodic;\n#clear DPkg::Post-Invoke;")
+            .unwrap();
         assert_eq!(settings.values.len(), 1);
         assert_eq!(settings.lists.len(), 2);
     }
@@ -199,7 +228,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_breaks_the_parser(text in "([a-zA-Z:]{1,3}|[{};\"#/* \n\u{0}é]|//|/\\*|#clear ){0,60}") {
-            Settings::default().apply(&text);
+            Settings::default().apply("x", &text).ok();
         }
     }
 }

@@ -36,7 +36,7 @@ trait Log {
 
 /// The limit: length, checksum and record written over space that was written before, one
 /// `write` and one `fdatasync` each. For one appender only.
-struct Raw(Arc<fs::File>);
+struct Raw(Arc<fs::File>, Arc<AtomicU64>);
 
 const RAW_LEN: u64 = 64 << 20;
 
@@ -53,26 +53,27 @@ impl Raw {
             file.write_all_at(&zeros, at).expect("zeros");
         }
         file.sync_all().expect("synced zeros");
-        Self(Arc::new(file))
+        Self(Arc::new(file), Arc::default())
     }
 }
 
 impl Log for Raw {
     fn appender(&self, _: u64) -> Append {
-        let file = Arc::clone(&self.0);
-        let mut at = 0;
+        let (file, next) = (Arc::clone(&self.0), Arc::clone(&self.1));
         let mut buffer = Vec::new();
         Box::new(move |record| {
             buffer.clear();
             buffer.extend_from_slice(&u32::try_from(record.len()).expect("small").to_le_bytes());
             buffer.extend_from_slice(&[0; 4]);
             buffer.extend_from_slice(record);
+            // Goes on where the last turn ended, as a log does, and not over the same blocks.
+            let mut at = next.load(Ordering::Relaxed);
             if at + buffer.len() as u64 > RAW_LEN {
                 at = 0;
             }
             file.write_all_at(&buffer, at).expect("write");
             file.sync_data().expect("fdatasync");
-            at += buffer.len() as u64;
+            next.store(at + buffer.len() as u64, Ordering::Relaxed);
         })
     }
 }
@@ -235,11 +236,59 @@ fn contest(appenders: u64, contestants: &[(&str, Make)]) -> Vec<Series> {
     series
 }
 
+/// Appends of one turn when one appender's time is compared: short against the drift of a disk.
+const SOLO_TURN: usize = 8;
+
+/// One appender, one thread, turns of a few appends each: what the disk does to one contestant it
+/// does to the next as well.
+fn solo(contestants: &[(&str, Make)]) -> Vec<Series> {
+    let dirs: Vec<_> = contestants.iter().map(|_| benches::scratch()).collect();
+    let logs: Vec<_> = contestants
+        .iter()
+        .zip(&dirs)
+        .map(|((_, make), dir)| make(dir.path()))
+        .collect();
+    let mut turns: Vec<(String, Append)> = contestants
+        .iter()
+        .zip(&logs)
+        .map(|((name, _), log)| ((*name).to_owned(), log.appender(0)))
+        .collect();
+    let record = [0xA5; RECORD_LEN];
+    let rounds = number("--solo", 1500);
+    let series = interleave(rounds, &mut turns, |append| {
+        let mut spent = Vec::with_capacity(SOLO_TURN);
+        for _ in 0..SOLO_TURN {
+            let start = Instant::now();
+            append(&record);
+            spent.push(benches::micros(start.elapsed()));
+        }
+        // The median of the turn: one preemption must not decide it.
+        1e6 / quantile(&spent, 0.5)
+    });
+    print_table(
+        &format!("Durable appends of {RECORD_LEN} B, 1 appender, by its median"),
+        "appends/s",
+        &series,
+    );
+    println!();
+    for one in &series {
+        let spent = |at: f64| 1e6 / quantile(&one.figures, 1.0 - at);
+        println!(
+            "{}: p50 {:.0} us, p05 {:.0} us, p95 {:.0} us",
+            one.name,
+            spent(0.5),
+            spent(0.05),
+            spent(0.95)
+        );
+    }
+    series
+}
+
 fn append() -> bool {
     let ours: (&str, Make) = ("wal::Local", |dir| Box::new(Ours::new(dir)));
     let raw: (&str, Make) = ("write + fdatasync", |dir| Box::new(Raw::new(dir)));
     let raft: (&str, Make) = ("raft-engine", |dir| Box::new(Raft::new(dir)));
-    let one = contest(1, &[ours, raft, raw]);
+    let one = solo(&[ours, raft, raw]);
     let eight = contest(8, &[ours, raft]);
     let many = contest(64, &[ours, raft]);
     println!();

@@ -18,7 +18,7 @@ midnight), `now`, or a span ago (90m, 2h, 3d, 1w).";
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Global options")]
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -109,19 +109,19 @@ pub(crate) struct Scan {
     #[command(flatten)]
     pub(crate) scope: Scope,
     /// Judge facts collected before instead of this machine
-    #[arg(long, value_name = "FACTS", conflicts_with = "facts_out")]
+    #[arg(long, value_name = "FACTS", conflicts_with_all = ["facts_out", "no_walk"])]
     pub(crate) replay: Option<PathBuf>,
     /// Also write the collected facts to a file, for --replay
     #[arg(long, value_name = "FILE")]
     pub(crate) facts_out: Option<PathBuf>,
     /// List what the collectors read and run on the machine, and stop
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["replay", "facts_out", "no_walk", "rules_dir"])]
     pub(crate) show_collectors: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The moment to answer for
+    /// The moment to answer for: RFC 3339, a local date and time, a date, or a span ago (2h)
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<String>,
     /// Which host, where facts of several were replayed [default: this machine]
@@ -143,7 +143,7 @@ pub(crate) struct History {
 
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
-    /// The earlier moment
+    /// The earlier moment, written as for `status --at`
     #[arg(value_name = "T1", allow_hyphen_values = true)]
     pub(crate) from: String,
     /// The later moment

@@ -55,7 +55,8 @@ fn now() -> Timestamp {
 fn moment(text: &str) -> Result<Timestamp, Refusal> {
     let at = moment::parse(text, &Zoned::now())?;
     if at > now() {
-        return Err(Refusal::new(format!("`{text}` is in the future")));
+        return Err(Refusal::new(format!("`{text}` is in the future"))
+            .next("ask for a moment that has been, or for `now`"));
     }
     Ok(at)
 }

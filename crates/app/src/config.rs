@@ -4,18 +4,18 @@
 //! does not hold.
 
 use std::{
-    env, fmt,
+    env, fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use clap::ValueEnum;
 use serde::Deserialize;
-use world::{Disk, RealDisk};
 
 use crate::{
     cli::{Global, Output},
     exit::Refusal,
-    moment,
+    moment, named_file,
 };
 
 /// Longest configuration file read, in bytes. Arbitrary; a full one is about 2 KiB.
@@ -58,7 +58,8 @@ pub(crate) struct Setting<T> {
 pub(crate) struct Config {
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
-    pub(crate) data_dir: Setting<PathBuf>,
+    /// None where no home directory tells a default; see [`Config::data_dir`].
+    pub(crate) data_dir: Setting<Option<PathBuf>>,
     pub(crate) output: Setting<Output>,
     pub(crate) scan_interval: Setting<Duration>,
     pub(crate) scan_walk: Setting<bool>,
@@ -138,78 +139,98 @@ impl Config {
         };
         Ok(config)
     }
+
+    /// The data directory, for the commands that need one.
+    pub(crate) fn data_dir(&self) -> Result<&Path, Refusal> {
+        self.data_dir.value.as_deref().ok_or_else(|| {
+            Refusal::new("no data directory: HOME is not set").next("pass --data-dir DIR")
+        })
+    }
 }
 
 fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, FileConfig), Refusal> {
-    let path = match named {
-        Some(path) => path.to_owned(),
-        None => match default_file() {
-            Some(path) if matches!(RealDisk.stat(&path), Ok(Some(_))) => path,
-            _ => return Ok((None, FileConfig::default())),
-        },
+    let Some(path) = named.map(Path::to_owned).or_else(default_file) else {
+        return Ok((None, FileConfig::default()));
     };
     let refuse = |what: &str| {
         Refusal::new(format!("configuration {} {what}", path.display()))
             .next("`holdfast config show --default` prints every key")
     };
-    let bytes = RealDisk
-        .read(&path, FILE_LEN_MAX)
-        .map_err(|error| refuse("cannot be read").source(error))?;
+    let bytes = match named_file::read(&path, FILE_LEN_MAX) {
+        Ok(bytes) => bytes,
+        // Any other error may hide a file whose settings would silently not hold.
+        Err(error) if named.is_none() && is_absent(&error) => {
+            return Ok((None, FileConfig::default()));
+        }
+        Err(error) => return Err(refuse("cannot be read").source(error)),
+    };
     let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8"))?;
     let values = toml::from_str(&text).map_err(|error| refuse("is not valid").source(error))?;
     Ok((Some(path), values))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn home() -> Option<PathBuf> {
-    env::var_os("HOME")
+/// A directory that an environment variable names. A relative one means nothing here: the XDG base
+/// directory specification asks to ignore it.
+fn directory_variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name)
         .map(PathBuf::from)
-        .filter(|home| home.is_absolute())
+        .filter(|dir| dir.is_absolute())
+}
+
+/// `variable` when set, else `below_home` in the home directory, if there is one.
+fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
+    directory_variable(variable)
+        .or_else(|| directory_variable("HOME").map(|home| home.join(below_home)))
 }
 
 fn default_file() -> Option<PathBuf> {
     if is_root() {
         Some("/etc/holdfast/holdfast.toml".into())
     } else {
-        env::var_os("XDG_CONFIG_HOME")
-            .map(PathBuf::from)
-            .or_else(|| home().map(|home| home.join(".config")))
-            .map(|dir| dir.join("holdfast/holdfast.toml"))
+        user_dir("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("holdfast/holdfast.toml"))
     }
 }
 
-fn default_data_dir() -> Result<PathBuf, Refusal> {
+fn default_data_dir() -> Option<PathBuf> {
     if is_root() {
-        return Ok("/var/lib/holdfast".into());
+        Some("/var/lib/holdfast".into())
+    } else {
+        user_dir("XDG_STATE_HOME", ".local/state").map(|dir| dir.join("holdfast"))
     }
-    env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute())
-        .or_else(|| home().map(|home| home.join(".local/state")))
-        .map(|dir| dir.join("holdfast"))
-        .ok_or_else(|| {
-            Refusal::new("no data directory: HOME is not set").next("pass --data-dir DIR")
-        })
 }
 
-fn data_dir(global: &Global, values: &FileConfig) -> Result<Setting<PathBuf>, Refusal> {
-    let (value, origin) = if let Some(dir) = &global.data_dir {
-        (
-            dir.clone(),
-            flag_or_environment("HOLDFAST_DATA_DIR", dir.as_os_str()),
-        )
+fn data_dir(global: &Global, values: &FileConfig) -> Result<Setting<Option<PathBuf>>, Refusal> {
+    let (named, origin) = if let Some(dir) = &global.data_dir {
+        let origin = flag_or_environment("HOLDFAST_DATA_DIR", dir.as_os_str());
+        (dir, origin)
     } else if let Some(dir) = &values.data_dir {
-        (dir.clone(), Origin::File)
+        (dir, Origin::File)
     } else {
-        (default_data_dir()?, Origin::Default)
+        return Ok(Setting {
+            value: default_data_dir(),
+            origin: Origin::Default,
+        });
     };
-    let value = std::path::absolute(&value).map_err(|error| {
-        Refusal::new(format!("data directory `{}`", value.display())).source(error)
+    let value = std::path::absolute(named).map_err(|error| {
+        Refusal::new(format!("data directory `{}`", named.display()))
+            .source(error)
+            .next("name a directory with --data-dir DIR")
     })?;
-    Ok(Setting { value, origin })
+    Ok(Setting {
+        value: Some(value),
+        origin,
+    })
 }
 
 /// The parser hands over flags and environment alike; a flag equal to the variable counts as the latter.
@@ -227,11 +248,8 @@ fn output(
     file: Option<&Path>,
 ) -> Result<Setting<Output>, Refusal> {
     if let Some(value) = global.output {
-        let origin = if env::var_os("HOLDFAST_OUTPUT").is_some() {
-            Origin::Environment
-        } else {
-            Origin::Flag
-        };
+        let name = value.to_possible_value().expect("no format is skipped");
+        let origin = flag_or_environment("HOLDFAST_OUTPUT", name.get_name().as_ref());
         return Ok(Setting { value, origin });
     }
     let Some(text) = &values.output else {
@@ -240,7 +258,7 @@ fn output(
             origin: Origin::Default,
         });
     };
-    let value = clap::ValueEnum::from_str(text, false)
+    let value = Output::from_str(text, false)
         .map_err(|_| bad_value("output", text, file, "table, json or csv"))?;
     Ok(Setting {
         value,
@@ -249,14 +267,25 @@ fn output(
 }
 
 fn interval(values: &FileConfig, file: Option<&Path>) -> Result<Setting<Duration>, Refusal> {
-    let (text, origin) = match (env::var("HOLDFAST_SCAN_INTERVAL"), &values.scan.interval) {
-        (Ok(text), _) => (text, Origin::Environment),
-        (Err(_), Some(text)) => (text.clone(), Origin::File),
-        (Err(_), None) => ("1h".to_owned(), Origin::Default),
+    let name = "HOLDFAST_SCAN_INTERVAL";
+    let (text, origin) = match (variable(name), &values.scan.interval) {
+        (Some(text), _) => (text, Origin::Environment),
+        (None, Some(text)) => (text.clone(), Origin::File),
+        (None, None) => ("1h".to_owned(), Origin::Default),
     };
-    let value = checked_interval(&text)
-        .ok_or_else(|| bad_value("scan.interval", &text, file, "a span from 5m to 48h"))?;
+    let value = checked_interval(&text).ok_or_else(|| {
+        let (key, file) = match origin {
+            Origin::Environment => (name, None),
+            _ => ("scan.interval", file),
+        };
+        bad_value(key, &text, file, "a span from 5m to 48h")
+    })?;
     Ok(Setting { value, origin })
+}
+
+/// A variable that is not text is a bad value, and not an absent one.
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// A time between scans, when it is one and within bounds.
@@ -265,25 +294,18 @@ pub(crate) fn checked_interval(text: &str) -> Option<Duration> {
 }
 
 fn walk(values: &FileConfig) -> Result<Setting<bool>, Refusal> {
-    match (env::var("HOLDFAST_SCAN_WALK"), values.scan.walk) {
-        (Ok(text), _) => {
+    let name = "HOLDFAST_SCAN_WALK";
+    let (value, origin) = match (variable(name), values.scan.walk) {
+        (Some(text), _) => {
             let value = text
                 .parse()
-                .map_err(|_| bad_value("HOLDFAST_SCAN_WALK", &text, None, "true or false"))?;
-            Ok(Setting {
-                value,
-                origin: Origin::Environment,
-            })
+                .map_err(|_| bad_value(name, &text, None, "true or false"))?;
+            (value, Origin::Environment)
         }
-        (Err(_), Some(value)) => Ok(Setting {
-            value,
-            origin: Origin::File,
-        }),
-        (Err(_), None) => Ok(Setting {
-            value: true,
-            origin: Origin::Default,
-        }),
-    }
+        (None, Some(value)) => (value, Origin::File),
+        (None, None) => (true, Origin::Default),
+    };
+    Ok(Setting { value, origin })
 }
 
 fn rules_dir(values: &FileConfig) -> Setting<Option<PathBuf>> {

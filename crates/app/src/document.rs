@@ -86,7 +86,7 @@ impl Report {
 }
 
 impl VerdictRow {
-    fn of_state(state: &State) -> Self {
+    pub(crate) fn of_state(state: &State) -> Self {
         Self {
             rule: state.rule.clone(),
             severity: state.severity,

@@ -2,6 +2,8 @@
 
 use std::{error, fmt};
 
+use scan::judge::Summary;
+
 /// What the process tells its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -14,6 +16,17 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// The exit code of RUL-5 for a scan, or for what one recorded.
+    pub(crate) fn of_verdicts(summary: &Summary) -> Self {
+        if summary.fail > 0 {
+            Self::Findings
+        } else if summary.not_assessed > 0 || summary.error > 0 || summary.pass == 0 {
+            Self::Incomplete
+        } else {
+            Self::Clean
+        }
+    }
+
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Clean => 0,
@@ -52,6 +65,17 @@ impl Refusal {
     pub(crate) fn source(mut self, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+}
+
+impl Refusal {
+    /// What was refused and why, and the next step, for whoever lays them out otherwise.
+    pub(crate) fn into_parts(self) -> (String, Option<String>) {
+        let what = match self.source {
+            Some(source) => format!("{}: {source}", self.message),
+            None => self.message,
+        };
+        (what, self.next)
     }
 }
 

@@ -4,6 +4,9 @@ pub(crate) mod csv;
 mod style;
 mod summary;
 pub(crate) mod table;
+pub(crate) mod verdicts;
+mod wrap;
 
 pub(crate) use style::{Palette, safe};
 pub(crate) use summary::{ChangesSince, Line, Summary, change_line};
+pub(crate) use wrap::wrapped;

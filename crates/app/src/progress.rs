@@ -45,12 +45,13 @@ impl Watch {
 }
 
 fn spinner() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {msg}").expect("the template is valid")
+    ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is valid")
 }
 
 fn walk_bar() -> ProgressStyle {
+    // One line from 40 columns on: what a narrow terminal wraps, the next redraw cannot take away.
     ProgressStyle::with_template(
-        "{spinner} {msg}  {bar:30} {human_pos}/{human_len} files  {eta} left",
+        "{spinner} walking  {wide_bar} {percent}% of {human_len}, {eta} left",
     )
     .expect("the template is valid")
     .progress_chars("█▉▊▋▌▍▎▏░")
@@ -75,7 +76,6 @@ impl Progress for Watch {
             && self.bar.length().is_none()
         {
             self.bar.set_style(walk_bar());
-            self.bar.set_message("walking the file systems");
             self.bar.set_length(expected);
         }
         // Inodes in use are an estimate: links and new files may take the walk past it.

@@ -67,6 +67,15 @@ impl Ruleset {
         Ok(Self { pack, faults })
     }
 
+    /// Whatever can be read, to put titles beside what was recorded. Never to judge: a site's rules
+    /// may be broken today, and the past is still to be told.
+    pub(crate) fn known(config: &Config) -> Self {
+        Self::load_with_faults(config, None).unwrap_or_else(|_| {
+            let Loaded { pack, faults } = Pack::embedded();
+            Self { pack, faults }
+        })
+    }
+
     pub(crate) fn all(&self) -> &[Rule] {
         &self.pack.rules
     }

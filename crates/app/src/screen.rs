@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use crate::{cli::Global, exit::Refusal};
+use crate::{cli::Global, exit::Refusal, present::safe};
 
 /// How much is told beside the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,17 +66,31 @@ impl Screen {
     }
 }
 
+/// Columns of the terminal that standard output is; none when it is something else.
+pub(crate) fn width() -> Option<u16> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(stdout).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col)
+}
+
 /// An error, whatever the talk.
 pub(crate) fn complain(text: &dyn fmt::Display) {
     tell(&format_args!("error: {text}"));
 }
 
+/// Errors quote paths, files and what hosts sent: only their line breaks reach the terminal as such.
 fn tell(text: &dyn fmt::Display) {
+    let text = text.to_string();
+    let lines: Vec<String> = text.split('\n').map(safe).collect();
     // Standard error gone means that nobody is left to be told.
-    drop(writeln!(anstream::stderr().lock(), "{text}"));
+    drop(writeln!(anstream::stderr().lock(), "{}", lines.join("\n")));
 }
 
-fn ignore_closed(written: io::Result<()>) -> Result<(), Refusal> {
+/// A reader that has gone away is no fault of the command.
+pub(crate) fn ignore_closed(written: io::Result<()>) -> Result<(), Refusal> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Refusal::new("standard output cannot be written").source(error)),

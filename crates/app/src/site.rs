@@ -4,6 +4,7 @@
 //! `up`. Whoever finds it in use waits a little, then gives up and names the holder.
 
 use std::{
+    error,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -14,7 +15,7 @@ use store::{Options, Store, Table};
 use wal::Journal;
 use world::{Clock, Disk, RealClock, RealDisk};
 
-use crate::{exit::Refusal, screen::Screen};
+use crate::{exit::Refusal, present::safe, screen::Screen};
 
 /// How long to wait for a directory that another process has open. Applying a scan takes
 /// milliseconds; whatever holds it longer than this is not about to let go.
@@ -48,14 +49,8 @@ impl Site {
 
     /// Opens a directory that must hold a record already: a question never creates anything.
     pub(crate) fn open_existing(dir: &Path, screen: Screen) -> Result<Self, Refusal> {
-        match RealDisk.stat(&dir.join(JOURNAL_DIR)) {
-            Ok(Some(_)) => Self::open(dir, screen),
-            Ok(None) => Err(
-                Refusal::new(format!("nothing is recorded in {}", dir.display()))
-                    .next("run `holdfast scan`, or name another directory with --data-dir"),
-            ),
-            Err(error) => Err(cannot_use(dir, &error)),
-        }
+        must_exist(dir, "holdfast scan")?;
+        Self::open(dir, screen)
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -84,9 +79,13 @@ impl Site {
     /// A ledger error as the user sees it.
     #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
     pub(crate) fn refused(error: ledger::Error) -> Refusal {
+        let of_store = error::Error::source(&error).and_then(|source| source.downcast_ref());
+        if let (ledger::Class::Storage, Some(of_store)) = (error.class(), of_store) {
+            return Refusal::new(error.to_string()).next(after_store_error(of_store));
+        }
         let next = match error.class() {
             ledger::Class::Conflict => "try again",
-            ledger::Class::Constraint => "nothing was recorded",
+            ledger::Class::Constraint => "nothing was recorded; use another name or data directory",
             ledger::Class::EvidenceOversize | ledger::Class::EvidenceInvalid => {
                 "nothing was recorded; `holdfast rules lint` checks the rule"
             }
@@ -101,13 +100,28 @@ impl Site {
     /// A store error as the user sees it.
     #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
     pub(crate) fn store_refused(error: store::Error) -> Refusal {
-        Refusal::new(error.to_string()).next(match error.kind() {
-            store::Kind::Full => {
-                "free space on the file system of the data directory, then try again"
-            }
-            store::Kind::Conflict => "try again",
-            _ => "run `holdfast doctor` to check disk and data directory",
-        })
+        Refusal::new(error.to_string()).next(after_store_error(&error))
+    }
+}
+
+fn after_store_error(error: &store::Error) -> &'static str {
+    match error.kind() {
+        store::Kind::Full => "free space on the file system of the data directory, then try again",
+        store::Kind::Conflict => "try again",
+        _ => "run `holdfast doctor` to check disk and data directory",
+    }
+}
+
+/// Refuses a directory without a record, and names the command that would make one.
+pub(crate) fn must_exist(dir: &Path, made_by: &str) -> Result<(), Refusal> {
+    match RealDisk.stat(&dir.join(JOURNAL_DIR)) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(
+            Refusal::new(format!("nothing is recorded in {}", dir.display())).next(format!(
+                "run `{made_by}`, or name another directory with --data-dir"
+            )),
+        ),
+        Err(error) => Err(cannot_use(dir, &error)),
     }
 }
 
@@ -204,14 +218,20 @@ fn cannot_open_store(dir: &Path, error: &store::Error) -> Refusal {
     })
 }
 
+/// Characters of the command line in a lock file: a line on most terminals.
+const HOLDER_COMMAND_MAX: usize = 120;
+
 /// What a lock file says of its holder.
 pub(crate) fn holder() -> String {
-    let command: Vec<String> = std::env::args().skip(1).take(2).collect();
-    format!(
-        "pid {} (holdfast {})",
-        std::process::id(),
-        command.join(" ")
-    )
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let command: String = safe(&words.join(" "))
+        .chars()
+        .take(HOLDER_COMMAND_MAX)
+        .collect();
+    format!("pid {} (holdfast {command})", std::process::id())
 }
 
 /// Set by SIGINT and SIGTERM. A second signal ends the process at once, which loses nothing either.

@@ -1,6 +1,6 @@
 //! `holdfast config show`.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
 use serde::Serialize;
 
@@ -52,7 +52,7 @@ fn rows(config: &Config) -> Vec<Row> {
     let rules_dir = &config.scan_rules_dir;
     let values = [
         (
-            config.data_dir.value.display().to_string(),
+            path(config.data_dir.value.as_deref()),
             config.data_dir.origin,
         ),
         (output.to_owned(), config.output.origin),
@@ -61,13 +61,7 @@ fn rows(config: &Config) -> Vec<Row> {
             config.scan_interval.origin,
         ),
         (config.scan_walk.value.to_string(), config.scan_walk.origin),
-        (
-            rules_dir
-                .value
-                .as_ref()
-                .map_or_else(|| "none".to_owned(), |dir| dir.display().to_string()),
-            rules_dir.origin,
-        ),
+        (path(rules_dir.value.as_deref()), rules_dir.origin),
     ];
     KEYS.iter()
         .zip(values)
@@ -77,6 +71,10 @@ fn rows(config: &Config) -> Vec<Row> {
             origin: origin.to_string(),
         })
         .collect()
+}
+
+fn path(value: Option<&Path>) -> String {
+    value.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
 }
 
 /// A file with every key commented out, each under what it means.

@@ -22,7 +22,7 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
         );
     }
     let host = diff.host.clone().unwrap_or_else(super::this_host);
-    let site = Site::open_existing(&config.data_dir.value, screen)?;
+    let site = Site::open_existing(config.data_dir()?, screen)?;
     let found = site.ledger().diff(&host, from, to).map_err(Site::refused)?;
     let text = match config.output.value {
         Output::Json => super::json(&Differences {

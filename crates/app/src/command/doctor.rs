@@ -10,9 +10,9 @@ use crate::{
     cli::Output,
     config::Config,
     exit::{Exit, Refusal},
-    present::{Palette, csv, safe},
+    present::{Palette, csv, safe, wrapped},
     ruleset::Ruleset,
-    screen::Screen,
+    screen::{self, Screen},
     site::Site,
 };
 
@@ -84,6 +84,11 @@ impl Finding {
         }
     }
 
+    fn refused(check: &'static str, state: State, refusal: Refusal) -> Self {
+        let (found, next) = refusal.into_parts();
+        Self::new(check, state, found).next(next.unwrap_or_default())
+    }
+
     fn next(mut self, step: impl Into<String>) -> Self {
         self.next = step.into();
         self
@@ -91,7 +96,7 @@ impl Finding {
 }
 
 pub(crate) fn run(config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    let dir = &config.data_dir.value;
+    let dir = config.data_dir()?;
     let mut findings = vec![data_directory(dir)];
     if findings[0].state != State::Fail {
         findings.extend([
@@ -137,7 +142,11 @@ const fn state_name(state: State) -> &'static str {
     }
 }
 
+/// Columns before what was found: two, the mark, the name of the check and what separates them.
+const FOUND_COLUMN: usize = 21;
+
 fn words(findings: &[Finding]) -> String {
+    let width = screen::width().map(usize::from);
     findings
         .iter()
         .map(|finding| {
@@ -149,12 +158,13 @@ fn words(findings: &[Finding]) -> String {
             let next = if finding.next.is_empty() {
                 String::new()
             } else {
-                format!("      next: {}\n", safe(&finding.next))
+                let next = wrapped(&safe(&finding.next), "      next: ".len(), width);
+                format!("      next: {next}\n")
             };
             format!(
                 "  {style}{mark}{style:#} {:<16} {}\n{next}",
                 finding.check,
-                safe(&finding.found)
+                wrapped(&safe(&finding.found), FOUND_COLUMN, width)
             )
         })
         .collect()
@@ -222,7 +232,12 @@ fn space(dir: &Path) -> Finding {
 /// What one durable write costs here. A disk that answers too fast keeps its promise in a cache.
 fn syncs(dir: &Path) -> Finding {
     let check = "disk sync";
-    match measure_syncs(&dir.join("doctor.tmp")) {
+    // A name of its own, since two doctors may look at once.
+    let path = dir.join(format!("doctor-{}.tmp", std::process::id()));
+    let measured = measure_syncs(&path);
+    // Also after an error: what a full disk could not take is still in the way.
+    drop(RealDisk.remove_file(&path));
+    match measured {
         Ok(median) if median < SYNC_SUSPICIOUS => {
             let found = format!(
                 "{} ns a sync: nothing that fast reaches a disk",
@@ -237,15 +252,15 @@ fn syncs(dir: &Path) -> Finding {
             State::Ok,
             format!("{} µs a sync (median of {SYNCS})", median.as_micros()),
         ),
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            Finding::new(check, State::Fail, error.to_string()).next("free space on it")
+        }
         Err(error) => Finding::new(check, State::Fail, error.to_string())
             .next("the disk does not take a write and a sync: look at the kernel log"),
     }
 }
 
 fn measure_syncs(path: &Path) -> std::io::Result<Duration> {
-    if RealDisk.stat(path)?.is_some() {
-        RealDisk.remove_file(path)?;
-    }
     let file = RealDisk.open(path, Open::CreateNew)?;
     let block = [0x5A; 4096];
     file.write_all_at(&block, 0)?;
@@ -258,7 +273,6 @@ fn measure_syncs(path: &Path) -> std::io::Result<Duration> {
         file.sync_data()?;
         times.push(clock.monotonic().saturating_sub(begin));
     }
-    RealDisk.remove_file(path)?;
     times.sort_unstable();
     Ok(times[SYNCS / 2])
 }
@@ -275,7 +289,7 @@ fn record(dir: &Path, screen: Screen) -> Finding {
     };
     match open() {
         Ok(found) => Finding::new(check, State::Ok, found),
-        Err(refusal) => Finding::new(check, State::Fail, refusal.to_string()),
+        Err(refusal) => Finding::refused(check, State::Fail, refusal),
     }
 }
 
@@ -298,7 +312,7 @@ fn clock_synchronized() -> Finding {
         .collect();
     let target = match super::this_machine() {
         Ok(target) => target,
-        Err(refusal) => return Finding::new(check, State::Warn, refusal.to_string()),
+        Err(refusal) => return Finding::refused(check, State::Warn, refusal),
     };
     let facts = collect::collect_only(
         &collectors,
@@ -363,6 +377,6 @@ fn rules(config: &Config) -> Finding {
                     .next("`holdfast rules lint` names them")
             }
         }
-        Err(refusal) => Finding::new(check, State::Fail, refusal.to_string()),
+        Err(refusal) => Finding::refused(check, State::Fail, refusal),
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) fn run(history: &History, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let host = history.host.clone().unwrap_or_else(super::this_host);
-    let site = Site::open_existing(&config.data_dir.value, screen)?;
+    let site = Site::open_existing(config.data_dir()?, screen)?;
     let changes = site
         .ledger()
         .history(&host, &history.rule)
@@ -71,9 +71,9 @@ fn csv_row(change: &Change) -> [String; 7] {
 
 /// Says whether the host or the rule is the one without a record.
 fn unknown_rule(site: &Site, host: &str, rule: &str) -> Result<Refusal, Refusal> {
-    let seen = site.ledger().rules_seen(host).map_err(Site::refused)?;
-    Ok(if seen.is_empty() {
-        Refusal::new(format!("no scan of host `{host}` is recorded")).next("run `holdfast scan`")
+    let judged = site.ledger().status(host, None).map_err(Site::refused)?;
+    Ok(if judged.is_none() {
+        super::status::nothing_recorded(site, host, None)
     } else {
         Refusal::new(format!("rule `{rule}` was never judged on host `{host}`"))
             .next("`holdfast rules list` prints every rule")

@@ -19,13 +19,14 @@ use std::{
 
 use serde::Serialize;
 use store::{History, Keys, Store, Table, TableId};
-use world::{Disk, RealDisk};
 
 use crate::{
     cli::{LoadAction, Output},
     config::Config,
     exit::{Exit, Refusal},
-    screen::Screen,
+    named_file,
+    present::csv,
+    screen::{Screen, ignore_closed},
     site::{self, Site},
 };
 
@@ -44,7 +45,10 @@ struct Records {
 }
 
 pub(crate) fn run(action: &LoadAction, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    let dir = config.data_dir.value.join("load");
+    let dir = config.data_dir()?.join("load");
+    if matches!(action, LoadAction::Check { .. }) {
+        site::must_exist(&dir, "holdfast load run")?;
+    }
     let store = site::open_store(&dir, vec![Table::new(TABLE, History::Latest)], screen)?.store;
     let table = Records {
         table: store.table(TABLE).map_err(Site::store_refused)?,
@@ -105,8 +109,9 @@ fn write_one(
         let mut out = io::stdout().lock();
         let told = writeln!(out, "ack {writer} {number} {}", commit.lsn).and_then(|()| out.flush());
         if told.is_err() {
-            // Whoever listened is gone; what was told stands, and more would be told to nobody.
-            break;
+            // What was told stands. More would be told to nobody, and if nobody is the reason, that
+            // is no fault.
+            return ignore_closed(told);
         }
     }
     Ok(())
@@ -155,7 +160,7 @@ fn number_of(key: &[u8]) -> u64 {
 }
 
 /// What `load check` found.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct Verdict {
     /// Acknowledgements that were read.
     acknowledged: u64,
@@ -195,7 +200,8 @@ fn check(records: &Records, acks: &Path, output: Output, screen: Screen) -> Resu
     }
     let text = match output {
         Output::Json => super::json(&verdict)?,
-        Output::Table | Output::Csv => words(&verdict),
+        Output::Csv => csv_lines(verdict.clone()),
+        Output::Table => words(&verdict),
     };
     screen.result(&text)?;
     let sound = verdict.missing == 0 && verdict.changed == 0 && verdict.gaps == 0;
@@ -219,7 +225,9 @@ fn check_writer(
         let number = number_of(&found);
         if number != expected {
             verdict.gaps += number - expected;
-            verdict.missing += number.min(highest + 1).saturating_sub(expected);
+            verdict.missing += number
+                .min(highest.saturating_add(1))
+                .saturating_sub(expected);
             verdict.fault(format!(
                 "writer {writer}: {expected} is absent, {number} is there"
             ));
@@ -235,7 +243,9 @@ fn check_writer(
         expected = number + 1;
     }
     if expected <= highest {
-        verdict.missing += highest + 1 - expected;
+        verdict.missing = (highest - expected)
+            .saturating_add(1)
+            .saturating_add(verdict.missing);
         verdict.fault(format!(
             "writer {writer}: {expected} to {highest} were acknowledged and are absent"
         ));
@@ -246,16 +256,24 @@ fn check_writer(
 /// How many acknowledgements there are, and the highest number of each writer. A last line that was
 /// cut off is left out: it was never read whole by anybody.
 fn read_acks(path: &Path) -> Result<(u64, BTreeMap<u8, u64>), Refusal> {
-    let refuse = |error| Refusal::new(format!("acknowledgements {}", path.display())).source(error);
+    let refuse = |error| {
+        Refusal::new(format!("acknowledgements {}", path.display()))
+            .source(error)
+            .next("give what `holdfast load run` printed")
+    };
     let mut bytes = Vec::new();
     if path == Path::new("-") {
         io::stdin()
             .lock()
-            .take(ACKS_LEN_MAX)
+            .take(ACKS_LEN_MAX + 1)
             .read_to_end(&mut bytes)
             .map_err(refuse)?;
+        if bytes.len() as u64 > ACKS_LEN_MAX {
+            let message = format!("more than {ACKS_LEN_MAX} bytes");
+            return Err(refuse(io::Error::new(io::ErrorKind::InvalidData, message)));
+        }
     } else {
-        bytes = RealDisk.read(path, ACKS_LEN_MAX).map_err(refuse)?;
+        bytes = named_file::read(path, ACKS_LEN_MAX).map_err(refuse)?;
     }
     let mut count = 0;
     let mut highest = BTreeMap::new();
@@ -267,6 +285,11 @@ fn read_acks(path: &Path) -> Result<(u64, BTreeMap<u8, u64>), Refusal> {
             *entry = number.max(*entry);
         }
     }
+    if count == 0 && !bytes.is_empty() {
+        // Another file than was meant would otherwise prove that nothing is missing.
+        let message = "no line is an acknowledgement";
+        return Err(refuse(io::Error::new(io::ErrorKind::InvalidData, message)));
+    }
     Ok((count, highest))
 }
 
@@ -274,6 +297,45 @@ fn parse_ack(line: &[u8]) -> Option<(u8, u64)> {
     let line = str::from_utf8(line).ok()?;
     let mut words = line.strip_prefix("ack ")?.split(' ');
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+fn csv_lines(verdict: Verdict) -> String {
+    let counts = [
+        verdict.acknowledged,
+        verdict.present,
+        verdict.missing,
+        verdict.changed,
+        verdict.gaps,
+        verdict.unacknowledged,
+    ];
+    let [
+        acknowledged,
+        present,
+        missing,
+        changed,
+        gaps,
+        unacknowledged,
+    ] = counts.map(|count| count.to_string());
+    csv::lines(
+        [
+            "acknowledged",
+            "present",
+            "missing",
+            "changed",
+            "gaps",
+            "unacknowledged",
+            "first_fault",
+        ],
+        [[
+            acknowledged,
+            present,
+            missing,
+            changed,
+            gaps,
+            unacknowledged,
+            verdict.first_fault.unwrap_or_default(),
+        ]],
+    )
 }
 
 fn words(verdict: &Verdict) -> String {

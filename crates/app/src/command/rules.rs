@@ -86,20 +86,9 @@ impl<'a> Document<'a> {
 }
 
 fn list(rules: &Ruleset, output: Output, screen: Screen) -> Result<Exit, Refusal> {
-    let cells = |rule: &Rule| {
-        [
-            rule.id.clone(),
-            rule.severity.name().to_owned(),
-            rule.category.clone(),
-            rule.title.clone(),
-        ]
-    };
     let text = match output {
         Output::Json => super::json(&rules.all().iter().map(Document::of).collect::<Vec<_>>())?,
-        Output::Csv => csv::lines(
-            ["id", "severity", "category", "title"],
-            rules.all().iter().map(cells),
-        ),
+        Output::Csv => csv_lines(rules.all()),
         Output::Table => table::rows(
             ["RULE", "SEVERITY", "CATEGORY", "TITLE"],
             rules.all().iter().map(cells),
@@ -108,6 +97,22 @@ fn list(rules: &Ruleset, output: Output, screen: Screen) -> Result<Exit, Refusal
     screen.result(&text)?;
     screen.remark(format_args!("{} rules", rules.all().len()));
     Ok(Exit::Clean)
+}
+
+fn csv_lines<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> String {
+    csv::lines(
+        ["id", "severity", "category", "title"],
+        rules.into_iter().map(cells),
+    )
+}
+
+fn cells(rule: &Rule) -> [String; 4] {
+    [
+        rule.id.clone(),
+        rule.severity.name().to_owned(),
+        rule.category.clone(),
+        rule.title.clone(),
+    ]
 }
 
 fn show(rules: &Ruleset, id: &str, output: Output, screen: Screen) -> Result<Exit, Refusal> {
@@ -126,10 +131,10 @@ fn show(rules: &Ruleset, id: &str, output: Output, screen: Screen) -> Result<Exi
             refusal.next(format!("perhaps {}", near.join(", ")))
         }
     })?;
-    let text = if output == Output::Table {
-        words(rule)
-    } else {
-        super::json(&Document::of(rule))?
+    let text = match output {
+        Output::Json => super::json(&Document::of(rule))?,
+        Output::Csv => csv_lines([rule]),
+        Output::Table => words(rule),
     };
     screen.result(&text)?;
     Ok(Exit::Clean)
@@ -157,13 +162,14 @@ fn words(rule: &Rule) -> String {
     if !rule.references.is_empty() {
         line("\nReferences".to_owned());
         for (framework, ids) in &rule.references {
-            line(format!("  {framework}: {}", ids.join(", ")));
+            line(safe(&format!("  {framework}: {}", ids.join(", "))));
         }
     }
     for (name, variable) in &rule.variables {
         line(format!(
-            "\nVariable {name} = {}\n  {}",
-            variable.default,
+            "\nVariable {} = {}\n  {}",
+            safe(name),
+            safe(&variable.default.to_string()),
             safe(&variable.description)
         ));
     }
@@ -200,10 +206,12 @@ fn test(rules: &Ruleset, output: Output, screen: Screen) -> Result<Exit, Refusal
             let mut text = String::new();
             for failure in &report.failures {
                 let [rule, test, expected, actual, reason] = failure_cells(failure);
-                text.push_str(&format!(
-                    "{}:{}: {rule}: test `{test}` expected {expected}, got {actual}: {reason}\n",
+                let line = format!(
+                    "{}:{}: {rule}: test `{test}` expected {expected}, got {actual}: {reason}",
                     failure.file, failure.line
-                ));
+                );
+                text.push_str(&safe(&line));
+                text.push('\n');
             }
             text.push_str(&format!(
                 "{} tests of {} rules, {} failed\n",

@@ -1,7 +1,7 @@
 //! `holdfast scan`: collect, judge, record, print.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,11 +22,11 @@ use crate::{
     config::Config,
     document::{ChangeRow, Report, VerdictRow},
     exit::{Exit, Refusal},
-    moment,
-    present::{ChangesSince, Line, Summary, csv, table},
+    moment, named_file,
+    present::{ChangesSince, Summary, csv, table, verdicts},
     progress::Watch,
     ruleset::Ruleset,
-    screen::Screen,
+    screen::{self, Screen},
     site::{self, Site},
 };
 
@@ -56,6 +56,10 @@ pub(crate) fn run(asked: &cli::Scan, config: &Config, screen: Screen) -> Result<
         Some(file) => Source::Replay(file),
         None => this_machine(&asked.scope, config),
     };
+    if let Some(file) = &asked.facts_out {
+        // Before the work; where it leads is looked at again when it is written.
+        facts_file(file)?;
+    }
     let stop = site::stop_flag()?;
     let done = scan_once(
         source,
@@ -65,7 +69,10 @@ pub(crate) fn run(asked: &cli::Scan, config: &Config, screen: Screen) -> Result<
         &stop,
         asked.facts_out.as_deref(),
     )?
-    .ok_or_else(|| Refusal::new("stopped before the scan was complete; nothing was recorded"))?;
+    .ok_or_else(|| {
+        Refusal::new("stopped before the scan was complete; nothing was recorded")
+            .next("scan again; what was recorded before is as it was")
+    })?;
     print(&done, &rules, config.output.value, screen)
 }
 
@@ -85,12 +92,14 @@ pub(super) fn scan_once(
     stop: &Arc<AtomicBool>,
     facts_out: Option<&Path>,
 ) -> Result<Option<Done>, Refusal> {
-    // Opened before the work, so that a directory that cannot be used is known at once.
-    open_and_report(config, screen)?.close(screen);
     let clock = RealClock::new();
     let started = clock.now();
     let facts = match source {
-        Source::ThisMachine { walk } => collect_here(rules, walk, screen, stop)?,
+        Source::ThisMachine { walk } => {
+            // Before the work, so that a directory that cannot be used is known at once.
+            open_and_report(config, screen)?.close(screen);
+            collect_here(rules, walk, screen, stop)?
+        }
         Source::Replay(file) => read_facts(file)?,
     };
     if stop.load(Ordering::Relaxed) {
@@ -102,7 +111,7 @@ pub(super) fn scan_once(
     }
     let verdicts = judge::judge(rules.all(), &facts);
     let recorded = to_record(&facts, &verdicts, rules, started, clock.now());
-    let site = Site::open(&config.data_dir.value, screen)?;
+    let site = Site::open(config.data_dir()?, screen)?;
     let applied = site
         .ledger()
         .apply(&recorded, &LogSink)
@@ -116,7 +125,7 @@ pub(super) fn scan_once(
 }
 
 fn open_and_report(config: &Config, screen: Screen) -> Result<Site, Refusal> {
-    let site = Site::open(&config.data_dir.value, screen)?;
+    let site = Site::open(config.data_dir()?, screen)?;
     screen.step(format_args!(
         "{}: {}",
         site.dir().display(),
@@ -153,26 +162,32 @@ fn read_facts(file: &Path) -> Result<Facts, Refusal> {
         Refusal::new(format!("facts {}", file.display()))
             .next("give a file written by `holdfast scan --facts-out FILE`")
     };
-    let path = std::path::absolute(file).map_err(|error| refuse().source(error))?;
-    let bytes = RealDisk
-        .read(&path, FACTS_LEN_MAX)
-        .map_err(|error| refuse().source(error))?;
+    let bytes = named_file::read(file, FACTS_LEN_MAX).map_err(|error| refuse().source(error))?;
     let facts = Facts::from_json(&bytes).map_err(|error| refuse().source(error))?;
     if facts.host.hostname.is_empty() {
-        return Err(Refusal::new(format!(
-            "facts {} name no host",
-            file.display()
-        )));
+        return Err(
+            Refusal::new(format!("facts {} name no host", file.display()))
+                .next("give a file whose `host.hostname` is filled in"),
+        );
     }
     Ok(facts)
 }
 
 fn write_facts(file: &Path, facts: &Facts) -> Result<(), Refusal> {
-    let refuse = |error| Refusal::new(format!("facts {}", file.display())).source(error);
-    let path = std::path::absolute(file).map_err(refuse)?;
+    let path = facts_file(file)?;
     RealDisk
         .replace(&path, facts.to_json().as_bytes())
-        .map_err(refuse)
+        .map_err(|error| facts_not_written(file, error))
+}
+
+fn facts_file(file: &Path) -> Result<PathBuf, Refusal> {
+    named_file::replaceable(file).map_err(|error| facts_not_written(file, error))
+}
+
+fn facts_not_written(file: &Path, error: std::io::Error) -> Refusal {
+    Refusal::new(format!("facts {} cannot be written", file.display()))
+        .source(error)
+        .next("name a regular file in a directory that can be written")
 }
 
 fn to_record(
@@ -213,35 +228,14 @@ pub(super) fn print(
     output: Output,
     screen: Screen,
 ) -> Result<Exit, Refusal> {
+    let report = report(done);
     let text = match output {
-        Output::Json => super::json(&report(done))?,
-        Output::Csv => csv::lines(
-            ["rule", "severity", "verdict", "reason", "evidence"],
-            done.recorded.findings.iter().map(|finding| {
-                [
-                    finding.rule.clone(),
-                    finding.severity.name().to_owned(),
-                    finding.verdict.name().to_owned(),
-                    finding.reason.clone(),
-                    finding.evidence_digest.clone(),
-                ]
-            }),
-        ),
-        Output::Table => summary(done, rules).render(),
+        Output::Json => super::json(&report)?,
+        Output::Csv => verdicts::csv(&report.verdicts),
+        Output::Table => summary(done, &report, rules).render(),
     };
     screen.result(&text)?;
-    Ok(exit_of(&done.recorded.summary))
-}
-
-/// The exit code of RUL-5.
-fn exit_of(summary: &judge::Summary) -> Exit {
-    if summary.fail > 0 {
-        Exit::Findings
-    } else if summary.not_assessed > 0 || summary.error > 0 || summary.pass == 0 {
-        Exit::Incomplete
-    } else {
-        Exit::Clean
-    }
+    Ok(Exit::of_verdicts(&report.summary))
 }
 
 fn report(done: &Done) -> Report {
@@ -273,7 +267,7 @@ fn report(done: &Done) -> Report {
     }
 }
 
-fn summary(done: &Done, rules: &Ruleset) -> Summary {
+fn summary(done: &Done, report: &Report, rules: &Ruleset) -> Summary {
     let system = done
         .facts
         .facts
@@ -281,33 +275,16 @@ fn summary(done: &Done, rules: &Ruleset) -> Summary {
         .and_then(|os| os.get("pretty_name"))
         .and_then(|name| name.as_str())
         .unwrap_or("unknown system");
-    let lines = done
-        .recorded
-        .findings
-        .iter()
-        .map(|finding| {
-            let rule = rules.get(&finding.rule);
-            Line {
-                rule: finding.rule.clone(),
-                title: rule.map_or_else(|| finding.rule.clone(), |rule| rule.title.clone()),
-                severity: finding.severity,
-                verdict: finding.verdict,
-                reason: finding.reason.clone(),
-                fix: rule
-                    .map(|rule| rule.fix.summary.clone())
-                    .unwrap_or_default(),
-            }
-        })
-        .collect();
     Summary {
         heading: vec![
             done.recorded.host.clone(),
             system.to_owned(),
             moment::local(done.recorded.finished),
         ],
-        counts: done.recorded.summary.clone(),
-        lines,
+        counts: report.summary.clone(),
+        lines: verdicts::lines(&report.verdicts, rules),
         changes: changes_since(&done.applied),
+        width: screen::width().map(usize::from),
     }
 }
 

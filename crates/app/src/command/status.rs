@@ -1,7 +1,7 @@
 //! `holdfast status`: the verdicts as they are, or as they were.
 
 use scan::{
-    judge::Outcome,
+    judge,
     ledger::{Check, State, Status},
 };
 use world::Timestamp;
@@ -9,50 +9,38 @@ use world::Timestamp;
 use crate::{
     cli::{self, Output},
     config::Config,
-    document::Report,
+    document::{Report, VerdictRow},
     exit::{Exit, Refusal},
     moment,
-    present::{ChangesSince, Line, Summary, csv},
+    present::{ChangesSince, Summary, safe, verdicts},
     ruleset::Ruleset,
-    screen::Screen,
+    screen::{self, Screen},
     site::Site,
 };
 
 pub(crate) fn run(asked: &cli::Status, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let at = asked.at.as_deref().map(super::moment).transpose()?;
     let host = asked.host.clone().unwrap_or_else(super::this_host);
-    let site = Site::open_existing(&config.data_dir.value, screen)?;
+    let site = Site::open_existing(config.data_dir()?, screen)?;
     let status = site
         .ledger()
         .status(&host, at)
         .map_err(Site::refused)?
         .ok_or_else(|| nothing_recorded(&site, &host, at))?;
-    let exit = exit_of(&status);
     if let Some(rule) = &asked.rule {
-        show_rule(&site, &status, rule, config.output.value, screen)?;
-        return Ok(exit);
+        return show_rule(&site, &status, rule, config.output.value, screen);
     }
+    let report = Report::of_status(&status);
     let text = match config.output.value {
-        Output::Json => super::json(&Report::of_status(&status))?,
-        Output::Csv => csv::lines(
-            ["rule", "severity", "verdict", "reason", "evidence"],
-            status.states.iter().map(|state| {
-                [
-                    state.rule.clone(),
-                    state.severity.name().to_owned(),
-                    state.verdict.name().to_owned(),
-                    state.reason.clone(),
-                    state.evidence.clone(),
-                ]
-            }),
-        ),
-        Output::Table => table(&status, at, config)?,
+        Output::Json => super::json(&report)?,
+        Output::Csv => verdicts::csv(&report.verdicts),
+        Output::Table => table(&status, &report, at, config),
     };
     screen.result(&text)?;
-    Ok(exit)
+    Ok(Exit::of_verdicts(&report.summary))
 }
 
-fn nothing_recorded(site: &Site, host: &str, at: Option<Timestamp>) -> Refusal {
+pub(super) fn nothing_recorded(site: &Site, host: &str, at: Option<Timestamp>) -> Refusal {
     let by = at
         .map(|at| format!(" by {}", moment::local(at)))
         .unwrap_or_default();
@@ -75,25 +63,7 @@ fn nothing_recorded(site: &Site, host: &str, at: Option<Timestamp>) -> Refusal {
     }
 }
 
-/// The exit code of RUL-5 for recorded verdicts.
-fn exit_of(status: &Status) -> Exit {
-    let any = |wanted: &[Outcome]| {
-        status
-            .states
-            .iter()
-            .any(|state| wanted.contains(&state.verdict))
-    };
-    if any(&[Outcome::Fail]) {
-        Exit::Findings
-    } else if any(&[Outcome::NotAssessed, Outcome::Error]) || !any(&[Outcome::Pass]) {
-        Exit::Incomplete
-    } else {
-        Exit::Clean
-    }
-}
-
-fn table(status: &Status, at: Option<Timestamp>, config: &Config) -> Result<String, Refusal> {
-    let rules = Ruleset::load(config, None)?;
+fn table(status: &Status, report: &Report, at: Option<Timestamp>, config: &Config) -> String {
     let mut heading = vec![
         status.host.name.clone(),
         format!(
@@ -104,30 +74,14 @@ fn table(status: &Status, at: Option<Timestamp>, config: &Config) -> Result<Stri
     if let Some(at) = at {
         heading.push(format!("as it was at {}", moment::local(at)));
     }
-    let lines = status
-        .states
-        .iter()
-        .map(|state| {
-            let rule = rules.get(&state.rule);
-            Line {
-                rule: state.rule.clone(),
-                title: rule.map_or_else(|| state.rule.clone(), |rule| rule.title.clone()),
-                severity: state.severity,
-                verdict: state.verdict,
-                reason: state.reason.clone(),
-                fix: rule
-                    .map(|rule| rule.fix.summary.clone())
-                    .unwrap_or_default(),
-            }
-        })
-        .collect();
-    Ok(Summary {
+    Summary {
         heading,
-        counts: status.scan.summary.clone(),
-        lines,
+        counts: report.summary.clone(),
+        lines: verdicts::lines(&report.verdicts, &Ruleset::known(config)),
         changes: ChangesSince::Unasked,
+        width: screen::width().map(usize::from),
     }
-    .render())
+    .render()
 }
 
 /// One rule with the evidence that its verdict rests on.
@@ -137,7 +91,7 @@ fn show_rule(
     rule: &str,
     output: Output,
     screen: Screen,
-) -> Result<(), Refusal> {
+) -> Result<Exit, Refusal> {
     let state = status
         .states
         .iter()
@@ -163,10 +117,21 @@ fn show_rule(
         .ledger()
         .check(&status.host.name, rule)
         .map_err(Site::refused)?;
-    if output == Output::Table {
-        return screen.result(&rule_words(state, check.as_ref(), &super::json(&evidence)?));
-    }
-    let document = serde_json::json!({
+    let text = match output {
+        Output::Json => super::json(&rule_document(state, check.as_ref(), &evidence))?,
+        Output::Csv => verdicts::csv(&[VerdictRow::of_state(state)]),
+        Output::Table => rule_words(state, check.as_ref(), &super::json(&evidence)?),
+    };
+    screen.result(&text)?;
+    Ok(Exit::of_verdicts(&judge::Summary::of([state.verdict])))
+}
+
+fn rule_document(
+    state: &State,
+    check: Option<&Check>,
+    evidence: &serde_json::Value,
+) -> serde_json::Value {
+    serde_json::json!({
         "rule": state.rule,
         "severity": state.severity,
         "verdict": state.verdict,
@@ -176,8 +141,7 @@ fn show_rule(
         "first_seen": moment::rfc3339(Timestamp::from_nanos(state.first_seen)),
         "changed": moment::rfc3339(Timestamp::from_nanos(state.changed)),
         "checks": check.map(|check| check.count),
-    });
-    screen.result(&super::json(&document)?)
+    })
 }
 
 fn rule_words(state: &State, check: Option<&Check>, evidence: &str) -> String {
@@ -193,7 +157,7 @@ fn rule_words(state: &State, check: Option<&Check>, evidence: &str) -> String {
         state.rule,
         state.severity.name(),
         state.verdict.name(),
-        crate::present::safe(&state.reason),
+        safe(&state.reason),
         moment::local(Timestamp::from_nanos(state.changed)),
         moment::local(Timestamp::from_nanos(state.first_seen)),
         state.evidence,

@@ -15,7 +15,7 @@ use crate::{
     moment,
     present::change_line,
     ruleset::Ruleset,
-    screen::Screen,
+    screen::{Screen, complain},
     site::{self, Site},
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     let stop = site::stop_flag()?;
     let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
     let source = scan::this_machine(&up.scope, config);
-    Site::open(&config.data_dir.value, screen)?.close(screen);
+    Site::open(config.data_dir()?, screen)?.close(screen);
     let _running = hold(config)?;
 
     let Some(first) = scan::scan_once(source, &rules, config, screen, &stop, None)? else {
@@ -39,12 +39,16 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     scan::print(&first, &rules, config.output.value, screen)?;
     screen.remark(format_args!(
         "\nRecorded in {}. Watching: a scan every {}; Ctrl-C stops, the next start goes on from here.",
-        config.data_dir.value.display(),
+        config.data_dir()?.display(),
         span_words(interval)
     ));
     while wait(interval, &stop) {
-        if !watch_once(source, &rules, config, screen, &stop)? {
-            break;
+        match watch_once(source, &rules, config, screen, &stop) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // A disk that is full now may not be at the next scan: whoever watches goes on, and says
+            // each time why there is no result.
+            Err(refusal) => complain(&refusal),
         }
     }
     Ok(stopped(screen))
@@ -60,16 +64,16 @@ fn interval(up: &Up, config: &Config) -> Result<Duration, Refusal> {
 }
 
 fn hold(config: &Config) -> Result<Box<dyn world::disk::Lock>, Refusal> {
-    let path = config.data_dir.value.join(UP_LOCK);
+    let dir = config.data_dir()?;
+    let path = dir.join(UP_LOCK);
     RealDisk.lock(&path, &site::holder()).map_err(|error| {
         if error.kind() == std::io::ErrorKind::WouldBlock {
-            Refusal::new(format!(
-                "{} is already watched by {error}",
-                config.data_dir.value.display()
-            ))
-            .next("look with `holdfast status`, or stop the other one first")
+            Refusal::new(format!("{} is already watched by {error}", dir.display()))
+                .next("look with `holdfast status`, or stop the other one first")
         } else {
-            Refusal::new(format!("{}", path.display())).source(error)
+            Refusal::new(format!("lock {}", path.display()))
+                .source(error)
+                .next("run `holdfast doctor` to check disk and permissions")
         }
     })
 }

@@ -37,19 +37,24 @@ impl Palette {
     }
 }
 
-/// Text from a host, made fit for a terminal: control characters cannot move its cursor.
+/// Text from a host, made fit for a terminal: control characters cannot move its cursor, and
+/// invisible ones cannot reorder or hide what stands beside them.
 pub(crate) fn safe(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control();
-            let shown: Box<dyn Iterator<Item = char>> = if escaped {
-                Box::new(c.escape_default())
-            } else {
-                Box::new(std::iter::once(c))
-            };
-            shown
-        })
-        .collect()
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_invisible(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Format characters of Unicode that set the direction of text or have no width: marks, embeddings,
+/// overrides and isolates of writing direction, zero-width spaces and joiners, the byte order mark.
+const fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -57,6 +62,7 @@ mod tests {
     #[test]
     fn a_host_cannot_move_the_cursor_of_whoever_reads_its_findings() {
         assert_eq!(super::safe("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
+        assert_eq!(super::safe("a\u{202e}b"), "a\\u{202e}b");
         assert_eq!(super::safe("grün /tmp/x"), "grün /tmp/x");
     }
 }

@@ -8,10 +8,13 @@ use scan::{
     rule::Severity,
 };
 
-use super::{Palette, safe};
+use super::{Palette, safe, wrapped};
 
 /// Width of the score bar in characters.
 const BAR_WIDTH: usize = 30;
+
+/// Columns of a mark and what surrounds it.
+const MARKED: usize = 4;
 
 /// Beyond this the top of the summary has left most terminals.
 const LINES_ONE_SCREEN: usize = 40;
@@ -41,6 +44,8 @@ pub(crate) struct Summary {
     pub(crate) counts: Counts,
     pub(crate) lines: Vec<Line>,
     pub(crate) changes: ChangesSince,
+    /// Columns of the terminal; none where the text does not go to one.
+    pub(crate) width: Option<usize>,
 }
 
 const SEVERITIES: [Severity; 4] = [
@@ -58,8 +63,13 @@ impl Summary {
         for severity in SEVERITIES {
             self.failures(&mut text, severity);
         }
-        self.unassessed(&mut text);
-        self.errors(&mut text);
+        self.grouped(
+            &mut text,
+            Outcome::NotAssessed,
+            "COULD NOT BE ASSESSED",
+            "?",
+        );
+        self.grouped(&mut text, Outcome::Error, "ERRORS", "!");
         self.changes(&mut text);
         self.total(&mut text);
         text
@@ -160,71 +170,55 @@ impl Summary {
         );
         for failure in failing {
             let (bad, faint, strong) = (Palette::BAD, Palette::FAINT, Palette::STRONG);
+            let (title, rule) = (safe(&failure.title), safe(&failure.rule));
+            let together = MARKED + title.chars().count() + 2 + rule.chars().count();
+            let between = match self.width {
+                Some(width) if together > width => "\n    ",
+                _ => "  ",
+            };
             line(
                 text,
                 &format!(
-                    "  {bad}✗{bad:#} {strong}{}{strong:#}  {faint}{}{faint:#}",
-                    safe(&failure.title),
-                    safe(&failure.rule)
+                    "  {bad}✗{bad:#} {strong}{}{strong:#}{between}{faint}{rule}{faint:#}",
+                    wrapped(&title, MARKED, self.width),
                 ),
             );
-            line(text, &format!("      found  {}", safe(&failure.reason)));
+            self.hanging(text, "      found  ", &safe(&failure.reason));
             if !failure.fix.is_empty() {
-                line(text, &format!("      fix    {}", safe(&failure.fix)));
+                self.hanging(text, "      fix    ", &safe(&failure.fix));
             }
         }
     }
 
-    /// Grouped by reason: one missing privilege often explains dozens of rules.
-    fn unassessed(&self, text: &mut String) {
+    /// Rules with this outcome by reason: one missing privilege often explains dozens of them.
+    fn grouped(&self, text: &mut String, outcome: Outcome, heading: &str, mark: &str) {
         let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for unknown in self
-            .lines
-            .iter()
-            .filter(|line| line.verdict == Outcome::NotAssessed)
-        {
-            groups
-                .entry(safe(&unknown.reason))
-                .or_default()
-                .push(&unknown.rule);
+        for found in self.lines.iter().filter(|line| line.verdict == outcome) {
+            let rules = groups.entry(safe(&found.reason)).or_default();
+            rules.push(&found.rule);
         }
         if groups.is_empty() {
             return;
         }
-        let style = Palette::DOUBT;
+        let style = Palette::outcome(outcome);
+        let count: usize = groups.values().map(Vec::len).sum();
         line(text, "");
-        line(
-            text,
-            &format!(
-                "{style}COULD NOT BE ASSESSED {}{style:#}",
-                self.counts.not_assessed
-            ),
-        );
+        line(text, &format!("{style}{heading} {count}{style:#}"));
         let mut groups: Vec<(String, Vec<&str>)> = groups.into_iter().collect();
         groups.sort_by_key(|(_, rules)| std::cmp::Reverse(rules.len()));
         for (reason, rules) in groups {
-            line(text, &format!("  {style}?{style:#} {reason}"));
+            let reason = wrapped(&reason, MARKED, self.width);
+            line(text, &format!("  {style}{mark}{style:#} {reason}"));
             let faint = Palette::FAINT;
-            line(text, &format!("      {faint}{}{faint:#}", listed(&rules)));
+            let rules = wrapped(&listed(&rules), 6, self.width);
+            line(text, &format!("      {faint}{rules}{faint:#}"));
         }
     }
 
-    fn errors(&self, text: &mut String) {
-        for error in self
-            .lines
-            .iter()
-            .filter(|line| line.verdict == Outcome::Error)
-        {
-            let style = Palette::DOUBT;
-            line(
-                text,
-                &format!(
-                    "  {style}!{style:#} {}: {}",
-                    safe(&error.rule),
-                    safe(&error.reason)
-                ),
-            );
-        }
+    /// A lead and what hangs right of it.
+    fn hanging(&self, text: &mut String, lead: &str, content: &str) {
+        let content = wrapped(content, lead.len(), self.width);
+        line(text, &format!("{lead}{content}"));
     }
 
     fn changes(&self, text: &mut String) {

@@ -12,3 +12,5 @@ mod facts;
 mod holdfast;
 mod machine;
 mod schema;
+mod surroundings;
+mod user_files;

@@ -1,0 +1,38 @@
+//! Files that the user names: what is read may be reached through links, what is written replaces
+//! regular files only.
+//!
+//! The seam `world::Disk` follows no link, because inside the data directory a link is a trap. A
+//! path on the command line is the user's own word: `/etc/holdfast/holdfast.toml` is often a link.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use world::{Disk, RealDisk};
+
+/// The whole file, refused with `InvalidData` when longer than `len_max`.
+pub(crate) fn read(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
+    RealDisk.read(&regular(path)?, len_max)
+}
+
+/// Where `path` would be written. Replacing a file renames another over it, which would turn a
+/// device such as `/dev/null` into that file for every program on the machine.
+pub(crate) fn replaceable(path: &Path) -> io::Result<PathBuf> {
+    match regular(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(path),
+        found => found,
+    }
+}
+
+/// The regular file behind `path` and its links.
+fn regular(path: &Path) -> io::Result<PathBuf> {
+    if std::fs::metadata(path)?.is_file() {
+        std::fs::canonicalize(path)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ))
+    }
+}

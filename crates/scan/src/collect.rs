@@ -20,6 +20,8 @@ mod firewall;
 pub(crate) mod fixture;
 mod globs;
 mod grub;
+#[cfg(test)]
+mod hostile;
 mod journald;
 mod login_defs;
 mod logrotate;
@@ -41,8 +43,6 @@ mod sshd;
 mod sudoers;
 mod sysctl;
 mod systemd_conf;
-#[cfg(test)]
-mod hostile;
 #[cfg(test)]
 mod tests;
 mod time_sync;

@@ -33,6 +33,9 @@ const USUAL: [&str; 14] = [
 /// Scopes inside one another. Real files have four.
 const DEPTH_MAX: usize = 64;
 
+/// Words of one statement. `#clear` may name several settings.
+const WORDS_MAX: usize = 64;
+
 /// Names of all scopes around a setting.
 const NAME_BYTES_MAX: usize = 4 << 10;
 
@@ -62,7 +65,9 @@ impl Settings {
         let mut words: Vec<String> = Vec::new();
         for token in tokens(text) {
             match token {
-                Token::Word(word) => words.push(word),
+                // A statement has two words; more of one that never ends are not kept.
+                Token::Word(word) if words.len() < WORDS_MAX => words.push(word),
+                Token::Word(_) => {}
                 Token::Open => {
                     let name = words.first().cloned().unwrap_or_default();
                     let length: usize = scopes.iter().map(String::len).sum();

@@ -8,7 +8,10 @@
 //! 4. publish the position: readers see the commits;
 //! 5. wake the members: they acknowledge.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use lsm_tree::Slice;
 use wal::{Lsn, group::Group};
@@ -259,12 +262,14 @@ impl Inner {
         // published position as what they hold.
         let applying = self.applying();
         let times = self.times.0.memory();
+        // Found once for the group: finding one touches what every reader touches.
+        let mut memories = BTreeMap::new();
         for (commit, accepted) in commits.iter().zip(accepted) {
             for (table, keys) in accepted.writes.tables() {
-                let memory = self
-                    .tree(table)
-                    .expect("checked when it was written")
-                    .memory();
+                let memory = memories.entry(table).or_insert_with(|| {
+                    let tree = self.tree(table).expect("checked when it was written");
+                    tree.memory()
+                });
                 for (key, value) in keys {
                     memory.set(key, value.as_deref(), commit.lsn);
                 }
@@ -277,8 +282,7 @@ impl Inner {
         if let Some(last) = commits.last() {
             self.horizon.publish(*last);
         }
-        self.upkeep
-            .rotate_full(self, accepted.iter().map(|accepted| &*accepted.writes));
+        self.upkeep.rotate_full(self, &memories);
         drop(applying);
     }
 }

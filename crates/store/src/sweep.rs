@@ -100,3 +100,67 @@ fn dated(stored: &[u8]) -> Option<Timestamp> {
     let nanos = u64::from_le_bytes(*value.first_chunk()?);
     Some(Timestamp::from_nanos(nanos))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A version is its key, LSN and whether it is live; kept ones come out.
+    fn check(floor: u64, last_level: bool, versions: &[(&str, u64, bool)], kept: &[u64]) {
+        let mut sweeper = Sweeper {
+            rule: Rule::Versions,
+            floor,
+            key: None,
+        };
+        let mut keep = |(key, lsn, live): &(&str, u64, bool)| {
+            let stored = (lsn << 1 | u64::from(*live)).to_le_bytes();
+            let drops = sweeper.drops(&Slice::from(*key), &stored, last_level);
+            (!drops.unwrap()).then_some(*lsn)
+        };
+        let found: Vec<_> = versions.iter().filter_map(&mut keep).collect();
+        assert_eq!(found, kept, "{versions:?} swept below {floor}");
+    }
+
+    #[test]
+    fn what_no_read_at_or_above_the_floor_sees_goes_and_nothing_else() {
+        let versions = [
+            ("a", 9, true),
+            ("a", 7, true),
+            ("a", 3, true),
+            ("b", 2, true),
+        ];
+        check(0, true, &versions, &[9, 7, 3, 2]);
+        check(3, true, &versions, &[9, 7, 3, 2]);
+        check(6, true, &versions, &[9, 7, 3, 2]);
+        check(7, true, &versions, &[9, 7, 2]);
+        check(8, true, &versions, &[9, 7, 2]);
+        check(9, true, &versions, &[9, 2]);
+        check(99, false, &versions, &[9, 2]);
+    }
+
+    #[test]
+    fn a_deletion_goes_only_where_nothing_deeper_can_come_back() {
+        let versions = [
+            ("a", 9, true),
+            ("a", 7, false),
+            ("a", 3, true),
+            ("b", 2, false),
+        ];
+        check(8, false, &versions, &[9, 7, 2]);
+        check(8, true, &versions, &[9]);
+        check(6, true, &versions, &[9, 7, 3]);
+        check(1, true, &versions, &[9, 7, 3, 2]);
+    }
+
+    #[test]
+    fn a_value_too_short_for_its_version_is_told() {
+        let mut sweeper = Sweeper {
+            rule: Rule::Dated,
+            floor: 1,
+            key: None,
+        };
+        assert_eq!(sweeper.drops(&Slice::from("a"), &[1; 7], true), None);
+        assert_eq!(sweeper.drops(&Slice::from("a"), &[1; 15], true), None);
+        assert_eq!(sweeper.drops(&Slice::from("a"), &[0; 16], true), Some(true));
+    }
+}

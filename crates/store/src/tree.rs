@@ -243,6 +243,10 @@ impl Memory {
             ValueType::Value,
         ));
     }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.size()
+    }
 }
 
 /// Holds the file set that it reads, so nothing it needs is removed beneath it.

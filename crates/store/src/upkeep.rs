@@ -7,6 +7,7 @@
 //! table files hold, and the journal has everything that was acknowledged.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,7 +16,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, Kind, store::Inner, tree::Tree, writes::Writes};
+use crate::{
+    Error, Kind, TableId,
+    store::Inner,
+    tree::{Memory, Tree},
+};
 
 /// Unflushed memories of one table before commits wait: one being flushed and one behind it.
 const WAITING_FLUSHES_MAX: usize = 2;
@@ -108,16 +113,13 @@ impl Upkeep {
         }
     }
 
-    /// Ends the memories of the tables written that are full. Runs where commits are applied.
-    pub(crate) fn rotate_full<'a>(&self, inner: &Inner, writes: impl Iterator<Item = &'a Writes>) {
+    /// Ends those of the memories just written that are full. Runs where commits are applied.
+    pub(crate) fn rotate_full(&self, inner: &Inner, written: &BTreeMap<TableId, Memory>) {
         let mut rotated = false;
-        for (table, _) in writes.flat_map(Writes::tables) {
-            let tree = &inner
-                .table(table)
-                .expect("checked when it was written")
-                .tree;
-            if tree.memory_bytes() >= self.memtable_bytes {
-                tree.rotate();
+        for (table, memory) in written {
+            if memory.bytes() >= self.memtable_bytes {
+                let table = inner.table(*table).expect("checked when it was written");
+                table.tree.rotate();
                 rotated = true;
             }
         }

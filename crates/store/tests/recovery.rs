@@ -98,6 +98,34 @@ fn what_was_acknowledged_survives_a_loss_of_power_and_the_rest_is_wholly_absent(
     }
 }
 
+#[test]
+fn a_commit_that_does_not_fit_leaves_no_trace_and_the_next_one_that_fits_goes_through() {
+    let site = Site::forever();
+    let running = site.open();
+    let t = running.t();
+    let value = vec![7; 256 << 10];
+    let add = |key: &[u8]| {
+        let mut transaction = running.store.begin().unwrap();
+        transaction.get(t, key).unwrap();
+        transaction.put(t, key, &value).unwrap();
+        transaction.commit()
+    };
+    let first = add(b"a").unwrap();
+    site.disk.set_available(0);
+    let mut last = first;
+    let error = loop {
+        match add(b"a") {
+            Ok(commit) => last = commit,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), Kind::Full, "{error}");
+    assert_eq!(running.store.snapshot().unwrap().lsn(), last.lsn);
+    site.disk.set_available(1 << 30);
+    let next = add(b"a").unwrap();
+    assert_eq!(next.lsn, last.lsn.next());
+}
+
 /// Proves: DOC-3
 #[test]
 fn the_same_bytes_recover_to_the_same_state() {

@@ -6,10 +6,7 @@
 //! past moment is read from the store as it was then, so `status`, `diff` and `history` cannot
 //! disagree with what was recorded. Nothing here reads a clock: times come with the scan.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
 use row::Tables;
 use store::{Bytes, Keys, Order, Snapshot, Store, TableId, Transaction};
@@ -28,11 +25,16 @@ pub use error::{Class, Error};
 pub use history::{Difference, Status};
 pub use row::{Change, ChangeKind, Check, Host, ScanRow, State};
 
-/// Largest number of rows read for one host. The built-in pack has a few hundred rules.
+/// Most rows that one answer is made of, and most findings of one scan. The built-in pack has a few
+/// hundred rules; a rule that flips with every scan, five minutes apart, gets here in a year.
 const ROWS_MAX: usize = 100_000;
 
 /// What is told after an apply. Exactly one `persisted` per change row, after the commit, or exactly
 /// one `failed` for an apply that left nothing.
+///
+/// The change row is the record and this only its announcement: a process that dies between commit
+/// and call leaves a row that nobody was told of, and the replay of its scan id tells nothing either.
+/// Whoever must miss none reads the rows.
 pub trait Sink {
     /// `finding.persisted`.
     fn persisted(&self, scan: &Scan, change: &Change);
@@ -98,10 +100,10 @@ impl Ledger {
     /// Applies one scan, all of it or nothing. A scan id that was applied before changes nothing.
     pub fn apply(&self, scan: &Scan, sink: &dyn Sink) -> Result<Applied, Error> {
         match apply::apply(&self.store, &self.tables, scan) {
-            Ok((applied, changes)) => {
-                changes
-                    .iter()
-                    .for_each(|change| sink.persisted(scan, change));
+            Ok(applied) => {
+                for change in &applied.changes {
+                    sink.persisted(scan, change);
+                }
                 Ok(applied)
             }
             Err(error) => {
@@ -120,11 +122,15 @@ impl Ledger {
             .collect()
     }
 
-    /// Ends a host's record: it takes no more scans, and all of its history stays.
+    /// Ends a host's record: it takes no more scans, and all of its history stays. One that is
+    /// retired already keeps the moment at which it was.
     pub fn retire(&self, host: &str, at: Timestamp) -> Result<(), Error> {
         let mut transaction = self.store.begin()?;
         let mut found = get_host(&mut transaction, &self.tables, host)?
             .ok_or_else(|| Error::new(Class::Constraint, format!("no host `{host}`")))?;
+        if found.retired.is_some() {
+            return Ok(());
+        }
         found.retired = Some(at.nanos());
         transaction.put(self.tables.hosts, host.as_bytes(), &encode(&found))?;
         transaction.commit()?;
@@ -211,15 +217,6 @@ impl Ledger {
         )
     }
 
-    /// Every rule that ever had a verdict on `host`.
-    pub fn rules_seen(&self, host: &str) -> Result<BTreeSet<String>, Error> {
-        let keys = row::below(&[host.as_bytes()]);
-        rows(&self.store.snapshot()?, self.tables.changes, &keys)?
-            .iter()
-            .map(|(_, value)| Ok(decode::<Change>(value)?.rule))
-            .collect()
-    }
-
     /// `None` for a moment before anything was recorded, which is an answer and not an error.
     fn snapshot(&self, at: Option<Timestamp>) -> Result<Option<Snapshot>, Error> {
         let Some(at) = at else {
@@ -244,7 +241,7 @@ fn get_host(
         .transpose()
 }
 
-/// At most [`ROWS_MAX`] rows; a table of one host that has more was not written by this ledger.
+/// At most [`ROWS_MAX`] rows: an answer that leaves some out would be a wrong one.
 fn rows(snapshot: &Snapshot, table: TableId, keys: &Keys) -> Result<Vec<(Bytes, Bytes)>, Error> {
     let rows: Vec<_> = snapshot
         .range(table, keys)?
@@ -253,7 +250,7 @@ fn rows(snapshot: &Snapshot, table: TableId, keys: &Keys) -> Result<Vec<(Bytes, 
     if rows.len() > ROWS_MAX {
         return Err(Error::new(
             Class::Storage,
-            format!("more than {ROWS_MAX} rows of one host"),
+            format!("an answer of more than {ROWS_MAX} rows"),
         ));
     }
     Ok(rows)

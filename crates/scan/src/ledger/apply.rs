@@ -7,7 +7,7 @@ use uuid::Uuid;
 use world::Timestamp;
 
 use super::{
-    Class, Error, decode, encode, get_host,
+    Class, Error, ROWS_MAX, decode, encode, get_host,
     row::{self, Change, ChangeKind, Check, Host, ScanRow, State, Tables},
     rows_read,
 };
@@ -18,7 +18,7 @@ use crate::{
 
 /// Attempts before a conflicting apply is given back to the caller. Two applies for one host are
 /// serialized by the host row, so a second attempt nearly always goes through.
-const ATTEMPTS_MAX: u32 = 8;
+pub(super) const ATTEMPTS_MAX: u32 = 8;
 
 /// Longest host name and rule id in bytes: DNS's limit, and far beyond any sensible id.
 const NAME_LEN_MAX: usize = 255;
@@ -63,27 +63,20 @@ pub struct Applied {
     pub changes: Vec<Change>,
 }
 
-pub(super) fn apply(
-    store: &Store,
-    tables: &Tables,
-    scan: &Scan,
-) -> Result<(Applied, Vec<Change>), Error> {
+pub(super) fn apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied, Error> {
     check(scan)?;
-    let mut attempt = 1;
+    retried(|| attempt_apply(store, tables, scan))
+}
+
+/// Tries again after a conflict, [`ATTEMPTS_MAX`] times in all.
+pub(super) fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut attempts = 1;
     loop {
-        match attempt_apply(store, tables, scan) {
-            Err(error) if error.class() == Class::Conflict && attempt < ATTEMPTS_MAX => {
-                attempt += 1
+        match attempt() {
+            Err(error) if error.class() == Class::Conflict && attempts < ATTEMPTS_MAX => {
+                attempts += 1;
             }
-            Err(error) => return Err(error),
-            Ok(applied) => {
-                let told = if applied.replayed {
-                    Vec::new()
-                } else {
-                    applied.changes.clone()
-                };
-                return Ok((applied, told));
-            }
+            settled => return settled,
         }
     }
 }
@@ -91,6 +84,13 @@ pub(super) fn apply(
 /// Refuses the whole batch before anything is written, naming the rule (LED-4).
 fn check(scan: &Scan) -> Result<(), Error> {
     check_name(&scan.host)?;
+    if scan.findings.len() > ROWS_MAX {
+        let message = format!(
+            "the scan has {} findings, more than {ROWS_MAX}",
+            scan.findings.len()
+        );
+        return Err(Error::new(Class::Constraint, message));
+    }
     let mut seen = BTreeSet::new();
     for finding in &scan.findings {
         let refuse = |class, message: String| Error::new(class, message).with_rule(&finding.rule);
@@ -122,7 +122,10 @@ fn check(scan: &Scan) -> Result<(), Error> {
 
 pub(super) fn check_name(name: &str) -> Result<(), Error> {
     if name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
-        let message = format!("`{}` is not usable as a name", name.escape_debug());
+        let message = format!(
+            "`{}` is no name: 1 to {NAME_LEN_MAX} bytes without control characters",
+            name.escape_debug()
+        );
         return Err(Error::new(Class::Constraint, message));
     }
     Ok(())
@@ -161,11 +164,11 @@ fn attempt_apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied,
     let changes = write_states(&mut transaction, tables, scan, &prior)?;
     write_checks(&mut transaction, tables, scan)?;
     write_evidence(store, &mut transaction, tables, scan)?;
+    host.scans += 1;
     for change in &changes {
-        let key = row::change_key(&scan.host, &change.rule, change.occurred, &scan_id);
+        let key = row::change_key(&scan.host, &change.rule, host.scans);
         transaction.put(tables.changes, &key, &encode(change))?;
     }
-    host.scans += 1;
     host.last_scan = Some(scan_id.clone());
     host.last_finished = Some(scan.finished.nanos());
     transaction.put(tables.hosts, scan.host.as_bytes(), &encode(&host))?;

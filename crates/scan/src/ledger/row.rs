@@ -149,9 +149,10 @@ fn prefix(parts: &[&[u8]]) -> Vec<u8> {
     prefix
 }
 
-pub(crate) fn change_key(host: &str, rule: &str, occurred: u64, scan_id: &str) -> Vec<u8> {
+/// `scan` counts the scans of the host: changes lie in the order in which they were recorded, also
+/// where the clock was set back between two scans.
+pub(crate) fn change_key(host: &str, rule: &str, scan: u64) -> Vec<u8> {
     let mut key = prefix(&[host.as_bytes(), rule.as_bytes()]);
-    key.extend_from_slice(&occurred.to_be_bytes());
-    key.extend_from_slice(scan_id.as_bytes());
+    key.extend_from_slice(&scan.to_be_bytes());
     key
 }

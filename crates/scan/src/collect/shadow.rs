@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Collector, Context, FactPattern, Privilege, Shape};
+use super::{Collector, Context, FactPattern, Privilege, Shape, rows};
 use crate::facts::{Reason, Unknown};
 
 const SHADOW: &str = "/etc/shadow";
@@ -90,6 +90,7 @@ fn parse(text: &str) -> Result<Map<String, Value>, Unknown> {
         }
         // As in the C library, the first line of a name counts.
         users.entry(name).or_insert(Value::Object(user));
+        rows::check(users.len(), SHADOW)?;
     }
     Ok(users)
 }

@@ -1,10 +1,10 @@
 //! Users and groups of the host's own files, and the homes of those who can log in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Collector, Context, FactPattern, Shape, part};
+use super::{Collector, Context, FactPattern, Shape, part, rows};
 use crate::{
     facts::{Reason, Unknown},
     target::Links,
@@ -163,12 +163,12 @@ impl User {
         self.uid < 1000 || self.uid == 65_534
     }
 
-    fn to_value(&self, groups: &[Group]) -> Value {
+    fn to_value(&self, gids: &BTreeSet<u32>) -> Value {
         json!({
             "uid": self.uid, "gid": self.gid, "gecos": self.gecos, "home": self.home,
             "shell": self.shell, "login": self.can_login(), "system": self.is_system(),
             "shadowed": self.shadowed,
-            "group_exists": groups.iter().any(|group| group.gid == self.gid),
+            "group_exists": gids.contains(&self.gid),
         })
     }
 }
@@ -187,17 +187,18 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
             .known()?
             .ok_or_else(|| Unknown::new(Reason::Unreadable, format!("{path}: not there")))
     };
-    let (users, mut malformed) = parse(PASSWD, &required(PASSWD)?, parse_user);
-    let (groups, more) = parse(GROUP, &required(GROUP)?, parse_group);
+    let (users, mut malformed) = parse(PASSWD, &required(PASSWD)?, parse_user)?;
+    let (groups, more) = parse(GROUP, &required(GROUP)?, parse_group)?;
     malformed.extend(more);
     let by_user = users.iter().map(|user| (user.name.as_str(), user.uid));
     let by_group = groups.iter().map(|group| (group.name.as_str(), group.gid));
     let (duplicate_users, duplicate_uids) = duplicates(by_user);
     let (duplicate_groups, duplicate_gids) = duplicates(by_group);
     let homes = homes(context, &users)?;
+    let gids: BTreeSet<u32> = groups.iter().map(|group| group.gid).collect();
     let group_value = |group: &Group| json!({"gid": group.gid, "members": group.members});
     Ok(json!({
-        "users": first_by_name(users.iter().map(|user| (&user.name, user.to_value(&groups)))),
+        "users": first_by_name(users.iter().map(|user| (&user.name, user.to_value(&gids)))),
         "groups": first_by_name(groups.iter().map(|group| (&group.name, group_value(group)))),
         "duplicate_users": duplicate_users,
         "duplicate_uids": duplicate_uids,
@@ -210,7 +211,11 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
 
 /// Every well-formed line, and the place of every other one. Empty lines and comments are neither:
 /// the C library passes over them.
-fn parse<T>(file: &str, text: &str, line: fn(&str) -> Option<T>) -> (Vec<T>, Vec<Value>) {
+fn parse<T>(
+    file: &str,
+    text: &str,
+    line: fn(&str) -> Option<T>,
+) -> Result<(Vec<T>, Vec<Value>), Unknown> {
     let (mut good, mut malformed) = (Vec::new(), Vec::new());
     for (index, content) in text.lines().enumerate() {
         if content.trim().is_empty() || content.starts_with('#') {
@@ -220,8 +225,9 @@ fn parse<T>(file: &str, text: &str, line: fn(&str) -> Option<T>) -> (Vec<T>, Vec
             Some(entry) => good.push(entry),
             None => malformed.push(json!({"file": file, "line": index + 1})),
         }
+        rows::check(good.len().max(malformed.len()), file)?;
     }
-    (good, malformed)
+    Ok((good, malformed))
 }
 
 /// passwd(5): seven fields. A `+` line of NIS is malformed on a host of ours.
@@ -424,5 +430,23 @@ nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
             Unknown::from_value(&fact).unwrap().reason,
             Reason::Unreadable
         );
+    }
+
+    /// The cap on bytes alone let a passwd of ten megabytes fill gigabytes of facts.
+    /// Proves: EXE-7
+    #[test]
+    fn more_users_than_any_host_has_are_unknown_and_not_kept() {
+        let lines = |line: fn(usize) -> String| -> String {
+            (0..=rows::ROWS_MAX)
+                .map(|number| line(number) + "\n")
+                .collect()
+        };
+        let valid = lines(|number| format!("u{number}:x:{number}:1::/:/bin/sh"));
+        let malformed = lines(|_| "a".to_owned());
+        for passwd in [valid, malformed] {
+            let fact = Fixture::new(&[(PASSWD, &passwd), (GROUP, GROUPS)]).collect(&COLLECTOR);
+            let unknown = Unknown::from_value(&fact).expect("truncated");
+            assert_eq!(unknown.reason, Reason::Truncated, "{unknown}");
+        }
     }
 }

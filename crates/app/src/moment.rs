@@ -25,7 +25,8 @@ pub(crate) fn parse(text: &str, now: &Zoned) -> Result<Instant, Refusal> {
         ago(text, now)
     };
     found
-        .and_then(|at| u64::try_from(at.as_nanosecond()).ok())
+        // The year 2999 is no less a moment for being beyond what nanoseconds count: it is to come.
+        .and_then(|at| u64::try_from(at.as_nanosecond().min(i128::from(u64::MAX))).ok())
         .map(Instant::from_nanos)
         .ok_or_else(|| {
             Refusal::new(format!("`{text}` is not a moment")).next(

@@ -12,7 +12,8 @@ Exit codes:
   3  incomplete: nothing fails, but something could not be assessed
 
 Times (--at, diff): RFC 3339 (2026-01-15T08:00:00Z), local (2026-01-15 08:00), a date (its
-midnight), `now`, or a span ago (90m, 2h, 3d, 1w).";
+midnight), `now`, or a span ago (90m, 2h, 3d, 1w). The answer is what was recorded by then: a scan
+counts once it is recorded, a moment after it finished.";
 
 /// Keeps what a site must not lose: watches for compliance drift and answers for any past moment.
 #[derive(Debug, Parser)]
@@ -122,7 +123,7 @@ pub(crate) struct Scan {
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// The moment to answer for: RFC 3339, a local date and time, a date, or a span ago (2h)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) at: Option<String>,
     /// Which host, where facts of several were replayed [default: this machine]
     #[arg(long, value_name = "HOST")]

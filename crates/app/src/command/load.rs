@@ -160,7 +160,7 @@ fn number_of(key: &[u8]) -> u64 {
 }
 
 /// What `load check` found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Verdict {
     /// Acknowledgements that were read.
     acknowledged: u64,
@@ -179,6 +179,17 @@ struct Verdict {
 }
 
 impl Verdict {
+    fn counts(&self) -> [(&'static str, u64); 6] {
+        [
+            ("acknowledged", self.acknowledged),
+            ("present", self.present),
+            ("missing", self.missing),
+            ("changed", self.changed),
+            ("gaps", self.gaps),
+            ("unacknowledged", self.unacknowledged),
+        ]
+    }
+
     fn fault(&mut self, text: String) {
         self.first_fault.get_or_insert(text);
     }
@@ -200,7 +211,7 @@ fn check(records: &Records, acks: &Path, output: Output, screen: Screen) -> Resu
     }
     let text = match output {
         Output::Json => super::json(&verdict)?,
-        Output::Csv => csv_lines(verdict.clone()),
+        Output::Csv => csv_lines(&verdict),
         Output::Table => words(&verdict),
     };
     screen.result(&text)?;
@@ -299,55 +310,19 @@ fn parse_ack(line: &[u8]) -> Option<(u8, u64)> {
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-fn csv_lines(verdict: Verdict) -> String {
-    let counts = [
-        verdict.acknowledged,
-        verdict.present,
-        verdict.missing,
-        verdict.changed,
-        verdict.gaps,
-        verdict.unacknowledged,
-    ];
-    let [
-        acknowledged,
-        present,
-        missing,
-        changed,
-        gaps,
-        unacknowledged,
-    ] = counts.map(|count| count.to_string());
-    csv::lines(
-        [
-            "acknowledged",
-            "present",
-            "missing",
-            "changed",
-            "gaps",
-            "unacknowledged",
-            "first_fault",
-        ],
-        [[
-            acknowledged,
-            present,
-            missing,
-            changed,
-            gaps,
-            unacknowledged,
-            verdict.first_fault.unwrap_or_default(),
-        ]],
-    )
+fn csv_lines(verdict: &Verdict) -> String {
+    let [a, b, c, d, e, f] = verdict.counts().map(|(name, _)| name);
+    let header = [a, b, c, d, e, f, "first_fault"];
+    let [a, b, c, d, e, f] = verdict.counts().map(|(_, count)| count.to_string());
+    let fault = verdict.first_fault.clone().unwrap_or_default();
+    csv::lines(header, [[a, b, c, d, e, f, fault]])
 }
 
 fn words(verdict: &Verdict) -> String {
-    let mut text = format!(
-        "{} acknowledged, {} present, {} missing, {} changed, {} gaps, {} present without acknowledgement\n",
-        verdict.acknowledged,
-        verdict.present,
-        verdict.missing,
-        verdict.changed,
-        verdict.gaps,
-        verdict.unacknowledged
-    );
+    let counts = verdict
+        .counts()
+        .map(|(name, count)| format!("{count} {name}"));
+    let mut text = format!("{}\n", counts.join(", "));
     match &verdict.first_fault {
         Some(fault) => writeln!(text, "first fault: {fault}"),
         None => writeln!(text, "nothing acknowledged was lost"),

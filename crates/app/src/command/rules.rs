@@ -121,7 +121,7 @@ fn show(rules: &Ruleset, id: &str, output: Output, screen: Screen) -> Result<Exi
             .all()
             .iter()
             .map(|rule| rule.id.as_str())
-            .filter(|known| id.split('-').filter(|part| known.contains(part)).count() > 1)
+            .filter(|known| near(id, known))
             .take(3)
             .collect();
         let refusal = Refusal::new(format!("no rule `{id}`"));
@@ -138,6 +138,12 @@ fn show(rules: &Ruleset, id: &str, output: Output, screen: Screen) -> Result<Exi
     };
     screen.result(&text)?;
     Ok(Exit::Clean)
+}
+
+/// Whether two ids share more than one word. Shorter ones are in nearly every id.
+fn near(id: &str, known: &str) -> bool {
+    let words = id.split('-').filter(|word| word.len() > 2);
+    words.filter(|word| known.contains(word)).count() > 1
 }
 
 fn words(rule: &Rule) -> String {

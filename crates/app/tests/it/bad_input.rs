@@ -42,6 +42,8 @@ fn a_moment_that_is_none_is_named() {
     );
     let future = sandbox.run(["status", "--at", "2999-01-01T00:00:00Z"]);
     check(&future, "2999-01-01T00:00:00Z` is in the future");
+    let hyphen = sandbox.run(["status", "--host", "press-3", "--at", "-5m"]);
+    check(&hyphen, "press-3");
     let before = sandbox.run([
         "status",
         "--host",
@@ -67,6 +69,13 @@ fn a_question_about_nothing_creates_nothing() {
 fn an_unknown_host_or_rule_is_named() {
     let sandbox = recorded();
     check(&sandbox.run(["status", "--host", "press-9"]), "press-9");
+    // It said that nothing differs.
+    check(
+        &sandbox.run(["diff", "1h", "now", "--host", "press-9"]),
+        "press-9",
+    );
+    let before = ["diff", "3h", "2h", "--host", "press-3"];
+    check(&sandbox.run(before), "press-3");
     check(
         &sandbox.run(["history", "no-such-rule", "--host", "press-3"]),
         "no-such-rule",

@@ -88,6 +88,7 @@ pub(crate) fn open(
         cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
         descriptors: Arc::new(DescriptorTable::new(DESCRIPTORS)),
         compress: options.compress,
+        pin_indexes: options.pin_indexes,
     };
     let (identity, mut manifest, created) = load_or_create(&options, &*journal, &shared)?;
     check_journal(&manifest, &*journal)?;

@@ -111,15 +111,21 @@ fn a_feed_that_lags_keeps_the_journal_until_it_is_dropped() {
     site.change = |options| options.feed_bytes = 0;
     let running = site.open();
     running.put("a", "first");
-    let mut feed = running.store.feed(Lsn::FIRST).unwrap();
     let value = "v".repeat(64 << 10);
-    let churn = || {
-        for _ in 0..64 {
+    let write = || {
+        for _ in 0..32 {
             running.put("a", &value);
         }
+    };
+    let churn = || {
+        write();
+        write();
         running.store.checkpoint().unwrap();
     };
-    churn();
+    write();
+    let mut feed = running.store.feed(Lsn::FIRST).unwrap();
+    write();
+    running.store.checkpoint().unwrap();
     assert_eq!(running.journal.first_retained(), Lsn::FIRST);
     let first = feed.next().unwrap().unwrap();
     assert_eq!(first.changes[0].value.as_ref().unwrap(), b"first");

@@ -97,6 +97,15 @@ impl World {
             options.memtable_bytes = 3000;
             options.checkpoint_bytes = 20_000;
         };
+        if seed % 2 == 1 {
+            site.change = |options| {
+                options.memtable_bytes = 1000;
+                options.checkpoint_bytes = 50_000;
+                options.pin_indexes = false;
+                options.compress = false;
+                options.cache_bytes = 10_000;
+            };
+        }
         let running = site.open();
         let mut world = Self {
             site,

@@ -18,6 +18,8 @@ pub(crate) struct Site {
     pub(crate) disk: sim::Disk,
     /// Of the journal's identity.
     pub(crate) seed: u64,
+    /// The journal on the real disk too: syncs take their time, so committers meet in groups.
+    pub(crate) syncs_for_real: bool,
     pub(crate) clock: sim::Clock,
     pub(crate) tables: Vec<Table>,
     pub(crate) change: fn(&mut Options),
@@ -36,6 +38,7 @@ impl Site {
             dir: tempfile::tempdir().unwrap(),
             disk: sim::Disk::new(1),
             seed: 7,
+            syncs_for_real: false,
             clock: sim::Clock::new(START),
             tables: tables
                 .iter()
@@ -51,6 +54,11 @@ impl Site {
     }
 
     pub(crate) fn journal(&self) -> Result<Arc<Local>, wal::Error> {
+        if self.syncs_for_real {
+            let dir = self.dir.path().join("journal");
+            let options = wal::Options::on_this_machine(dir);
+            return Local::open(options).map(|(journal, _)| Arc::new(journal));
+        }
         let mut options = wal::Options::new(
             "/journal",
             Arc::new(self.disk.clone()),
@@ -102,6 +110,7 @@ impl Site {
                     dir,
                     disk,
                     seed: self.seed,
+                    syncs_for_real: self.syncs_for_real,
                     clock: sim::Clock::new(self.clock.now()),
                     tables: self.tables.clone(),
                     change: self.change,

@@ -11,6 +11,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use lsm_tree::Slice;
@@ -31,6 +32,10 @@ use crate::{
 /// Bytes of a group's records: well below what the journal takes in one append, and as much as
 /// is copied in a few milliseconds. One larger transaction goes alone.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// How far ahead of the clock a commit may be dated: what rounding up to the milliseconds that
+/// people are shown takes. Later commits are dated later still.
+const DATE_AHEAD_MAX: Duration = Duration::from_millis(1);
 
 /// What became of a transaction with an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,8 @@ pub(crate) struct Request {
     pub(crate) reads: Reads,
     pub(crate) writes: Arc<Writes>,
     pub(crate) once: Option<Slice>,
+    /// The date that the caller would like.
+    pub(crate) date: Option<Timestamp>,
 }
 
 /// Those who commit, and what only the leader touches.
@@ -189,7 +196,7 @@ impl Inner {
         // begin in between: positions are taken from what is visible.
         let place = Lsn::new(visible.get() + 1 + index as u64);
         writer.recent.push(place, Arc::clone(&request.writes));
-        let time = self.next_time(writer);
+        let time = self.next_time(writer, request.date);
         let record = record::encode(&request.writes, time, request.once.as_deref());
         accepted.push(Accepted {
             writes: request.writes,
@@ -200,12 +207,13 @@ impl Inner {
         Decision::Accepted(index)
     }
 
-    /// Above the previous commit's, and above every time that a reader has asked for.
-    fn next_time(&self, writer: &mut Writer) -> Timestamp {
+    /// Above the previous commit's, and above every time that a reader has asked for; otherwise
+    /// what was wished for, or now.
+    fn next_time(&self, writer: &mut Writer, wished: Option<Timestamp>) -> Timestamp {
         let least = writer.last_time.max(self.horizon.asked()).nanos();
-        let time = self
-            .clock
-            .now()
+        let now = self.clock.now();
+        let time = wished
+            .map_or(now, |wished| wished.min(now.plus(DATE_AHEAD_MAX)))
             .max(Timestamp::from_nanos(least.saturating_add(1)));
         writer.last_time = time;
         time

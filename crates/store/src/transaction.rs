@@ -4,6 +4,7 @@ use std::{cmp::Ordering, fmt, iter::Peekable, sync::Arc};
 
 use lsm_tree::Slice;
 use wal::Lsn;
+use world::Timestamp;
 
 use crate::{
     Bytes, Commit, Error, Keys, Kind, Order, Outcome, TableId,
@@ -116,7 +117,18 @@ impl Transaction {
         if self.writes.is_empty() {
             return Ok(self.snapshot);
         }
-        self.send(None).map(Outcome::commit)
+        self.send(None, None).map(Outcome::commit)
+    }
+
+    /// As [`Transaction::commit`], dated `date`, so that what the transaction wrote about its own
+    /// time is found by that time. The order of commits comes first: where `date` is not above the
+    /// previous commit's and above every time already asked for, or is more than a millisecond
+    /// ahead of the clock, the commit is dated as near to it as these allow.
+    pub fn commit_dated(self, date: Timestamp) -> Result<Commit, Error> {
+        if self.writes.is_empty() {
+            return Ok(self.snapshot);
+        }
+        self.send(None, Some(date)).map(Outcome::commit)
     }
 
     /// As [`Transaction::commit`], at most once for each `key` of 1 to 256 bytes: whoever comes
@@ -130,16 +142,17 @@ impl Transaction {
             );
             return Err(Error::new(Kind::Invalid, message));
         }
-        self.send(Some(Slice::from(key)))
+        self.send(Some(Slice::from(key)), None)
     }
 
-    fn send(self, once: Option<Slice>) -> Result<Outcome, Error> {
+    fn send(self, once: Option<Slice>, date: Option<Timestamp>) -> Result<Outcome, Error> {
         self.inner.open()?;
         self.inner.commit(Request {
             begun: self.begun,
             reads: self.reads,
             writes: Arc::new(self.writes),
             once,
+            date,
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     exit::{Exit, Refusal},
     moment,
     screen::Screen,
+    site::Site,
 };
 
 mod config;
@@ -53,12 +54,17 @@ fn now() -> Timestamp {
 
 /// Reads a moment of the command line, local times in this machine's zone.
 fn moment(text: &str) -> Result<Timestamp, Refusal> {
-    let at = moment::parse(text, &Zoned::now())?;
-    if at > now() {
+    moment::parse(text, &Zoned::now())
+}
+
+/// Refuses a moment that nothing can be known of yet. What is recorded counts as past, also when
+/// the clock was set back since.
+fn must_be_past(at: Timestamp, text: &str, site: &Site) -> Result<(), Refusal> {
+    if at > now().max(site.newest()) {
         return Err(Refusal::new(format!("`{text}` is in the future"))
             .next("ask for a moment that has been, or for `now`"));
     }
-    Ok(at)
+    Ok(())
 }
 
 /// The host that is meant where none is named.

@@ -13,7 +13,7 @@ use std::{
 use scan::ledger::{self, Ledger};
 use store::{Options, Store, Table};
 use wal::Journal;
-use world::{Clock, Disk, RealClock, RealDisk};
+use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
 
 use crate::{exit::Refusal, present::safe, screen::Screen};
 
@@ -59,6 +59,11 @@ impl Site {
 
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Time of the newest record.
+    pub(crate) fn newest(&self) -> Timestamp {
+        self.opened.store.retained().to.time
     }
 
     pub(crate) fn recovery(&self) -> &str {

@@ -181,9 +181,19 @@ impl Ledger {
 
     /// How often and when a rule was last checked on a host. Current only: it has no history.
     pub fn check(&self, host: &str, rule: &str) -> Result<Option<Check>, Error> {
-        let key = row::key(&[host.as_bytes(), rule.as_bytes()]);
-        let found = self.store.snapshot()?.get(self.tables.checks, &key)?;
-        found.map(|value| decode(&value)).transpose()
+        let found = self
+            .store
+            .snapshot()?
+            .get(self.tables.checks, host.as_bytes())?;
+        let Some(value) = found else {
+            return Ok(None);
+        };
+        let checks: row::Checks = decode(&value)?;
+        Ok(checks.counts.get(rule).map(|&count| Check {
+            count,
+            last_checked: checks.last_checked,
+            last_scan: checks.last_scan.clone(),
+        }))
     }
 
     /// The state at a moment, or now. `None` when the host had no scan by then.

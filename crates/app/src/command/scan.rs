@@ -110,8 +110,9 @@ pub(super) fn scan_once(
         screen.remark(format_args!("facts written to {}", path.display()));
     }
     let verdicts = judge::judge(rules.all(), &facts);
-    let recorded = to_record(&facts, &verdicts, rules, started, clock.now());
     let site = Site::open(config.data_dir()?, screen)?;
+    let finished = up_to_millisecond(clock.now());
+    let recorded = to_record(&facts, &verdicts, rules, started, finished);
     let applied = site
         .ledger()
         .apply(&recorded, &LogSink)
@@ -122,6 +123,13 @@ pub(super) fn scan_once(
         applied,
         facts,
     }))
+}
+
+/// Rounded up to what is printed, so that the printed time is the recorded one and asks for this
+/// scan and not for the one before it.
+fn up_to_millisecond(at: Timestamp) -> Timestamp {
+    const MILLISECOND: u64 = 1_000_000;
+    Timestamp::from_nanos(at.nanos().next_multiple_of(MILLISECOND))
 }
 
 fn open_and_report(config: &Config, screen: Screen) -> Result<Site, Refusal> {

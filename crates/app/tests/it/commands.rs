@@ -70,6 +70,23 @@ fn one_changed_setting_is_exactly_one_change_and_the_past_stays_what_it_was() {
     assert_eq!(history["changes"][1]["time"], finished(&second));
 }
 
+/// The times that are printed were those before the commit, so asking for them gave the scan before.
+/// Proves: LED-7
+#[test]
+fn the_printed_time_of_a_scan_asks_for_that_scan() {
+    let sandbox = Sandbox::new();
+    let reports: Vec<Value> = ["2", "0", "2"].map(|kptr| scan(&sandbox, kptr)).into();
+    for report in &reports {
+        let at = finished(report);
+        let (_, then) = sandbox.json(["status", "--host", "press-3", "--at", at]);
+        assert_eq!(then["scan_id"], report["scan_id"]);
+        assert_eq!(then["verdicts"], report["verdicts"]);
+    }
+    let times = [finished(&reports[0]), finished(&reports[1])];
+    let (_, diff) = sandbox.json(["diff", "--host", "press-3", times[0], times[1]]);
+    assert_eq!(diff["changes"], reports[1]["changes"]);
+}
+
 /// Proves: LED-4
 #[test]
 fn the_evidence_of_a_past_verdict_is_the_fact_as_it_was() {

@@ -8,7 +8,7 @@ use world::Timestamp;
 
 use super::{
     Class, Error, ROWS_MAX, decode, encode, get_host,
-    row::{self, Change, ChangeKind, Check, Host, ScanRow, State, Tables},
+    row::{self, Change, ChangeKind, Checks, Host, ScanRow, State, Tables},
     rows_read,
 };
 use crate::{
@@ -163,7 +163,7 @@ fn attempt_apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied,
     let prior = states(&mut transaction, tables, &scan.host)?;
     let changes = write_states(&mut transaction, tables, scan, &prior)?;
     write_checks(&mut transaction, tables, scan)?;
-    write_evidence(store, &mut transaction, tables, scan)?;
+    write_evidence(store, &mut transaction, tables, scan, &prior)?;
     host.scans += 1;
     for change in &changes {
         let key = row::change_key(&scan.host, &change.rule, host.scans);
@@ -181,7 +181,8 @@ fn attempt_apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied,
         changes: changes.len() as u64,
     };
     transaction.put(tables.scans, scan_id.as_bytes(), &encode(&scan_row))?;
-    transaction.commit()?;
+    // Found by the time that is shown: `status --at` with this scan's own time is this scan.
+    transaction.commit_dated(scan.finished)?;
     Ok(Applied {
         replayed: false,
         previous,
@@ -240,7 +241,6 @@ fn write_states(
     for gone in prior.keys().filter(|rule| !judged.contains(rule.as_str())) {
         let key = row::key(&[scan.host.as_bytes(), gone.as_bytes()]);
         transaction.delete(tables.states, &key)?;
-        transaction.delete(tables.checks, &key)?;
     }
     Ok(changes)
 }
@@ -267,21 +267,28 @@ fn change(scan: &Scan, finding: &Finding, before: Option<&State>) -> Option<Chan
     })
 }
 
+/// Counts of the rules of this scan; those of rules that left the pack go with them.
 fn write_checks(transaction: &mut Transaction, tables: &Tables, scan: &Scan) -> Result<(), Error> {
-    let keys = row::below(&[scan.host.as_bytes()]);
-    let prior: BTreeMap<Vec<u8>, u64> = rows_read(transaction, tables.checks, &keys)?
+    let key = scan.host.as_bytes();
+    let prior = transaction
+        .get(tables.checks, key)?
+        .map(|value| decode::<Checks>(&value))
+        .transpose()?
+        .unwrap_or_default();
+    let counts = scan
+        .findings
         .iter()
-        .map(|(key, value)| Ok((key.to_vec(), decode::<Check>(value)?.count)))
-        .collect::<Result<_, Error>>()?;
-    for finding in &scan.findings {
-        let key = row::key(&[scan.host.as_bytes(), finding.rule.as_bytes()]);
-        let check = Check {
-            count: prior.get(&key).copied().unwrap_or(0) + 1,
-            last_checked: scan.finished.nanos(),
-            last_scan: scan.id.to_string(),
-        };
-        transaction.put(tables.checks, &key, &encode(&check))?;
-    }
+        .map(|finding| {
+            let before = prior.counts.get(&finding.rule).copied().unwrap_or(0);
+            (finding.rule.clone(), before + 1)
+        })
+        .collect();
+    let checks = Checks {
+        last_checked: scan.finished.nanos(),
+        last_scan: scan.id.to_string(),
+        counts,
+    };
+    transaction.put(tables.checks, key, &encode(&checks))?;
     Ok(())
 }
 
@@ -292,11 +299,16 @@ fn write_evidence(
     transaction: &mut Transaction,
     tables: &Tables,
     scan: &Scan,
+    prior: &BTreeMap<String, State>,
 ) -> Result<(), Error> {
     let snapshot = store.snapshot()?;
     let mut compressor = zstd::bulk::Compressor::new(COMPRESSION_LEVEL)
         .map_err(|error| Error::new(Class::Unknown, "compression").with_source(error))?;
     for finding in &scan.findings {
+        let before = prior.get(&finding.rule);
+        if before.is_some_and(|before| before.evidence == finding.evidence_digest) {
+            continue;
+        }
         let key = finding.evidence_digest.as_bytes();
         if snapshot.get(tables.evidence, key)?.is_none() {
             let packed = compressor.compress(&finding.evidence).map_err(|error| {

@@ -4,6 +4,8 @@
 //! the store's own tools when an auditor asks what is really kept. Keys are the parts joined by a
 //! zero byte, which no host name or rule id may contain, so that one host's rows are one range.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use store::{History, Keys, Store, Table, TableId};
 
@@ -21,7 +23,7 @@ pub(crate) struct Tables {
     pub(crate) scans: TableId,
     /// The verdict of each rule on each host, written only when something in it changed.
     pub(crate) states: TableId,
-    /// How often and when each rule was last checked; rewritten by every scan, no history.
+    /// How often and when each rule of a host was last checked; rewritten by every scan, no history.
     pub(crate) checks: TableId,
     /// The record of changes, append-only.
     pub(crate) changes: TableId,
@@ -101,7 +103,17 @@ pub struct State {
     pub changed: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How often each rule was checked on one host, in one row: every scan checks every rule of the
+/// pack, so a row a rule would be rewritten as often and say the same time a thousand times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checks {
+    pub(crate) last_checked: u64,
+    pub(crate) last_scan: String,
+    pub(crate) counts: BTreeMap<String, u64>,
+}
+
+/// How often and when one rule was last checked on one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub count: u64,
     pub last_checked: u64,

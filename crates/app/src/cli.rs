@@ -109,7 +109,7 @@ pub(crate) struct Scope {
 pub(crate) struct Scan {
     #[command(flatten)]
     pub(crate) scope: Scope,
-    /// Judge facts collected before instead of this machine
+    /// Judge facts collected before instead of this machine; recorded under their host, as of now
     #[arg(long, value_name = "FACTS", conflicts_with_all = ["facts_out", "no_walk"])]
     pub(crate) replay: Option<PathBuf>,
     /// Also write the collected facts to a file, for --replay

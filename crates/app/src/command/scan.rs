@@ -30,8 +30,9 @@ use crate::{
     site::{self, Site},
 };
 
-/// Largest fact bundle read back, in bytes: every collector at its cap is about 300 MiB.
-const FACTS_LEN_MAX: u64 = 512 << 20;
+/// Largest fact bundle read back, in bytes. One of a usual host has a quarter of a MiB; JSON in memory
+/// takes up to 25 times its text, so this bounds memory below a gigabyte.
+const FACTS_LEN_MAX: u64 = 32 << 20;
 
 /// Where the facts of a scan come from.
 #[derive(Clone, Copy)]

@@ -272,3 +272,46 @@ fn every_pattern_of_the_catalog_is_unique_and_begins_with_its_collector() {
         assert!(seen.contains(collector.name), "{}: no root", collector.name);
     }
 }
+
+/// Proves: RUL-2
+#[test]
+fn there_is_a_collector_for_every_subject_of_the_contract() {
+    const SUBJECTS: [&str; 34] = [
+        "os",
+        "packages",
+        "services",
+        "sysctl",
+        "modules",
+        "mounts",
+        "users",
+        "shadow",
+        "pam",
+        "login_defs",
+        "security_conf",
+        "sshd",
+        "sudoers",
+        "files",
+        "globs",
+        "text",
+        "hashes",
+        "walk",
+        "audit",
+        "sockets",
+        "firewall",
+        "cron",
+        "cmdline",
+        "grub",
+        "apparmor",
+        "selinux",
+        "certificates",
+        "time_sync",
+        "journald",
+        "rsyslog",
+        "logrotate",
+        "updates",
+        "coredump",
+        "environment",
+    ];
+    let names: std::collections::BTreeSet<&str> = list().iter().map(|one| one.name).collect();
+    assert_eq!(names, SUBJECTS.into_iter().collect());
+}

@@ -7,7 +7,10 @@ use std::{borrow::Cow, fmt};
 
 use serde_json::{Map, Value};
 
-use crate::facts::{Reason, Unknown};
+use crate::{
+    collect::{Shape, catalog},
+    facts::{Reason, Unknown},
+};
 
 /// Characters of one selector. Paths are at most 4,096 bytes; a rule that needs more is wrong.
 const SELECTOR_BYTES_MAX: usize = 512;
@@ -21,6 +24,8 @@ pub struct Selector {
     text: String,
     pub(crate) root: Root,
     steps: Vec<String>,
+    /// Whether the first step names a list or a map that the collector always fills.
+    always_filled: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,10 +82,15 @@ impl Selector {
             "key" => return Err(format!("`{text}`: a key is text and has no fields")),
             name => Root::Collector(name.to_owned()),
         };
+        let always_filled = match (&root, steps.first()) {
+            (Root::Collector(name), Some(step)) => is_always_filled(name, step),
+            _ => false,
+        };
         Ok(Self {
             text: text.to_owned(),
             root,
             steps,
+            always_filled,
         })
     }
 
@@ -169,6 +179,7 @@ impl Selector {
     }
 
     fn walk<'a>(&self, mut value: &'a Value, mut open: bool) -> Found<'a> {
+        let mut filled = self.always_filled;
         for step in &self.steps {
             if let Some(unknown) = Unknown::from_value(value) {
                 return Found::Unknown(unknown);
@@ -179,6 +190,12 @@ impl Selector {
                     None if open => {
                         let detail = format!("{step} was not collected");
                         return Found::Unknown(Unknown::new(Reason::NotCollected, detail));
+                    }
+                    // A bundle from before the collector brought it, or one that was cut by hand:
+                    // that nothing is listed there says nothing about the host.
+                    None if filled => {
+                        let detail = format!("{step} is not in the fact of its collector");
+                        return Found::Unknown(Unknown::new(Reason::Missing, detail));
                     }
                     None => return Found::Absent,
                 },
@@ -191,6 +208,7 @@ impl Selector {
                 }
             }
             open = false;
+            filled = false;
         }
         match Unknown::from_value(value) {
             Some(unknown) => Found::Unknown(unknown),
@@ -204,6 +222,15 @@ impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Whether the catalog declares the part `step` of `collector` as a list or a map. Collectors fill
+/// these on every host, if only with nothing or `$unknown`; texts and numbers may be left out.
+fn is_always_filled(collector: &str, step: &str) -> bool {
+    catalog().any(|pattern| {
+        pattern.path.split_once('.') == Some((collector, step))
+            && matches!(pattern.shape, Shape::List | Shape::Map)
+    })
 }
 
 /// Splits `.field[key]...`; keys hold anything but `]`.
@@ -267,7 +294,9 @@ mod tests {
         for (selector, wanted) in [
             ("sysctl.running[net.ipv4.ip_forward]", "\"0\""),
             ("sysctl.running[net.ipv4.tcp_syncookies]", "absent"),
-            ("sysctl.persistent[x].value", "absent"),
+            ("sysctl.persistent[x].value", "unknown missing"),
+            ("users.duplicate_uids", "unknown missing"),
+            ("users.users[root].none", "absent"),
             ("sshd.effective.port", "unknown missing"),
             ("shadow.users[root].password", "unknown privilege"),
             ("shadow", "unknown privilege"),

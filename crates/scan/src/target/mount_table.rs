@@ -41,6 +41,18 @@ pub(crate) struct Plan {
     pub(crate) points: HashSet<Vec<u8>>,
 }
 
+impl Plan {
+    /// The root filesystem, when nothing below it would be entered: then a walk that finds nothing
+    /// has not looked. Its type, or `none` for a table without it.
+    pub(crate) fn root_left_out(&self) -> Option<&str> {
+        let root = self.skipped.iter().find(|mount| mount.path == "/");
+        match root {
+            Some(root) => Some(&root.fstype),
+            None => self.enter.is_empty().then_some("none"),
+        }
+    }
+}
+
 /// `None` when a line is not of proc_pid_mountinfo(5).
 pub(crate) fn plan(table: &[u8]) -> Option<Plan> {
     let mounts = table
@@ -277,6 +289,20 @@ mod tests {
             &["/", "/a"],
             &[],
         );
+    }
+
+    #[test]
+    fn a_root_that_is_not_local_leaves_the_host_unseen() {
+        for (table, left_out) in [
+            ("27 1 254:0 / / rw - ext4 /dev/vda rw\n", None),
+            (
+                "27 1 0:30 / / rw - virtiofs root rw\n28 27 0:31 / /tmp rw - tmpfs none rw\n",
+                Some("virtiofs"),
+            ),
+        ] {
+            let plan = plan(table.as_bytes()).unwrap();
+            assert_eq!(plan.root_left_out(), left_out, "{table}");
+        }
     }
 
     #[test]

@@ -74,6 +74,14 @@ pub(super) fn walk(
     let (mounts, points) = match plan {
         None => (vec![None], HashSet::new()),
         Some(plan) => {
+            if let Some(fstype) = plan.root_left_out() {
+                let problem =
+                    format!("the filesystem {fstype} is not local, nothing was looked at");
+                note(
+                    &mut walked.unseen,
+                    unknown(Reason::Unsupported, "/", problem),
+                );
+            }
             walked.skipped_mounts = plan.skipped;
             (plan.enter.into_iter().map(Some).collect(), plan.points)
         }

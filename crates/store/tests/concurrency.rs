@@ -3,16 +3,20 @@
 
 mod site;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{
+    Barrier,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use site::{Running, Site};
-use store::{Error, Keys, Kind, Order, Transaction};
+use store::{Error, Keys, Kind, Order, Outcome, Transaction};
 use world::{Random, sim};
 
 const ACCOUNTS: u64 = 12;
 const EACH: u64 = 100;
 const THREADS: u64 = 6;
 const TRANSFERS: u64 = 150;
+const REQUESTS: u64 = 50;
 
 fn account(number: u64) -> [u8; 8] {
     number.to_be_bytes()
@@ -154,36 +158,47 @@ fn the_same_request_sent_by_many_threads_at_once_is_done_once() {
     let mut site = Site::forever();
     site.syncs_for_real = true;
     let running = site.open();
-    let t = running.t();
-    for request in 0..50u64 {
-        let outcomes: Vec<_> = std::thread::scope(|scope| {
-            let senders: Vec<_> = (0..THREADS)
-                .map(|sender| {
-                    let running = &running;
-                    scope.spawn(move || {
-                        let mut transaction = running.store.begin().unwrap();
-                        transaction
-                            .put(t, &account(request), &account(sender))
-                            .unwrap();
-                        transaction.commit_once(&account(request)).unwrap()
-                    })
-                })
-                .collect();
-            senders
-                .into_iter()
-                .map(|sender| sender.join().unwrap())
-                .collect()
+    // Someone else leads meanwhile, so that the senders meet in one group.
+    let is_over = AtomicBool::new(false);
+    let others = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut commits = 0;
+            while !is_over.load(Ordering::Acquire) {
+                running.put("other", "x");
+                commits += 1;
+            }
+            commits
         });
-        let committed = |outcome: &&store::Outcome| matches!(outcome, store::Outcome::Committed(_));
-        assert_eq!(outcomes.iter().filter(committed).count(), 1);
-        assert!(
-            outcomes
-                .iter()
-                .all(|outcome| outcome.commit() == outcomes[0].commit())
-        );
-    }
-    let stats = running.store.stats();
-    assert_eq!(stats.commits, 50);
+        (0..REQUESTS).for_each(|request| send_at_once(&running, request));
+        is_over.store(true, Ordering::Release);
+        other.join().unwrap()
+    });
+    assert_eq!(running.store.stats().commits, REQUESTS + others);
+}
+
+fn send_at_once(running: &Running, request: u64) {
+    let t = running.t();
+    let all_begun = Barrier::new(usize::try_from(THREADS).unwrap());
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let send = |sender: u64| {
+            let all_begun = &all_begun;
+            scope.spawn(move || {
+                let mut transaction = running.store.begin().unwrap();
+                transaction
+                    .put(t, &account(request), &account(sender))
+                    .unwrap();
+                all_begun.wait();
+                transaction.commit_once(&account(request)).unwrap()
+            })
+        };
+        let senders: Vec<_> = (0..THREADS).map(send).collect();
+        let ends = senders.into_iter().map(|sender| sender.join().unwrap());
+        ends.collect()
+    });
+    let committed = |outcome: &&Outcome| matches!(outcome, Outcome::Committed(_));
+    assert_eq!(outcomes.iter().filter(committed).count(), 1);
+    let first = outcomes[0].commit();
+    assert!(outcomes.iter().all(|outcome| outcome.commit() == first));
 }
 
 /// A checkpoint ends the tables' memories while a large commit is applied. Ended half-way, half of
@@ -193,11 +208,11 @@ fn the_same_request_sent_by_many_threads_at_once_is_done_once() {
 #[test]
 fn a_checkpoint_in_the_middle_of_a_commit_does_not_split_it() {
     const KEYS: u64 = 2000;
-    for round in 0..30u64 {
+    for round in 0..10 {
         let site = Site::forever();
         let running = site.open();
         let t = running.t();
-        let is_sent = AtomicBool::new(false);
+        let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for turn in 0..3 {
@@ -205,14 +220,11 @@ fn a_checkpoint_in_the_middle_of_a_commit_does_not_split_it() {
                     for key in 0..KEYS {
                         transaction.put(t, &account(key), &account(turn)).unwrap();
                     }
-                    is_sent.store(true, Ordering::Release);
                     transaction.commit().unwrap();
                 }
+                is_over.store(true, Ordering::Release);
             });
-            while !is_sent.load(Ordering::Acquire) {
-                std::hint::spin_loop();
-            }
-            for _ in 0..round % 5 {
+            while !is_over.load(Ordering::Acquire) {
                 running.store.checkpoint().unwrap();
             }
         });

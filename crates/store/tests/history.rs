@@ -107,7 +107,7 @@ fn a_range_is_read_from_either_end() {
     assert_eq!(none.count(), 0);
 }
 
-/// Proves: DOC-8
+/// Proves: DOC-8, DOC-22
 #[test]
 fn the_past_is_found_by_time_and_the_same_time_always_answers_the_same() {
     let site = Site::forever();
@@ -262,6 +262,9 @@ fn a_version_that_was_the_newest_at_the_floor_is_kept_however_old_it_is() {
     running.store.compact().unwrap();
     assert_eq!(running.get_at("a", floor.lsn).as_deref(), Some("ancient"));
     assert_eq!(running.get_at("gone", floor.lsn), None);
+    let snapshot = running.store.snapshot_at_time(floor.time).unwrap();
+    assert_eq!(snapshot.commit(), floor);
+    assert_eq!(running.store.retained().from, floor);
     assert!(running.store.snapshot_at(deleted.lsn).is_err());
     assert_eq!(running.get("a").as_deref(), Some("new"));
     assert_eq!(running.get("gone").as_deref(), Some("again"));

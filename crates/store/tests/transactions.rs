@@ -334,10 +334,15 @@ fn an_idempotency_key_is_forgotten_after_its_time_and_then_first_again() {
     assert_eq!(send(), Outcome::Replayed(first.commit()));
     site.advance(std::time::Duration::from_secs(20));
     running.put("b", "2");
-    running.store.compact().unwrap();
     let again = send();
     assert!(matches!(again, Outcome::Committed(_)));
     assert_eq!(send(), Outcome::Replayed(again.commit()));
+    running.store.compact().unwrap();
+    assert_eq!(send(), Outcome::Replayed(again.commit()));
+    site.advance(std::time::Duration::from_secs(70));
+    running.put("b", "3");
+    running.store.compact().unwrap();
+    assert!(matches!(send(), Outcome::Committed(_)));
 }
 
 #[test]

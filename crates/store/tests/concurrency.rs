@@ -18,6 +18,15 @@ const THREADS: u64 = 6;
 const TRANSFERS: u64 = 150;
 const REQUESTS: u64 = 50;
 
+/// Ends the threads that wait for it, also when an assertion ends the test.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 fn account(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
@@ -89,10 +98,10 @@ fn money_moved_by_many_threads_neither_comes_nor_goes() {
                 running.store.compact().unwrap();
             }
         });
+        let _over = Over(&is_over);
         for worker in workers {
             worker.join().unwrap();
         }
-        is_over.store(true, Ordering::Release);
     });
     assert_eq!(total(&running), ACCOUNTS * EACH);
     let stats = running.store.stats();
@@ -169,8 +178,9 @@ fn the_same_request_sent_by_many_threads_at_once_is_done_once() {
             }
             commits
         });
+        let over = Over(&is_over);
         (0..REQUESTS).for_each(|request| send_at_once(&running, request));
-        is_over.store(true, Ordering::Release);
+        drop(over);
         other.join().unwrap()
     });
     assert_eq!(running.store.stats().commits, REQUESTS + others);
@@ -215,6 +225,7 @@ fn a_checkpoint_in_the_middle_of_a_commit_does_not_split_it() {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
+                let _over = Over(&is_over);
                 for turn in 0..3 {
                     let mut transaction = running.store.begin().unwrap();
                     for key in 0..KEYS {
@@ -222,7 +233,6 @@ fn a_checkpoint_in_the_middle_of_a_commit_does_not_split_it() {
                     }
                     transaction.commit().unwrap();
                 }
-                is_over.store(true, Ordering::Release);
             });
             while !is_over.load(Ordering::Acquire) {
                 running.store.checkpoint().unwrap();

@@ -312,6 +312,6 @@ fn there_is_a_collector_for_every_subject_of_the_contract() {
         "coredump",
         "environment",
     ];
-    let names: std::collections::BTreeSet<&str> = list().iter().map(|one| one.name).collect();
+    let names: BTreeSet<&str> = list().iter().map(|one| one.name).collect();
     assert_eq!(names, SUBJECTS.into_iter().collect());
 }

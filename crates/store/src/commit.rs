@@ -37,6 +37,10 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 /// people are shown takes. Later commits are dated later still.
 const DATE_AHEAD_MAX: Duration = Duration::from_millis(1);
 
+/// How far behind the clock: what making a commit takes at most, the wait for a group included. An
+/// older date would say that something was known when it was not.
+const DATE_BEHIND_MAX: Duration = Duration::from_secs(1);
+
 /// What became of a transaction with an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -161,7 +165,7 @@ impl Inner {
     fn ready(&self, writer: &Writer) -> Result<(), Error> {
         if let Some(failed) = &writer.failed {
             return Err(match failed.kind() {
-                Kind::Fenced => failed.clone(),
+                Kind::Fenced | Kind::Closed => failed.clone(),
                 _ => Error::poisoned_by(failed),
             });
         }
@@ -213,6 +217,7 @@ impl Inner {
         let least = writer.last_time.max(self.horizon.asked()).nanos();
         let now = self.clock.now();
         let time = wished
+            .filter(|wished| *wished >= now.minus(DATE_BEHIND_MAX))
             .map_or(now, |wished| wished.min(now.plus(DATE_AHEAD_MAX)))
             .max(Timestamp::from_nanos(least.saturating_add(1)));
         writer.last_time = time;

@@ -123,7 +123,8 @@ impl Transaction {
     /// As [`Transaction::commit`], dated `date`, so that what the transaction wrote about its own
     /// time is found by that time. The order of commits comes first: where `date` is not above the
     /// previous commit's and above every time already asked for, or is more than a millisecond
-    /// ahead of the clock, the commit is dated as near to it as these allow.
+    /// ahead of the clock, the commit is dated as near to it as these allow. A date more than a
+    /// second behind the clock is not taken: the commit is dated now.
     pub fn commit_dated(self, date: Timestamp) -> Result<Commit, Error> {
         if self.writes.is_empty() {
             return Ok(self.snapshot);

@@ -107,6 +107,54 @@ fn a_range_is_read_from_either_end() {
     assert_eq!(none.count(), 0);
 }
 
+/// Proves: DOC-22
+#[test]
+fn a_wished_date_is_taken_only_near_the_clock_and_within_the_order() {
+    let site = Site::forever();
+    let running = site.open();
+    let half = Duration::from_micros(500);
+    let dated = |date| {
+        let mut transaction = running.store.begin().unwrap();
+        transaction.put(running.t(), b"a", b"1").unwrap();
+        transaction.commit_dated(date).unwrap().time
+    };
+    let now = || {
+        site.advance(MINUTE);
+        site.clock.now()
+    };
+    let ahead = now().plus(half);
+    assert_eq!(dated(ahead), ahead, "rounding up to a millisecond");
+    assert_eq!(
+        dated(ahead),
+        ahead.plus(Duration::from_nanos(1)),
+        "never twice, never before"
+    );
+    let far = now();
+    assert_eq!(
+        dated(far.plus(MINUTE)),
+        far.plus(2 * half),
+        "not in the future"
+    );
+    let behind = now().minus(half);
+    assert_eq!(
+        dated(behind),
+        behind,
+        "the time of the work, not of its end"
+    );
+    let stale = now();
+    assert_eq!(
+        dated(stale.minus(MINUTE)),
+        stale,
+        "nothing is dated long before it was known"
+    );
+    let asked = now();
+    drop(running.store.snapshot_at_time(asked).unwrap());
+    assert!(
+        dated(asked.minus(half)) > asked,
+        "an answer that was given stays true"
+    );
+}
+
 /// Proves: DOC-8, DOC-22
 #[test]
 fn the_past_is_found_by_time_and_the_same_time_always_answers_the_same() {

@@ -211,6 +211,7 @@ fn a_changed_severity_is_a_change_of_its_own_kind() {
     ledger.apply(&scan, &Heard::default()).unwrap();
     let before = place.now();
     scan.id = Uuid::new_v4();
+    scan.finished = place.now();
     scan.findings[0].severity = Severity::Critical;
     let applied = ledger.apply(&scan, &Heard::default()).unwrap();
     assert_eq!(applied.changes[0].kind, ChangeKind::SeverityChanged);

@@ -5,7 +5,6 @@
 //! it was flushed after the last checkpoint, skips it.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
@@ -14,7 +13,7 @@ use lsm_tree::{Cache, DescriptorTable};
 use wal::{Journal, Lsn};
 
 use crate::{
-    Commit, Error, Kind, Options, TableId,
+    Commit, Error, Kind, Options, RecoveryReport, TableId,
     checkpoint::Checkpointer,
     commit::CommitLine,
     history::CommitTimes,
@@ -37,43 +36,6 @@ const TIMES: TableId = TableId(1);
 const ONCE: TableId = TableId(2);
 /// Table files held open over all tables.
 const DESCRIPTORS: usize = 256;
-
-/// What an open found and did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecoveryReport {
-    /// The directory was made.
-    pub created: bool,
-    /// Everything up to here was in table files.
-    pub checkpoint: Lsn,
-    /// First and last position that was read from the journal; `None` when nothing was.
-    pub replayed: Option<(Lsn, Lsn)>,
-    /// Records read, and those of them that are commits of this store.
-    pub records: u64,
-    pub commits: u64,
-    /// Changes that were not in table files yet.
-    pub changes: u64,
-    pub bytes: u64,
-    /// What is visible.
-    pub visible: Commit,
-}
-
-impl fmt::Display for RecoveryReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.created {
-            write!(f, "created, ")?;
-        }
-        write!(f, "opened at checkpoint lsn {}", self.checkpoint)?;
-        match self.replayed {
-            None => write!(f, ", nothing to replay"),
-            Some((first, last)) => write!(
-                f,
-                ", replayed lsn {first} to {last}: {} commits in {} bytes, {} changes were not in \
-                 table files yet",
-                self.commits, self.bytes, self.changes
-            ),
-        }
-    }
-}
 
 pub(crate) fn open(
     options: Options,

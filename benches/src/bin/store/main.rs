@@ -87,7 +87,9 @@ fn commit(dir: &Path) -> bool {
         let measure = |durable: &mut Durable| durable(threads, each);
         let series = interleave(number("--rounds", 11), &mut contestants, measure);
         print_table(&format!("durable, {threads} at once"), "a second", &series);
-        holds &= require("single commits", &series[0], &series[1], 0.8);
+        if threads == 1 {
+            holds &= require("single commits", &series[0], &series[1], 0.8);
+        }
     }
     holds
 }

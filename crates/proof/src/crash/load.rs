@@ -142,6 +142,11 @@ impl LoadSite {
 
     fn compare(&mut self, ended: &Ended, tally: &mut Tally) -> Result<(), Fault> {
         self.checked_in = ended.took;
+        if self.acks.text().is_empty() && ended.stderr.contains("nothing is recorded") {
+            // Killed before the directory was made, and nothing was told: there is nothing to lose.
+            // With a single acknowledgement the same answer is a loss.
+            return Ok(());
+        }
         let checked: Checked = serde_json::from_slice(&ended.stdout)
             .map_err(|_| ended.breach("compares the records with their acknowledgements"))?;
         self.acks.compare(&checked)?;

@@ -232,13 +232,15 @@ fn a_second_process_is_told_who_holds_the_directory() {
 
 #[test]
 fn a_directory_without_permission_is_named() {
-    if rustix::process::geteuid().is_root() {
-        // Root is refused nothing; the unprivileged scan in `machine` covers this as another user.
-        return;
-    }
     let sandbox = recorded();
-    std::fs::set_permissions(sandbox.data_dir(), PermissionsExt::from_mode(0o000)).unwrap();
-    let run = sandbox.run(["status", "--host", "press-3"]);
-    std::fs::set_permissions(sandbox.data_dir(), PermissionsExt::from_mode(0o700)).unwrap();
-    check(&run, &sandbox.data_dir().display().to_string());
+    let dir = sandbox.data_dir();
+    // Root's own directory refuses nobody; a directory of no mode refuses its owner.
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o000)).unwrap();
+    let mut command = sandbox.unprivileged();
+    command
+        .args(["status", "--host", "press-3", "--data-dir"])
+        .arg(&dir);
+    let run = Run::of(command.output().expect("setpriv is part of util-linux"));
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).unwrap();
+    check(&run, &dir.display().to_string());
 }

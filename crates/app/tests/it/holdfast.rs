@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -74,6 +75,27 @@ impl Sandbox {
         let value = serde_json::from_str(&run.stdout)
             .unwrap_or_else(|error| panic!("{error} in {}\n{}", run.stdout, run.stderr));
         (run.code, value)
+    }
+
+    /// The binary as a user without privileges, with an empty environment: `nobody` when the test
+    /// runs as root, else whoever runs it.
+    pub(crate) fn unprivileged(&self) -> Command {
+        if !rustix::process::geteuid().is_root() {
+            let mut command = Command::new(BINARY);
+            command.env_clear().stdin(Stdio::null());
+            return command;
+        }
+        // A copy, because the build directory may be root's alone.
+        std::fs::set_permissions(self.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let binary = self.path("holdfast");
+        std::fs::copy(BINARY, &binary).unwrap();
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(["env", "-i", "PATH="])
+            .arg(binary)
+            .stdin(Stdio::null());
+        command
     }
 
     /// Starts without waiting; standard output and error are piped.

@@ -3,13 +3,12 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
 
-use crate::holdfast::{BINARY, Run, Sandbox};
+use crate::holdfast::{Run, Sandbox};
 
 fn rules_with(report: &Value, verdict: &str) -> BTreeSet<String> {
     report["verdicts"]
@@ -37,20 +36,8 @@ fn without_privileges_and_with_an_empty_path_nothing_passes_that_root_does_not_s
         .args(["65534:65534".as_ref(), data.as_os_str()])
         .status();
     assert!(owned.unwrap().success());
-    let sandbox_dir = data.parent().unwrap();
-    std::fs::set_permissions(sandbox_dir, PermissionsExt::from_mode(0o755)).unwrap();
-    let binary = sandbox.path("holdfast");
-    std::fs::copy(BINARY, &binary).unwrap();
-    let run = Command::new("setpriv")
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "env",
-            "-i",
-            "PATH=",
-        ])
-        .arg(&binary)
+    let run = sandbox
+        .unprivileged()
         .args(["scan", "--no-walk", "--output", "json", "--data-dir"])
         .arg(&data)
         .output()

@@ -236,7 +236,7 @@ fn a_directory_without_permission_is_named() {
     let dir = sandbox.data_dir();
     // Root's own directory refuses nobody; a directory of no mode refuses its owner.
     std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o000)).unwrap();
-    let mut command = sandbox.unprivileged();
+    let mut command = sandbox.unprivileged(&[]);
     command
         .args(["status", "--host", "press-3", "--data-dir"])
         .arg(&dir);

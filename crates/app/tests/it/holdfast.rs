@@ -78,11 +78,12 @@ impl Sandbox {
     }
 
     /// The binary as a user without privileges, with an empty environment: `nobody` when the test
-    /// runs as root, else whoever runs it.
-    pub(crate) fn unprivileged(&self) -> Command {
+    /// runs as root, else whoever runs it. `variables` are all of its environment.
+    pub(crate) fn unprivileged(&self, variables: &[(&str, &Path)]) -> Command {
         if !rustix::process::geteuid().is_root() {
             let mut command = Command::new(BINARY);
-            command.env_clear().stdin(Stdio::null());
+            command.env_clear().envs(variables.iter().copied());
+            command.stdin(Stdio::null());
             return command;
         }
         // A copy, because the build directory may be root's alone.
@@ -93,6 +94,11 @@ impl Sandbox {
         command
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .args(["env", "-i", "PATH="])
+            .args(
+                variables
+                    .iter()
+                    .map(|(name, value)| format!("{name}={}", value.display())),
+            )
             .arg(binary)
             .stdin(Stdio::null());
         command

@@ -68,6 +68,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn create_dir_all_synced(&self, dir: &Path) -> io::Result<()>;
     /// Atomic, replaces `to`. Durable only after `sync_dir` of the parents.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives the file `from` a second name, which must not exist. Durable only after `sync_dir` of
+    /// the directory of `to`. A file is moved to another directory safely by linking, syncing that
+    /// directory, and only then removing the first name: a power loss amid a rename between two
+    /// directories may leave neither name. An error where the file system has no links.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in `dir` durable.
@@ -77,6 +82,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// another process (or handle) has it: an error of kind `WouldBlock` whose text is what that
     /// holder wrote. Released when the guard is dropped or the process ends.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>>;
+    /// What the holder of the lock `path` wrote into it; `None` when nobody holds it. Asks only:
+    /// nothing is created, and nothing is held when it returns.
+    fn holder(&self, path: &Path) -> io::Result<Option<String>>;
 
     /// Replaces the file `path` by `bytes`, durably and atomically: after a crash it holds the
     /// old bytes or the new ones. New file, write, sync, rename, directory sync, in that order.

@@ -139,6 +139,10 @@ impl Disk for RealDisk {
         fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -164,10 +168,10 @@ impl Disk for RealDisk {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut bytes = [0; HOLDER_LEN_MAX];
-                let len = file.read_at(&mut bytes, 0)?;
-                let holder = String::from_utf8_lossy(&bytes[..len]).trim().to_owned();
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, holder));
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    read_holder(&file)?,
+                ));
             }
             Err(error) => return Err(error.into()),
         }
@@ -176,6 +180,27 @@ impl Disk for RealDisk {
         file.write_all_at(holder.as_bytes(), 0)?;
         Ok(Box::new(RealLock(file)))
     }
+
+    fn holder(&self, path: &Path) -> io::Result<Option<String>> {
+        let file = match open_file(path, Open::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        // The kernel tells only whoever asks for the lock. Shared, so that two who ask do not see
+        // each other, and given back by the drop of `file`; an opener that comes in between is
+        // refused and may try again.
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => read_holder(&file).map(Some),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn read_holder(file: &fs::File) -> io::Result<String> {
+    let mut bytes = [0; HOLDER_LEN_MAX];
+    let len = file.read_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes[..len]).trim().to_owned())
 }
 
 impl File for RealFile {

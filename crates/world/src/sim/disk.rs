@@ -6,7 +6,7 @@
 //! survive. What a power loss can leave is told in `image.rs`.
 //!
 //! Harsher than common file systems on purpose: `sync_all` of a file does not make its name
-//! durable, only [`sync_dir`](crate::Disk::sync_dir) of its directory does. There are no links.
+//! durable, only [`sync_dir`](crate::Disk::sync_dir) of its directory does. There are no symbolic links.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -397,6 +397,13 @@ impl crate::Disk for Disk {
             })
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let effect = Effect::Link { to: to.to_owned() };
+        self.machine().perform(Call::Link, from, effect, |machine| {
+            machine.image.link(from, to)
+        })
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.machine()
             .perform(Call::RemoveFile, path, Effect::RemoveFile, |machine| {
@@ -458,6 +465,15 @@ impl crate::Disk for Disk {
             disk: self.clone(),
             node,
         }))
+    }
+
+    fn holder(&self, path: &Path) -> io::Result<Option<String>> {
+        let machine = self.machine();
+        if machine.crashed {
+            return Err(io::Error::other(Crashed));
+        }
+        let found = machine.image.resolve(path)?;
+        Ok(found.and_then(|node| machine.locks.get(&node).cloned()))
     }
 }
 

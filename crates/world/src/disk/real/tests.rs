@@ -186,3 +186,29 @@ fn opening_answers_as_the_simulated_disk_does() {
     let space = RealDisk.space(dir.path()).unwrap();
     assert!(space.available <= space.total && space.total > 0);
 }
+
+#[test]
+fn asking_for_the_holder_neither_takes_the_lock_nor_makes_the_file() {
+    let dir = directory();
+    let path = dir.path().join("lock");
+    assert_eq!(RealDisk.holder(&path).unwrap(), None);
+    assert!(!path.exists(), "asking made the file");
+    let first = RealDisk.lock(&path, "the first").unwrap();
+    assert_eq!(RealDisk.holder(&path).unwrap().unwrap(), "the first");
+    drop(first);
+    assert_eq!(RealDisk.holder(&path).unwrap(), None);
+    RealDisk.lock(&path, "the second").unwrap();
+}
+
+#[test]
+fn a_link_is_a_second_name_and_takes_no_name_that_is_in_use() {
+    let dir = directory();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    RealDisk.replace(&one, b"bytes").unwrap();
+    RealDisk.link(&one, &two).unwrap();
+    RealDisk.remove_file(&one).unwrap();
+    assert_eq!(RealDisk.read(&two, 100).unwrap(), b"bytes");
+    RealDisk.replace(&one, b"other").unwrap();
+    let error = RealDisk.link(&one, &two).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+}

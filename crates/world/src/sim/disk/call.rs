@@ -21,6 +21,7 @@ pub enum Call {
     Stat,
     CreateDir,
     Rename,
+    Link,
     RemoveFile,
     RemoveDirAll,
     SyncDir,
@@ -65,6 +66,9 @@ pub enum Effect {
     SyncAll,
     CreateDir,
     Rename {
+        to: PathBuf,
+    },
+    Link {
         to: PathBuf,
     },
     RemoveFile,

@@ -374,6 +374,19 @@ impl Image {
         Ok(())
     }
 
+    pub(super) fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = self.node(from)?;
+        if matches!(self.inode(node), Inode::Dir(_)) {
+            return Err(about(io::ErrorKind::PermissionDenied, from));
+        }
+        if self.resolve(to)?.is_some() {
+            return Err(about(io::ErrorKind::AlreadyExists, to));
+        }
+        let (dir, name) = split(to)?;
+        self.dir(dir)?.change(vec![(name.to_owned(), Some(node))]);
+        Ok(())
+    }
+
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         self.dir(path)?.sync();
         Ok(())

@@ -453,3 +453,44 @@ fn opening_and_listing_answer_as_a_real_disk_does() {
     assert_eq!(names, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
     assert_eq!(disk.stat(dir()).unwrap().unwrap().kind, EntryKind::Dir);
 }
+
+/// What a rename between two directories cannot give: at every moment one name is durable.
+#[test]
+fn a_file_moved_by_a_link_is_under_one_name_whenever_the_power_goes() {
+    let from = path("a");
+    let to = path("sub/a");
+    for effect in 1..=4 {
+        for seed in SEEDS {
+            let disk = prepared();
+            write(&disk, "a", b"kept", 0);
+            disk.open(&from, Open::Read).unwrap();
+            disk.create_dir_all_synced(&path("sub")).unwrap();
+            disk.open(&from, Open::Write).unwrap().sync_all().unwrap();
+            disk.sync_dir(dir()).unwrap();
+            disk.crash_at(effect);
+            let move_it = || -> io::Result<()> {
+                disk.link(&from, &to)?;
+                disk.sync_dir(&path("sub"))?;
+                disk.remove_file(&from)?;
+                disk.sync_dir(dir())
+            };
+            assert!(move_it().is_err());
+            let after = disk.power_loss(seed);
+            let kept = [&from, &to]
+                .into_iter()
+                .find(|path| after.stat(path).unwrap().is_some())
+                .unwrap_or_else(|| panic!("effect {effect}, seed {seed}: neither name"));
+            assert_eq!(after.read(kept, 100).unwrap(), b"kept");
+        }
+    }
+}
+
+#[test]
+fn the_holder_of_a_lock_is_told_until_it_is_dropped() {
+    let disk = prepared();
+    assert_eq!(disk.holder(&path("lock")).unwrap(), None);
+    let held = disk.lock(&path("lock"), "someone").unwrap();
+    assert_eq!(disk.holder(&path("lock")).unwrap().unwrap(), "someone");
+    drop(held);
+    assert_eq!(disk.holder(&path("lock")).unwrap(), None);
+}

@@ -11,6 +11,7 @@ mod ids;
 mod json;
 pub mod lines;
 pub mod log;
+pub mod otlp;
 pub mod query;
 mod record;
 #[cfg(test)]

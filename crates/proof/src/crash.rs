@@ -17,18 +17,18 @@ use std::{
 use tempfile::TempDir;
 use world::{Random, RealClock, RealRandom};
 
-mod acks;
-mod breach;
-mod bundle;
-mod dice;
+pub(crate) mod acks;
+pub(crate) mod breach;
+pub(crate) mod bundle;
+pub(crate) mod dice;
 mod load;
-mod process;
-mod record;
-mod scans;
+pub(crate) mod process;
+pub(crate) mod record;
+pub(crate) mod scans;
 mod site;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use breach::Fault;
 use dice::Dice;
@@ -86,7 +86,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
     };
     let mut sandbox = sandbox()?;
     sandbox.disable_cleanup(options.keep);
-    let product = install(&binary, &sandbox)?;
+    let product = install(&binary, sandbox.path())?;
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&product.stop))?;
     }
@@ -191,13 +191,13 @@ fn sandbox() -> io::Result<TempDir> {
     clippy::disallowed_methods,
     reason = "a copy nobody needs after this run"
 )]
-fn install(binary: &Path, sandbox: &TempDir) -> io::Result<Product> {
-    let copy = sandbox.path().join("holdfast");
+pub(crate) fn install(binary: &Path, sandbox: &Path) -> io::Result<Product> {
+    let copy = sandbox.join("holdfast");
     std::fs::copy(binary, &copy)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", binary.display())))?;
     Ok(Product {
         binary: copy,
-        sandbox: sandbox.path().to_owned(),
+        sandbox: sandbox.to_owned(),
         clock: RealClock::new(),
         answer_wait_max: process::ANSWER_WAIT_MAX,
         stop: Arc::new(AtomicBool::new(false)),
@@ -205,7 +205,7 @@ fn install(binary: &Path, sandbox: &TempDir) -> io::Result<Product> {
 }
 
 /// Where cargo puts the product: beside this program, or beside the directory of its tests.
-fn built_at() -> io::Result<PathBuf> {
+pub(crate) fn built_at() -> io::Result<PathBuf> {
     let this = env::current_exe()?;
     let dir = this.parent().unwrap_or(Path::new("/"));
     let dir = match dir.parent() {
@@ -220,7 +220,7 @@ fn built_at() -> io::Result<PathBuf> {
     clippy::disallowed_methods,
     reason = "this program exists to run others"
 )]
-fn build(root: &Path) -> io::Result<PathBuf> {
+pub(crate) fn build(root: &Path) -> io::Result<PathBuf> {
     let binary = built_at()?;
     let dir = binary.parent().and_then(Path::file_name);
     let profile = match dir.and_then(|name| name.to_str()) {

@@ -12,7 +12,7 @@ use super::breach::Breach;
 
 /// All acknowledgements of a directory, over all the runs that were killed in it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Acks {
+pub(crate) struct Acks {
     /// The lines as they came, complete ones only.
     text: Vec<u8>,
     count: u64,
@@ -42,30 +42,30 @@ struct Ack {
 
 /// What `load check --output json` prints.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Checked {
-    pub(super) acknowledged: u64,
-    pub(super) present: u64,
-    pub(super) missing: u64,
-    pub(super) changed: u64,
-    pub(super) gaps: u64,
-    pub(super) unacknowledged: u64,
-    pub(super) first_fault: Option<String>,
+pub(crate) struct Checked {
+    pub(crate) acknowledged: u64,
+    pub(crate) present: u64,
+    pub(crate) missing: u64,
+    pub(crate) changed: u64,
+    pub(crate) gaps: u64,
+    pub(crate) unacknowledged: u64,
+    pub(crate) first_fault: Option<String>,
 }
 
 impl Acks {
     /// What was printed by all runs, as `load check` reads it.
-    pub(super) fn text(&self) -> &[u8] {
+    pub(crate) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// Takes in what one run printed before it was killed; a last line without its end was not told.
     /// `untold_max` says how many of its records may be there without a line. Gives how many lines
     /// that were.
-    pub(super) fn take_in(&mut self, untold_max: u8, output: &[u8]) -> Result<u64, Breach> {
+    pub(crate) fn take_in(&mut self, untold_max: u8, output: &[u8]) -> Result<u64, Breach> {
         let end = output.iter().rposition(|byte| *byte == b'\n');
         let whole = end.map_or(&[][..], |end| &output[..=end]);
         self.runs += 1;
@@ -117,7 +117,7 @@ impl Acks {
     }
 
     /// Compares with what the program finds in the directory.
-    pub(super) fn compare(&self, checked: &Checked) -> Result<(), Breach> {
+    pub(crate) fn compare(&self, checked: &Checked) -> Result<(), Breach> {
         let sound = checked.acknowledged == self.count
             && (checked.missing, checked.changed, checked.gaps) == (0, 0, 0)
             && checked.first_fault.is_none();

@@ -4,14 +4,14 @@ use std::{fmt, io};
 
 /// A promise that was not kept, with both sides of the comparison.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Breach {
+pub(crate) struct Breach {
     promise: String,
     acknowledged: String,
     found: String,
 }
 
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Breach(Breach),
     /// The machine did not let the run go on; says nothing of the product.
     World(io::Error),
@@ -21,7 +21,7 @@ pub(super) enum Fault {
 
 impl Breach {
     /// What should hold, what was acknowledged or expected, what was found instead.
-    pub(super) fn new(
+    pub(crate) fn new(
         promise: impl Into<String>,
         acknowledged: impl Into<String>,
         found: impl Into<String>,

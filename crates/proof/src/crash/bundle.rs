@@ -35,26 +35,26 @@ const SETTINGS: [(&str, &str, &[&str]); 5] = [
 ];
 
 /// Hosts in one data directory: one must not see the other's scans.
-pub(super) const HOSTS: [&str; 2] = ["press-3", "kiln-1"];
+pub(crate) const HOSTS: [&str; 2] = ["press-3", "kiln-1"];
 
 /// Bundles of one host. Each costs an undisturbed scan to know what it must give.
 const BUNDLES: usize = 4;
 
 /// The facts of one host at one time.
 #[derive(Clone, Debug)]
-pub(super) struct Bundle {
+pub(crate) struct Bundle {
     /// Relative to the sandbox.
-    pub(super) file: String,
-    pub(super) facts: Value,
+    pub(crate) file: String,
+    pub(crate) facts: Value,
 }
 
 /// Rules that the bundles flip.
-pub(super) fn flipping() -> [&'static str; 5] {
+pub(crate) fn flipping() -> [&'static str; 5] {
     SETTINGS.map(|(rule, ..)| rule)
 }
 
 /// A few bundles of each host.
-pub(super) fn bundles(dice: &mut Dice) -> Vec<Bundle> {
+pub(crate) fn bundles(dice: &mut Dice) -> Vec<Bundle> {
     let mut bundles = Vec::new();
     for host in HOSTS {
         for number in 0..BUNDLES {

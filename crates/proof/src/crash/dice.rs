@@ -4,21 +4,21 @@ use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea, Flood 2014). Fit to choose moments, not to make keys.
 #[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// The dice of one round: what an earlier round threw, which may hang on timing, does not reach
     /// them.
-    pub(super) fn of_round(seed: u64, round: u64) -> Self {
+    pub(crate) fn of_round(seed: u64, round: u64) -> Self {
         let mut mixed = Self::new(round);
         Self::new(seed ^ mixed.next())
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,23 +27,23 @@ impl Dice {
     }
 
     /// A number in `0..bound`, 0 for no bound at all.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
     /// A moment between two others, to the microsecond.
-    pub(super) fn between(&mut self, from: Duration, to: Duration) -> Duration {
+    pub(crate) fn between(&mut self, from: Duration, to: Duration) -> Duration {
         let micros = to.saturating_sub(from).as_micros();
         let micros = u64::try_from(micros).unwrap_or(u64::MAX).saturating_add(1);
         from + Duration::from_micros(self.below(micros))
     }
 
-    pub(super) fn one_in(&mut self, count: u64) -> bool {
+    pub(crate) fn one_in(&mut self, count: u64) -> bool {
         self.below(count) == 0
     }
 
     /// `None` only of nothing.
-    pub(super) fn pick<'t, T>(&mut self, from: &'t [T]) -> Option<&'t T> {
+    pub(crate) fn pick<'t, T>(&mut self, from: &'t [T]) -> Option<&'t T> {
         let index = self.below(from.len() as u64);
         from.get(usize::try_from(index).expect("less than a length"))
     }

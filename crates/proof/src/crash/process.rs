@@ -4,6 +4,7 @@
 //! answer within its deadline is a breach of its own.
 
 use std::{
+    ffi::OsString,
     io::{self, Read},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -22,7 +23,7 @@ use super::breach::{Breach, Fault};
 
 /// How long any command may take on a machine that is busy with other things. Arbitrary; a debug
 /// binary that checks a quarter of a million records needs six seconds there.
-pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(90);
+pub(crate) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(90);
 
 /// How long the kernel may take to end a process that was killed, and its pipe to close.
 const DEATH_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -48,19 +49,19 @@ const SIGTERM: i32 = 15;
 
 /// The program under test, and the directory its relative paths are in.
 #[derive(Debug)]
-pub(super) struct Product {
-    pub(super) binary: PathBuf,
-    pub(super) sandbox: PathBuf,
-    pub(super) clock: RealClock,
+pub(crate) struct Product {
+    pub(crate) binary: PathBuf,
+    pub(crate) sandbox: PathBuf,
+    pub(crate) clock: RealClock,
     /// [`ANSWER_WAIT_MAX`], but in a test of it.
-    pub(super) answer_wait_max: Duration,
+    pub(crate) answer_wait_max: Duration,
     /// Set when whoever started this wants it to end.
-    pub(super) stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// A child that was started and not yet waited for.
 #[derive(Debug)]
-pub(super) struct Running<'p> {
+pub(crate) struct Running<'p> {
     product: &'p Product,
     words: String,
     started: Duration,
@@ -71,14 +72,14 @@ pub(super) struct Running<'p> {
 
 /// A child that is no more.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// The command, for people.
-    pub(super) words: String,
-    pub(super) status: ExitStatus,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: String,
+    pub(crate) words: String,
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
     /// From its start until it was seen to be gone.
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
 }
 
 /// What came through a pipe so far, read by a thread so that the child never waits for a reader.
@@ -90,11 +91,21 @@ struct Pipe {
 
 impl Product {
     /// Starts `holdfast` on a data directory, with nothing of this process's environment.
+    pub(crate) fn start(&self, data_dir: &Path, words: &[&str]) -> Result<Running<'_>, Fault> {
+        self.start_with(data_dir, words, &[])
+    }
+
+    /// Like [`Product::start`], with more in its environment.
     #[allow(
         clippy::disallowed_methods,
         reason = "this program exists to run others"
     )]
-    pub(super) fn start(&self, data_dir: &Path, words: &[&str]) -> Result<Running<'_>, Fault> {
+    pub(crate) fn start_with(
+        &self,
+        data_dir: &Path,
+        words: &[&str],
+        environment: &[(&str, OsString)],
+    ) -> Result<Running<'_>, Fault> {
         let mut command = Command::new(&self.binary);
         command
             .args(words)
@@ -104,6 +115,7 @@ impl Product {
             .env("HOME", &self.sandbox)
             .env("RUST_BACKTRACE", "1")
             .env("TZ", "UTC")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -138,7 +150,7 @@ impl Product {
     }
 
     /// Runs a command to its end. A breach when it does not come, or comes by a signal or a panic.
-    pub(super) fn run(&self, data_dir: &Path, words: &[&str]) -> Result<Ended, Fault> {
+    pub(crate) fn run(&self, data_dir: &Path, words: &[&str]) -> Result<Ended, Fault> {
         let ended = self.start(data_dir, words)?.end()?;
         ended.is_orderly()?;
         Ok(ended)
@@ -155,7 +167,7 @@ impl Product {
 
 impl Running<'_> {
     /// Waits until the child has printed a whole line, or has ended. Gives the time since its start.
-    pub(super) fn first_line(&mut self) -> Result<Duration, Fault> {
+    pub(crate) fn first_line(&mut self) -> Result<Duration, Fault> {
         let wait_max = self.product.answer_wait_max;
         let limit = self.product.clock.monotonic() + wait_max;
         loop {
@@ -172,14 +184,14 @@ impl Running<'_> {
     }
 
     /// Lets `delay` pass, then sends SIGKILL. Whether it found the process alive, [`Ended`] tells.
-    pub(super) fn kill_after(mut self, delay: Duration) -> Result<Ended, Fault> {
+    pub(crate) fn kill_after(mut self, delay: Duration) -> Result<Ended, Fault> {
         self.product.clock.sleep(delay);
         self.child.kill()?;
         self.reap(DEATH_WAIT_MAX, "had not died of SIGKILL")
     }
 
     /// Lets `delay` pass, then asks the child to stop.
-    pub(super) fn stop_after(mut self, delay: Duration) -> Result<Ended, Fault> {
+    pub(crate) fn stop_after(mut self, delay: Duration) -> Result<Ended, Fault> {
         self.product.clock.sleep(delay);
         // A child that was waited for has no process to signal; its id may be another's by then.
         if self.child.try_wait()?.is_none() {
@@ -190,7 +202,8 @@ impl Running<'_> {
         self.reap(STOP_WAIT_MAX, "had not stopped, asked by SIGTERM,")
     }
 
-    fn end(self) -> Result<Ended, Fault> {
+    /// Waits for its end, whatever that is.
+    pub(crate) fn end(self) -> Result<Ended, Fault> {
         let wait_max = self.product.answer_wait_max;
         self.reap(wait_max, "had not ended")
     }
@@ -260,12 +273,12 @@ impl Drop for Running<'_> {
 
 impl Ended {
     /// Whether the kill was in time.
-    pub(super) fn was_killed(&self) -> bool {
+    pub(crate) fn was_killed(&self) -> bool {
         self.status.signal() == Some(SIGKILL)
     }
 
     /// A process that was asked to stop ended well, or had not come to listen for such requests.
-    pub(super) fn has_stopped(&self) -> Result<(), Fault> {
+    pub(crate) fn has_stopped(&self) -> Result<(), Fault> {
         let unheard = self.status.signal() == Some(SIGTERM) && self.stdout.is_empty();
         if unheard || self.code() == Some(0) {
             return Ok(());
@@ -273,12 +286,12 @@ impl Ended {
         Err(self.breach("stops in order when it is asked to").into())
     }
 
-    pub(super) fn code(&self) -> Option<i32> {
+    pub(crate) fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
     /// A command that ended by itself ended with an exit code of the documented ones.
-    pub(super) fn is_orderly(&self) -> Result<(), Fault> {
+    pub(crate) fn is_orderly(&self) -> Result<(), Fault> {
         let documented = self.code().is_some_and(|code| (0..=3).contains(&code));
         if documented && !self.stderr.contains("panicked") {
             return Ok(());
@@ -287,7 +300,7 @@ impl Ended {
     }
 
     /// That this command did not keep `promise`.
-    pub(super) fn breach(&self, promise: &str) -> Breach {
+    pub(crate) fn breach(&self, promise: &str) -> Breach {
         Breach::new(
             format!("`{}` {promise}", self.words),
             "-".to_owned(),

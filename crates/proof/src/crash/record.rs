@@ -13,54 +13,54 @@ use super::breach::Breach;
 
 /// The document that `scan` and `status` print. `status` has no changes.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub(super) struct Report {
-    pub(super) scan_id: String,
-    pub(super) host: String,
-    pub(super) started: String,
-    pub(super) finished: String,
-    pub(super) summary: Value,
-    pub(super) verdicts: Vec<Verdict>,
-    pub(super) changes: Option<Vec<Change>>,
+pub(crate) struct Report {
+    pub(crate) scan_id: String,
+    pub(crate) host: String,
+    pub(crate) started: String,
+    pub(crate) finished: String,
+    pub(crate) summary: Value,
+    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) changes: Option<Vec<Change>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Verdict {
-    pub(super) rule: String,
-    pub(super) severity: String,
-    pub(super) verdict: String,
-    pub(super) reason: String,
-    pub(super) evidence: String,
+pub(crate) struct Verdict {
+    pub(crate) rule: String,
+    pub(crate) severity: String,
+    pub(crate) verdict: String,
+    pub(crate) reason: String,
+    pub(crate) evidence: String,
 }
 
 /// A line of `changes`; severities do not change within a run of one binary.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub(super) struct Change {
-    pub(super) rule: String,
-    pub(super) from: Option<String>,
-    pub(super) to: Option<String>,
+pub(crate) struct Change {
+    pub(crate) rule: String,
+    pub(crate) from: Option<String>,
+    pub(crate) to: Option<String>,
 }
 
 /// A line of `history`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Flip {
-    pub(super) from: Option<String>,
-    pub(super) to: String,
-    pub(super) evidence: String,
-    pub(super) scan_id: String,
+pub(crate) struct Flip {
+    pub(crate) from: Option<String>,
+    pub(crate) to: String,
+    pub(crate) evidence: String,
+    pub(crate) scan_id: String,
 }
 
 /// A scan whose record is known to be there.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(crate) struct Known {
     /// Without changes.
-    pub(super) report: Arc<Report>,
+    pub(crate) report: Arc<Report>,
     /// A moment at which it was the latest, as `status --at` reads it.
-    pub(super) at: String,
+    pub(crate) at: String,
 }
 
 /// What a scan that was started would leave.
 #[derive(Clone, Debug)]
-pub(super) enum Attempt {
+pub(crate) enum Attempt {
     /// It told so itself.
     Acknowledged(Arc<Report>),
     /// It was killed before; facts and rules decide what it would have recorded.
@@ -71,20 +71,20 @@ pub(super) enum Attempt {
 
 /// Whether an attempt is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Landed {
+pub(crate) enum Landed {
     Wholly,
     NotAtAll,
 }
 
 /// All known scans of one host, oldest first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Record {
+pub(crate) struct Record {
     scans: Vec<Known>,
 }
 
 impl Report {
     /// The document in what a scan printed; `None` when it is not there as a whole.
-    pub(super) fn in_output(stdout: &[u8]) -> Option<Self> {
+    pub(crate) fn in_output(stdout: &[u8]) -> Option<Self> {
         // `up` goes on after its first document; a later one is not waited for.
         let mut documents = serde_json::Deserializer::from_slice(stdout).into_iter::<Self>();
         documents.next()?.ok()
@@ -146,17 +146,17 @@ impl Report {
 }
 
 impl Record {
-    pub(super) fn scans(&self) -> &[Known] {
+    pub(crate) fn scans(&self) -> &[Known] {
         &self.scans
     }
 
-    pub(super) fn latest(&self) -> Option<&Known> {
+    pub(crate) fn latest(&self) -> Option<&Known> {
         self.scans.last()
     }
 
     /// Takes in an attempt after the first answer of `status` since it, `None` for a host without a
     /// record. `at` is a moment after that answer and before the next attempt.
-    pub(super) fn settle(
+    pub(crate) fn settle(
         &mut self,
         attempt: &Attempt,
         status: Option<Report>,
@@ -180,7 +180,7 @@ impl Record {
     }
 
     /// Compares the answer of `status`, at the moment of a known scan or for the latest one now.
-    pub(super) fn compare(known: Option<&Known>, status: Option<&Report>) -> Result<(), Breach> {
+    pub(crate) fn compare(known: Option<&Known>, status: Option<&Report>) -> Result<(), Breach> {
         let expected = known.map(|known| known.report.as_ref());
         if status == expected {
             return Ok(());
@@ -198,7 +198,7 @@ impl Record {
     }
 
     /// One row for the first verdict of a rule and one for each flip.
-    pub(super) fn flips(&self, rule: &str) -> Vec<Flip> {
+    pub(crate) fn flips(&self, rule: &str) -> Vec<Flip> {
         let mut flips: Vec<Flip> = Vec::new();
         for known in &self.scans {
             let Some(verdict) = known.report.verdict(rule) else {
@@ -217,7 +217,7 @@ impl Record {
         flips
     }
 
-    pub(super) fn compare_history(&self, rule: &str, rows: &[Flip]) -> Result<(), Breach> {
+    pub(crate) fn compare_history(&self, rule: &str, rows: &[Flip]) -> Result<(), Breach> {
         let expected = self.flips(rule);
         if rows == expected {
             return Ok(());
@@ -228,7 +228,7 @@ impl Record {
     }
 
     /// Compares what an acknowledged scan says has changed with what was there before it.
-    pub(super) fn compare_changes(&self, told: &Report) -> Result<(), Breach> {
+    pub(crate) fn compare_changes(&self, told: &Report) -> Result<(), Breach> {
         let before = self.latest().map(|known| known.report.as_ref());
         let was = |rule: &str| Some(before?.verdict(rule)?.verdict.clone());
         let mut expected: Vec<Change> = told

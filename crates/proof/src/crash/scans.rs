@@ -348,8 +348,12 @@ fn status(
 ) -> Result<Option<Report>, Fault> {
     let mut words = vec!["status", "--host", host, "--output", "json"];
     words.extend(at.map(|at| ["--at", at]).into_iter().flatten());
-    let ended = product.run(dir, &words)?;
-    if has_no_record(&ended) {
+    status_in(&product.run(dir, &words)?)
+}
+
+/// The answer of a `status` that ran.
+pub(crate) fn status_in(ended: &Ended) -> Result<Option<Report>, Fault> {
+    if has_no_record(ended) {
         return Ok(None);
     }
     let report = serde_json::from_slice(&ended.stdout);
@@ -358,8 +362,12 @@ fn status(
 
 fn history(product: &Product, dir: &Path, host: &str, rule: &str) -> Result<Vec<Flip>, Fault> {
     let words = ["history", "--host", host, rule, "--output", "json"];
-    let ended = product.run(dir, &words)?;
-    if has_no_record(&ended) {
+    history_in(&product.run(dir, &words)?)
+}
+
+/// The answer of a `history` that ran.
+pub(crate) fn history_in(ended: &Ended) -> Result<Vec<Flip>, Fault> {
+    if has_no_record(ended) {
         return Ok(Vec::new());
     }
     let history: History =
@@ -375,7 +383,7 @@ fn has_no_record(ended: &Ended) -> bool {
 }
 
 /// This moment as `--at` reads it, to the nanosecond.
-fn now(product: &Product) -> String {
+pub(crate) fn now(product: &Product) -> String {
     let nanos = i128::from(product.clock.now().nanos());
     let at = jiff::Timestamp::from_nanosecond(nanos);
     at.expect("a clock of this century is within the calendar")

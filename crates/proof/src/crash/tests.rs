@@ -33,7 +33,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let sandbox = sandbox().unwrap();
-        let product = install(&binary(), &sandbox).unwrap();
+        let product = install(&binary(), sandbox.path()).unwrap();
         Self { sandbox, product }
     }
 
@@ -110,7 +110,7 @@ fn copy_dir(from: &Path, to: &Path) {
 
 /// The built binary, if it is of the sources as they are; a test run of the workspace has made it.
 /// Else it is built.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let root = crate::tree::workspace_root(&env::current_dir().unwrap()).unwrap();
     let built = built_at().unwrap();
     let time = |path: &Path| fs::metadata(path).and_then(|it| it.modified()).ok();
@@ -142,7 +142,7 @@ fn newest_below(dir: &Path) -> Option<SystemTime> {
 #[test]
 fn what_was_acknowledged_survives_kills_at_any_moment() {
     let sandbox = sandbox().unwrap();
-    let product = install(&binary(), &sandbox).unwrap();
+    let product = install(&binary(), sandbox.path()).unwrap();
     let mut campaign = Campaign::new(product, SEED, Tally::new(KILLS, false));
     match campaign.run() {
         Ok(()) => {}
@@ -256,7 +256,7 @@ fn a_binary_that_gives_no_answer_at_all_is_found_and_ended() {
         .replace(&script, b"#!/bin/sh\necho $$ > started\nexec sleep 600\n")
         .unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
-    let mut product = install(&script, &sandbox).unwrap();
+    let mut product = install(&script, sandbox.path()).unwrap();
     product.answer_wait_max = Duration::from_secs(2);
     let hung = product.run(&sandbox.path().join("data"), &["status"]);
     assert!(matches!(hung, Err(Fault::Breach(_))), "{hung:?}");
@@ -268,7 +268,7 @@ fn a_binary_that_gives_no_answer_at_all_is_found_and_ended() {
 #[test]
 fn a_binary_that_gives_no_answer_of_ours_is_found() {
     let sandbox = sandbox().unwrap();
-    let product = install(Path::new("/bin/true"), &sandbox).unwrap();
+    let product = install(Path::new("/bin/true"), sandbox.path()).unwrap();
     let mut campaign = Campaign::new(product, SEED, Tally::new(1, false));
     assert!(matches!(campaign.run(), Err(Fault::Breach(_))));
 }

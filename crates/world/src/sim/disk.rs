@@ -143,6 +143,19 @@ impl Disk {
         Self::of(image, 0, machine.capacity)
     }
 
+    /// Creates `dir` below a directory that exists, its name not durable: for whoever replays the
+    /// calls of a program that syncs by itself.
+    pub fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.machine()
+            .perform(Call::CreateDir, dir, Effect::CreateDir, |machine| {
+                if machine.image.resolve(dir)?.is_some() {
+                    return Err(about(io::ErrorKind::AlreadyExists, dir));
+                }
+                machine.image.create(dir, Inode::Dir(Names::default()))?;
+                Ok(())
+            })
+    }
+
     /// Bytes all files together may have; a write that does not fit is cut short, then fails with
     /// `StorageFull`. Lengths count, holes included; a removed file gives its bytes back at once.
     pub fn set_capacity(&self, bytes: u64) {

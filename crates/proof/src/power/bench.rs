@@ -1,0 +1,240 @@
+//! One product on one machine: processes are run under the library, and the machine goes on to
+//! where each of them is taken to have ended.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+use world::{Disk, RealDisk};
+
+use super::{
+    log::{Log, What},
+    machine::{End, Machine},
+    place::{Place, Places},
+};
+use crate::crash::{
+    breach::Fault,
+    dice::Dice,
+    process::{Ended, Product},
+};
+
+/// How long a sync takes at most. Long enough that others come meanwhile, short enough for many.
+const SYNC_MICROS: [u64; 3] = [0, 200, 1000];
+
+/// The product and the library it is run under.
+#[derive(Debug)]
+pub(super) struct Kit {
+    pub(super) product: Product,
+    pub(super) library: PathBuf,
+}
+
+/// Sizes that make the product roll, flush, compact and release within a short run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    segment: u64,
+    memtable: u64,
+    checkpoint: u64,
+    feed: u64,
+}
+
+/// `None`: as shipped.
+const SIZES: [Option<Sizes>; 4] = [
+    None,
+    Some(Sizes {
+        segment: 16 << 10,
+        memtable: 8 << 10,
+        checkpoint: 24 << 10,
+        feed: 16 << 10,
+    }),
+    Some(Sizes {
+        segment: 32 << 10,
+        memtable: 4 << 10,
+        checkpoint: 8 << 10,
+        feed: 1 << 10,
+    }),
+    Some(Sizes {
+        segment: 8 << 10,
+        memtable: 64 << 10,
+        checkpoint: 64 << 10,
+        feed: 8 << 10,
+    }),
+];
+
+/// A call that is to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    /// Counted from 1 over all calls that a fault can hit.
+    pub(super) nth: u64,
+    /// 0 for half a write.
+    pub(super) errno: i32,
+    /// Later calls that need space fail too.
+    pub(super) sticky: bool,
+}
+
+/// A machine and what was asked of it so far.
+#[derive(Debug)]
+pub(super) struct Bench<'k> {
+    kit: &'k Kit,
+    dir: TempDir,
+    machine: Machine,
+    sizes: Option<Sizes>,
+    sync_micros: u64,
+    swallowed: BTreeSet<Place>,
+    /// Syncs that returned, by place.
+    pub(super) places: BTreeMap<Place, u64>,
+    processes: u64,
+}
+
+impl<'k> Bench<'k> {
+    pub(super) fn new(
+        kit: &'k Kit,
+        dice: &mut Dice,
+        swallowed: &BTreeSet<Place>,
+    ) -> io::Result<Self> {
+        let prefix = "run-";
+        let dir = tempfile::Builder::new()
+            .prefix(prefix)
+            .tempdir_in(&kit.product.sandbox)?;
+        let machine = Machine::new(&dir.path().join("disk"))?;
+        // Most runs are small: in the others little happens beside the first segment.
+        let sizes = dice.pick(&SIZES).copied().unwrap_or(None);
+        Ok(Self {
+            kit,
+            machine,
+            dir,
+            sizes,
+            sync_micros: dice.pick(&SYNC_MICROS).copied().unwrap_or(0),
+            swallowed: swallowed.clone(),
+            places: BTreeMap::new(),
+            processes: 0,
+        })
+    }
+
+    pub(super) const fn product(&self) -> &Product {
+        &self.kit.product
+    }
+
+    /// Where the product keeps its data.
+    pub(super) fn data(&self) -> PathBuf {
+        self.dir.path().join("disk").join("data")
+    }
+
+    pub(super) const fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// Leaves the directory in place.
+    pub(super) fn keep(mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.dir.path().to_owned()
+    }
+
+    /// Writes a file for the product, beside its disk.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<String> {
+        let path = self.dir.path().join(name);
+        RealDisk.replace(&path, bytes)?;
+        Ok(path.display().to_string())
+    }
+
+    /// Runs a command to its end under the library. What it did is not on the machine's disk until
+    /// [`Bench::ends`] says how much of it was done.
+    pub(super) fn run(
+        &mut self,
+        words: &[&str],
+        fault: Option<Planned>,
+    ) -> Result<(Ended, Log), Fault> {
+        self.processes += 1;
+        let log = self.dir.path().join(format!("log-{}", self.processes));
+        let root = self.dir.path().join("disk");
+        let mut environment = self.environment();
+        environment.extend([
+            ("LD_PRELOAD", self.kit.library.clone().into()),
+            ("POWER_ROOT", root.clone().into()),
+            ("POWER_LOG", log.clone().into()),
+            ("POWER_SYNC_MICROS", self.sync_micros.to_string().into()),
+        ]);
+        if let Some(Planned { nth, errno, sticky }) = fault {
+            let text = format!("{nth} {errno} {}", u8::from(sticky));
+            environment.push(("POWER_FAULT", text.into()));
+        }
+        let started = self
+            .kit
+            .product
+            .start_with(&self.data(), words, &environment)?;
+        let ended = started.end()?;
+        if ended.stderr.contains("power: cannot see") {
+            return Err(io::Error::other(ended.stderr).into());
+        }
+        ended.is_orderly()?;
+        let log = Log::read(&log, &root)?;
+        self.machine.has_seen_all(&log)?;
+        let mut places = Places::default();
+        for entry in &log.entries {
+            if let Some((_, place)) = places.next(&entry.what) {
+                *self.places.entry(place).or_default() += 1;
+            }
+        }
+        Ok((ended, log))
+    }
+
+    /// Runs a command on what is laid out, unseen: the machine must not go on afterwards.
+    pub(super) fn ask(&self, words: &[&str]) -> Result<Ended, Fault> {
+        let product = &self.kit.product;
+        let ended = product
+            .start_with(&self.data(), words, &self.environment())?
+            .end()?;
+        ended.is_orderly()?;
+        Ok(ended)
+    }
+
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let Some(sizes) = self.sizes else {
+            return Vec::new();
+        };
+        let Sizes {
+            segment,
+            memtable,
+            checkpoint,
+            feed,
+        } = sizes;
+        let text = format!("{segment},{memtable},{checkpoint},{feed}");
+        vec![("HOLDFAST_PROOF_SIZES", text.into())]
+    }
+
+    /// Ends the process of this log where `end` says.
+    pub(super) fn ends(&mut self, log: &Log, end: End) -> io::Result<()> {
+        self.machine.go_on(log, end, &self.swallowed)
+    }
+}
+
+/// Where to cut: anywhere, but more often close after what happens rarely, and after it all.
+pub(super) fn cut(log: &Log, dice: &mut Dice) -> usize {
+    let len = log.entries.len();
+    let rare: Vec<usize> = (0..len)
+        .filter(|at| {
+            matches!(
+                log.entries[*at].what,
+                What::Rename { .. } | What::Unlink(_) | What::MakeDir(_) | What::SyncDir { .. }
+            )
+        })
+        .collect();
+    let below = |dice: &mut Dice, bound: usize| {
+        usize::try_from(dice.below(bound as u64)).expect("less than a length")
+    };
+    match dice.below(2) {
+        0 if !rare.is_empty() => {
+            let near = rare[below(dice, rare.len())];
+            (near + below(dice, 6)).min(len)
+        }
+        _ => below(dice, len + 1),
+    }
+}
+
+/// For messages about a directory that is kept.
+pub(super) fn kept(dir: &Path) -> String {
+    format!("kept: {}", dir.display())
+}

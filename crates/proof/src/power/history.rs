@@ -1,0 +1,303 @@
+//! What a machine's processes acknowledged, over all its losses of power, and the comparison with
+//! what is there.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    bench::{self, Bench},
+    log::Log,
+    machine::End,
+};
+use crate::crash::{
+    acks::{Acks, Checked},
+    breach::{Breach, Fault},
+    bundle::{self, Bundle},
+    dice::Dice,
+    process::Ended,
+    record::{Attempt, Record, Report},
+    scans,
+};
+
+/// Writers of a load, and commits of each.
+const WRITERS: [u8; 4] = [1, 2, 4, 8];
+const COMMITS: [u64; 4] = [1, 5, 20, 60];
+
+/// Losses of power in a row, at most.
+const ENDS_MAX: u64 = 4;
+
+/// Moments of the past asked for in the end.
+const PAST_ASKED: u64 = 2;
+
+/// What a run counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) runs: u64,
+    pub(super) processes: u64,
+    pub(super) calls: u64,
+    pub(super) losses: u64,
+    pub(super) deaths: u64,
+    pub(super) records: u64,
+    pub(super) scans: u64,
+    pub(super) checks: u64,
+}
+
+/// Everything told in one run.
+#[derive(Debug)]
+pub(super) struct History {
+    acks: Acks,
+    records: BTreeMap<String, Record>,
+    /// The last scan of a host, when nobody has asked since whether it is there.
+    open: BTreeMap<String, Attempt>,
+    bundles: Vec<(Bundle, String)>,
+    pub(super) counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Load,
+    Check,
+    Scan,
+    Status,
+}
+
+impl History {
+    /// Writes what the scans of a run look at.
+    pub(super) fn new(bench: &Bench<'_>, dice: &mut Dice) -> Result<Self, Fault> {
+        let mut bundles = Vec::new();
+        for bundle in bundle::bundles(dice) {
+            let path = bench.write(&bundle.file, bundle.facts.to_string().as_bytes())?;
+            bundles.push((bundle, path));
+        }
+        Ok(Self {
+            acks: Acks::default(),
+            records: BTreeMap::new(),
+            open: BTreeMap::new(),
+            bundles,
+            counts: Counts::default(),
+        })
+    }
+
+    /// Some processes and their ends, then everything compared.
+    pub(super) fn run(&mut self, bench: &mut Bench<'_>, dice: &mut Dice) -> Result<(), Fault> {
+        self.counts.runs = 1;
+        let ends = 1 + dice.below(ENDS_MAX);
+        for number in 1..=ends {
+            let step = match dice.below(10) {
+                0..5 => Step::Load,
+                5..6 => Step::Check,
+                6..9 => Step::Scan,
+                _ => Step::Status,
+            };
+            let loses_power = number == ends || !dice.one_in(4);
+            self.step(bench, step, loses_power, dice)?;
+        }
+        self.compare(bench, dice)
+    }
+
+    fn step(
+        &mut self,
+        bench: &mut Bench<'_>,
+        step: Step,
+        loses_power: bool,
+        dice: &mut Dice,
+    ) -> Result<(), Fault> {
+        match step {
+            Step::Load => {
+                let writers = dice.pick(&WRITERS).copied().unwrap_or(1);
+                let commits = dice.pick(&COMMITS).copied().unwrap_or(1).to_string();
+                let count = writers.to_string();
+                let words = [
+                    "load",
+                    "run",
+                    "--quiet",
+                    "--writers",
+                    &count,
+                    "--commits",
+                    &commits,
+                ];
+                let (ended, log) = bench.run(&words, None)?;
+                if ended.code() != Some(0) {
+                    return Err(ended.breach("opens and writes").into());
+                }
+                let cut = self.end(bench, &log, loses_power, dice)?;
+                self.counts.records += self.acks.take_in(writers, &log.told(cut))?;
+            }
+            Step::Check => {
+                let acks = bench.write("acks", self.acks.text())?;
+                let words = ["load", "check", &acks, "--output", "json"];
+                let (ended, log) = bench.run(&words, None)?;
+                self.compare_acks(&ended)?;
+                self.end(bench, &log, loses_power, dice)?;
+            }
+            Step::Scan => self.scan(bench, loses_power, dice)?,
+            Step::Status => {
+                let host = dice.pick(&bundle::HOSTS).copied().unwrap_or_default();
+                self.status(bench, host, loses_power, dice)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_status(&self, bench: &mut Bench<'_>, host: &str) -> Result<(Ended, Log), Fault> {
+        bench.run(&["status", "--host", host, "--output", "json"], None)
+    }
+
+    fn status(
+        &mut self,
+        bench: &mut Bench<'_>,
+        host: &str,
+        loses_power: bool,
+        dice: &mut Dice,
+    ) -> Result<(), Fault> {
+        let (ended, log) = self.ask_status(bench, host)?;
+        let cut = self.end(bench, &log, loses_power, dice)?;
+        // An answer that nobody got binds nobody: what it rests on may be lost with it.
+        if log.told(cut) == ended.stdout {
+            self.settle(bench, host, &ended)?;
+        }
+        Ok(())
+    }
+
+    fn scan(
+        &mut self,
+        bench: &mut Bench<'_>,
+        loses_power: bool,
+        dice: &mut Dice,
+    ) -> Result<(), Fault> {
+        let (bundle, path) = dice.pick(&self.bundles).expect("there are bundles").clone();
+        let host = bundle.facts["host"]["hostname"]
+            .as_str()
+            .unwrap_or_default();
+        if self.open.contains_key(host) {
+            // Of two unsettled scans nobody could tell which one an answer is about.
+            let (ended, log) = self.ask_status(bench, host)?;
+            let cut = log.entries.len();
+            bench.ends(&log, End::Death { cut })?;
+            self.settle(bench, host, &ended)?;
+        }
+        let words = ["scan", "--replay", &path, "--output", "json"];
+        let (ended, log) = bench.run(&words, None)?;
+        let report = Report::in_output(&ended.stdout).filter(|_| ended.code() != Some(2));
+        let Some(report) = report else {
+            return Err(ended.breach("scans and prints what it found").into());
+        };
+        let report = Arc::new(report);
+        let cut = self.end(bench, &log, loses_power, dice)?;
+        let attempt = if log.told(cut) == ended.stdout {
+            self.counts.scans += 1;
+            Attempt::Acknowledged(report)
+        } else {
+            Attempt::Untold(report)
+        };
+        self.open.insert(host.to_owned(), attempt);
+        Ok(())
+    }
+
+    /// Ends a process at a moment that the dice choose.
+    fn end(
+        &mut self,
+        bench: &mut Bench<'_>,
+        log: &Log,
+        loses_power: bool,
+        dice: &mut Dice,
+    ) -> Result<usize, Fault> {
+        // What takes long to be told is told in the end only: that end is not to be missed.
+        let cut = if dice.one_in(4) {
+            log.entries.len()
+        } else {
+            bench::cut(log, dice)
+        };
+        let end = if loses_power {
+            self.counts.losses += 1;
+            End::Power {
+                cut,
+                seed: dice.next(),
+            }
+        } else {
+            self.counts.deaths += 1;
+            End::Death { cut }
+        };
+        self.counts.processes += 1;
+        self.counts.calls += log.entries.len() as u64;
+        bench.ends(log, end)?;
+        Ok(cut)
+    }
+
+    /// Everything that was told against everything that is there.
+    fn compare(&mut self, bench: &mut Bench<'_>, dice: &mut Dice) -> Result<(), Fault> {
+        let acks = bench.write("acks", self.acks.text())?;
+        let ended = bench.ask(&["load", "check", &acks, "--output", "json"])?;
+        self.compare_acks(&ended)?;
+        for host in bundle::HOSTS {
+            let ended = bench.ask(&["status", "--host", host, "--output", "json"])?;
+            self.settle(bench, host, &ended)?;
+            self.compare_past(bench, host, dice)?;
+        }
+        Ok(())
+    }
+
+    fn compare_acks(&mut self, ended: &Ended) -> Result<(), Fault> {
+        self.counts.checks += 1;
+        if self.acks.text().is_empty() && ended.stderr.contains("nothing is recorded") {
+            // Nothing was told, and nothing is there to be lost.
+            return Ok(());
+        }
+        let checked: Checked = serde_json::from_slice(&ended.stdout)
+            .map_err(|_| ended.breach("compares the records with their acknowledgements"))?;
+        Ok(self.acks.compare(&checked)?)
+    }
+
+    /// Compares an answer about a host with what is known of it.
+    fn settle(&mut self, bench: &Bench<'_>, host: &str, ended: &Ended) -> Result<(), Fault> {
+        self.counts.checks += 1;
+        let status = scans::status_in(ended)?;
+        let record = self.records.entry(host.to_owned()).or_default();
+        match self.open.remove(host) {
+            Some(attempt) => {
+                record.settle(&attempt, status, scans::now(bench.product()))?;
+            }
+            None => Record::compare(record.latest(), status.as_ref())?,
+        }
+        Ok(())
+    }
+
+    fn compare_past(
+        &mut self,
+        bench: &Bench<'_>,
+        host: &str,
+        dice: &mut Dice,
+    ) -> Result<(), Fault> {
+        let Some(record) = self.records.get(host).filter(|it| it.latest().is_some()) else {
+            return Ok(());
+        };
+        for _ in 0..PAST_ASKED {
+            let Some(known) = dice.pick(record.scans()) else {
+                return Ok(());
+            };
+            let words = [
+                "status", "--host", host, "--at", &known.at, "--output", "json",
+            ];
+            let then = scans::status_in(&bench.ask(&words)?)?;
+            Record::compare(Some(known), then.as_ref())?;
+        }
+        let rule = dice.pick(&bundle::flipping()).copied().unwrap_or_default();
+        let words = ["history", "--host", host, rule, "--output", "json"];
+        let rows = scans::history_in(&bench.ask(&words)?)?;
+        Ok(record.compare_history(rule, &rows)?)
+    }
+
+    /// After a bit of a file was flipped: refusing is right, and so is everything being there. A
+    /// loss that is not told of is not.
+    pub(super) fn compare_rotten(&mut self, bench: &Bench<'_>) -> Result<(), Fault> {
+        let acks = bench.write("acks", self.acks.text())?;
+        let ended = bench.ask(&["load", "check", &acks, "--output", "json"])?;
+        if ended.code() == Some(2) {
+            if ended.stderr.trim().is_empty() {
+                let promise = "a refusal says why";
+                return Err(Breach::new(promise, "-", "no word").into());
+            }
+            return Ok(());
+        }
+        self.compare_acks(&ended)
+    }
+}

@@ -1,0 +1,190 @@
+//! Where in the product a sync is made, told from outside: by what is synced and what came before.
+//!
+//! Two calls in the source that sync the same kind of file at the same time of its life are one place.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::log::{SyncNumber, What};
+
+/// Length of the random part of a temporary file's name, as the crate tempfile makes it.
+const RANDOM_LEN: usize = 6;
+
+/// A place in words, the same in every run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(String);
+
+/// What was done so far, as far as it tells places apart.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Syncs of each file that was made in this process.
+    made: BTreeMap<u64, u32>,
+    /// The last change of a name in each directory.
+    changed: BTreeMap<PathBuf, String>,
+}
+
+impl Places {
+    /// Takes in a call, and tells the place of it when it is a sync.
+    pub(super) fn next(&mut self, what: &What) -> Option<(SyncNumber, Place)> {
+        match what {
+            What::Create { path, inode } => {
+                self.made.insert(*inode, 0);
+                self.change(path, format!("create {}", last(path)));
+            }
+            What::Rename { from, to } => {
+                let words = format!("rename {} to {}", last(from), last(to));
+                self.change(from, words.clone());
+                self.change(to, words);
+            }
+            What::Unlink(path) => self.change(path, format!("unlink {}", last(path))),
+            What::RemoveDir(path) => self.change(path, format!("rmdir {}", last(path))),
+            What::MakeDir(path) => self.change(path, format!("mkdir {}", last(path))),
+            What::Sync {
+                path,
+                inode,
+                number,
+                data_only,
+            } => {
+                let call = if *data_only { "fdatasync" } else { "fsync" };
+                let age = match self.made.get_mut(inode) {
+                    None => "of an older file",
+                    Some(count) => {
+                        *count += 1;
+                        match *count {
+                            1 => "the first",
+                            2 => "the second",
+                            _ => "a later one",
+                        }
+                    }
+                };
+                let words = format!("{call} {}, {age}", shape(path));
+                return Some((*number, Place(words)));
+            }
+            What::SyncDir { path, number } => {
+                let after = self.changed.get(path).map_or("nothing", String::as_str);
+                let words = format!("fsync {}/ after {after}", shape(path));
+                return Some((*number, Place(words)));
+            }
+            What::Open { .. }
+            | What::Write { .. }
+            | What::SetLen { .. }
+            | What::Synced(_)
+            | What::Told(_) => {}
+        }
+        None
+    }
+
+    fn change(&mut self, path: &Path, words: String) {
+        let dir = path.parent().unwrap_or(path);
+        self.changed.insert(dir.to_owned(), words);
+    }
+}
+
+impl Place {
+    pub(super) fn named(words: &str) -> Self {
+        Self(words.to_owned())
+    }
+
+    pub(super) fn words(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn last(path: &Path) -> String {
+    path.file_name()
+        .map(|name| shape(Path::new(name)))
+        .unwrap_or_default()
+}
+
+/// A path without what differs from run to run: numbers, and random parts.
+fn shape(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let text = text.trim_start_matches('/');
+    let mut shape = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if let Some(random) = rest.strip_prefix(".tmp")
+            && random.len() >= RANDOM_LEN
+            && random
+                .bytes()
+                .take(RANDOM_LEN)
+                .all(|it| it.is_ascii_alphanumeric())
+        {
+            shape.push_str(".tmp*");
+            rest = &random[RANDOM_LEN..];
+        } else if first.is_ascii_digit() {
+            shape.push('#');
+            rest = rest.trim_start_matches(|it: char| it.is_ascii_digit());
+        } else {
+            shape.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    shape
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_the_same_in_every_run_and_tells_what_it_is_for() {
+        let path = |text: &str| PathBuf::from(text);
+        let sync = |at: &str, number| What::Sync {
+            path: path(at),
+            inode: 5,
+            number,
+            data_only: true,
+        };
+        let mut places = Places::default();
+        let mut check = |what: What, expected: Option<&str>| {
+            let place = places.next(&what).map(|(_, place)| place.0);
+            assert_eq!(place.as_deref(), expected, "{what:?}");
+        };
+        let seg = "/j/00000000000000000042.seg";
+        check(sync(seg, 1), Some("fdatasync j/#.seg, of an older file"));
+        check(
+            What::Create {
+                path: path("/j/.tmpa1b2C3"),
+                inode: 5,
+            },
+            None,
+        );
+        check(
+            sync("/j/.tmpa1b2C3", 2),
+            Some("fdatasync j/.tmp*, the first"),
+        );
+        check(
+            What::Rename {
+                from: path("/j/.tmpa1b2C3"),
+                to: path(seg),
+            },
+            None,
+        );
+        check(sync(seg, 3), Some("fdatasync j/#.seg, the second"));
+        check(sync(seg, 4), Some("fdatasync j/#.seg, a later one"));
+        check(
+            What::SyncDir {
+                path: path("/j"),
+                number: 5,
+            },
+            Some("fsync j/ after rename .tmp* to #.seg"),
+        );
+        check(
+            What::SyncDir {
+                path: path("/"),
+                number: 6,
+            },
+            Some("fsync / after nothing"),
+        );
+    }
+}

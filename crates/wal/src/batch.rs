@@ -4,7 +4,7 @@
 //! LSN of the segment and offset in it, so bytes of a recycled segment, of another journal, or a
 //! copy of a segment kept inside a record can never be taken for a batch here.
 
-use crate::{Epoch, Identity, Lsn, RecordKind, block::Field};
+use crate::{Epoch, Identity, Lsn, Mode, RecordKind, block::Field};
 
 /// Longest record in bytes. Beyond it a document belongs into chunks; 16 MiB is what peers allow.
 pub const RECORD_LEN_MAX: usize = 16 << 20;
@@ -31,6 +31,9 @@ pub(crate) const FIRST: Field = Field::new("first LSN", 24, 8);
 pub(crate) const EPOCH: Field = Field::new("epoch", 32, 8);
 pub(crate) const SAFE_POINT: Field = Field::new("safe point", 40, 8);
 pub(crate) const SETTLED: Field = Field::new("settled", 48, 8);
+
+/// Of `FLAGS`: acknowledged only after a slot of the safe-point file held the batch's last LSN.
+pub(crate) const FLAG_STRICT: u32 = 1;
 
 #[cfg(test)]
 pub(crate) const MAP: [Field; 10] = [
@@ -79,6 +82,8 @@ pub(crate) struct Header {
     pub(crate) safe_point: Lsn,
     /// Both slots of the safe-point file held at least this before this batch was written.
     pub(crate) settled: Lsn,
+    /// What had to be durable before this batch was acknowledged.
+    pub(crate) mode: Mode,
     checksum: u32,
 }
 
@@ -108,6 +113,11 @@ impl Header {
             epoch: Epoch(EPOCH.u64(bytes)),
             safe_point: Lsn::new(SAFE_POINT.u64(bytes)),
             settled: Lsn::new(SETTLED.u64(bytes)),
+            mode: match FLAGS.u32(bytes) {
+                0 => Mode::Ordinary,
+                FLAG_STRICT => Mode::Strict,
+                _ => return None,
+            },
             checksum: CHECKSUM.u32(bytes),
         };
         let sane = header.count > 0
@@ -157,6 +167,7 @@ pub(crate) struct Closing {
     pub(crate) epoch: Epoch,
     pub(crate) safe_point: Lsn,
     pub(crate) settled: Lsn,
+    pub(crate) mode: Mode,
 }
 
 /// Turns `batch` (room for a header, then records) into what is written at `offset`.
@@ -167,7 +178,11 @@ pub(crate) fn close(batch: &mut Vec<u8>, closing: &Closing, place: Place, offset
     FIELD_MAGIC.put_u32(header, MAGIC);
     LENGTH.put_u32(header, length);
     COUNT.put_u32(header, closing.count);
-    FLAGS.put_u32(header, 0);
+    let flags = match closing.mode {
+        Mode::Ordinary => 0,
+        Mode::Strict => FLAG_STRICT,
+    };
+    FLAGS.put_u32(header, flags);
     FIRST.put_u64(header, closing.first.get());
     EPOCH.put_u64(header, closing.epoch.0);
     SAFE_POINT.put_u64(header, closing.safe_point.get());

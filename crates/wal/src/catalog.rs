@@ -54,6 +54,14 @@ impl Segment {
     }
 }
 
+impl Segment {
+    /// Told that the batch at `offset` and what follows it are none.
+    pub(crate) fn unmark(&mut self, offset: u64) {
+        let kept = self.marks.partition_point(|mark| mark.offset < offset);
+        self.marks.truncate(kept);
+    }
+}
+
 /// A segment as a reader needs it.
 #[derive(Debug)]
 pub(crate) struct Stretch {

@@ -1,6 +1,6 @@
 //! What appenders, readers and upkeep of one open journal share.
 //!
-//! Locks, in the order in which they may be taken: writer, growth of the active segment or spare,
+//! Locks, in the order in which they may be taken: writer, growth of the active segment or spares,
 //! slots, active, catalog, tail. The last three are never held across I/O.
 
 use std::{
@@ -11,15 +11,19 @@ use std::{
     },
 };
 
-use world::{Clock, Disk, File, disk::Open};
+use world::{
+    Clock, Disk, File,
+    disk::{Entry, Open},
+};
 
 use crate::{
-    Epoch, Error, Identity, Kind, Lsn,
+    Epoch, Error, Identity, Kind, Lsn, Mode,
     catalog::{Catalog, Segment},
     counts::{Counters, add},
     hold,
-    segment::{self, Opened, Spare, zero_fill},
+    segment::{self, Opened, zero_fill},
     slots::{Slots, Watermark},
+    spare::{Spare, Spares},
     tail::Tail,
 };
 
@@ -36,13 +40,14 @@ pub(crate) struct Core {
     pub(crate) dir: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) segment_bytes: u64,
+    pub(crate) mode: Mode,
     pub(crate) catalog: Arc<Mutex<Catalog>>,
     pub(crate) slots: Mutex<Slots>,
     /// The safe point that both slots hold, for the next batch to carry.
     pub(crate) settled: AtomicU64,
     pub(crate) tail: Tail,
     pub(crate) active: Mutex<Arc<Active>>,
-    pub(crate) spare: Mutex<Option<Spare>>,
+    pub(crate) spares: Mutex<Spares>,
     pub(crate) counters: Counters,
     poison: OnceLock<Error>,
     pub(crate) is_closed: AtomicBool,
@@ -54,6 +59,8 @@ pub(crate) struct Active {
     pub(crate) base: Lsn,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn File>,
+    /// Stale bytes follow the last batch: a batch is written with zeros behind it.
+    pub(crate) is_recycled: bool,
     /// Bytes written and synced. Only rises, and only under `growth`.
     extent: AtomicU64,
     /// Held while zeros are written, so that no two threads do, and none writes them over a batch.
@@ -66,6 +73,7 @@ impl Active {
             base,
             path: opened.path,
             file: opened.file,
+            is_recycled: opened.is_recycled,
             extent: AtomicU64::new(opened.extent),
             growth: Mutex::new(()),
         }
@@ -91,12 +99,13 @@ impl Core {
             dir: options.dir.clone(),
             identity,
             segment_bytes: options.segment_bytes,
+            mode: options.mode,
             catalog: Arc::new(Mutex::new(catalog)),
             settled: AtomicU64::new(slots.settled().get()),
             slots: Mutex::new(slots),
             tail,
             active: Mutex::new(Arc::new(active)),
-            spare: Mutex::new(None),
+            spares: Mutex::default(),
             counters: Counters::default(),
             poison: OnceLock::new(),
             is_closed: AtomicBool::new(false),
@@ -154,16 +163,10 @@ impl Core {
         // The safe point before the segments: a segment that the slots name exists, one that begins
         // above the safe point they name does no harm.
         let at = self.tail.at();
-        let (first_retained, active) = {
-            let catalog = hold(&self.catalog);
-            (catalog.first_retained(), catalog.active())
-        };
-        let watermark = Watermark {
-            safe_point: at.safe_point,
-            first_retained,
-            active,
-            epoch: at.epoch,
-        };
+        // In strict mode the slots know a group a moment before the readers do.
+        let held = slots.watermark();
+        let watermark =
+            self.watermark(at.safe_point.max(held.safe_point), at.epoch.max(held.epoch));
         slots
             .settle(&watermark)
             .map_err(|error| self.poison(&error))?;
@@ -172,11 +175,34 @@ impl Core {
         Ok(())
     }
 
-    /// Removes segments that end below `keep_from`. Order: the slots stop vouching for them, then
-    /// they go, oldest first, then the directory is synced. A crash in between leaves leftovers
-    /// that the next open removes.
+    /// Strict mode: one slot vouches for `safe_point`, durably, before anybody is told of it. What
+    /// it names is durable already.
+    pub(crate) fn vouch(&self, safe_point: Lsn, epoch: Epoch) -> Result<(), Error> {
+        let mut slots = hold(&self.slots);
+        let watermark = self.watermark(safe_point, epoch);
+        slots
+            .advance(&watermark)
+            .map_err(|error| self.poison(&error))?;
+        self.settled.store(slots.settled().get(), Ordering::Release);
+        Ok(())
+    }
+
+    fn watermark(&self, safe_point: Lsn, epoch: Epoch) -> Watermark {
+        let catalog = hold(&self.catalog);
+        Watermark {
+            safe_point,
+            first_retained: catalog.first_retained(),
+            active: catalog.active(),
+            epoch,
+        }
+    }
+
+    /// Takes segments away that end below `keep_from`. Order: the slots stop vouching for them, then
+    /// they go, oldest first, then the directory is synced, then their files may be used again. A
+    /// crash in between leaves leftovers that the next open removes.
     pub(crate) fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
         self.check_writable()?;
+        let mut room = hold(&self.spares).room();
         let mut slots = hold(&self.slots);
         let keep_from = keep_from.min(self.tail.safe_point().next());
         let released = hold(&self.catalog).release(keep_from);
@@ -184,14 +210,40 @@ impl Core {
             return Ok(());
         }
         self.settle_held(&mut slots)?;
+        let mut recycled = Vec::new();
         for segment in &released {
-            self.disk.remove_file(&segment.path).map_err(|source| {
-                Error::doubt("remove a released segment", &segment.path, source)
-            })?;
+            let spare = self
+                .remove(segment, room > 0)
+                .map_err(|source| Error::doubt("release a segment", &segment.path, source))?;
+            room -= usize::from(spare.is_some());
+            recycled.extend(spare);
         }
-        self.disk
-            .sync_dir(&self.dir)
-            .map_err(|source| Error::doubt("sync the journal's directory", &self.dir, source))
+        let sync_dir = || {
+            self.disk
+                .sync_dir(&self.dir)
+                .map_err(|source| Error::doubt("sync the journal's directory", &self.dir, source))
+        };
+        sync_dir()?;
+        // Before the spares are locked: a roll holds them while it takes the slots.
+        drop(slots);
+        for spare in recycled {
+            if let Some(excess) = hold(&self.spares).keep(spare) {
+                self.disk.remove_file(excess.path()).map_err(|source| {
+                    Error::doubt("remove a spare segment", excess.path(), source)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment of the usual length becomes a spare when one is wanted.
+    fn remove(&self, segment: &Segment, is_wanted: bool) -> std::io::Result<Option<Spare>> {
+        let is_usual = |entry: Entry| entry.len == self.segment_bytes;
+        if is_wanted && self.disk.stat(&segment.path)?.is_some_and(is_usual) {
+            return Spare::recycle(&*self.disk, &self.dir, segment.base, self.segment_bytes)
+                .map(Some);
+        }
+        self.disk.remove_file(&segment.path).map(|()| None)
     }
 
     /// Makes sure that `active` has written space up to `need`, and more if the disk has it.
@@ -231,32 +283,28 @@ impl Core {
 
     /// Prepares the segment after the active one. Without it, the roll does the work.
     pub(crate) fn prepare_spare(&self) -> bool {
-        let mut spare = hold(&self.spare);
-        if spare.is_none() {
-            match Spare::prepare(&*self.disk, &self.dir, self.segment_bytes) {
-                Ok(prepared) => *spare = Some(prepared),
+        let mut spares = hold(&self.spares);
+        if spares.is_empty() {
+            match Spare::ahead(&*self.disk, &self.dir, self.segment_bytes) {
+                Ok(prepared) => drop(spares.keep(prepared)),
                 Err(error) => tracing::debug!(%error, "no segment prepared ahead"),
             }
         }
-        spare.is_some()
+        !spares.is_empty()
     }
 
     /// Begins the segment of `base`, with room for `len` bytes of batch.
     pub(crate) fn roll(&self, base: Lsn, epoch: Epoch, len: u64) -> Result<Arc<Active>, Error> {
         let need = segment::HEADER_LEN as u64 + len;
         // Held until the spare has its own name: upkeep prepares the next one under the old name.
-        let mut held = hold(&self.spare);
-        let prepared = held.take().filter(|spare| spare.extent() >= need);
-        let spare = match prepared {
+        let mut spares = hold(&self.spares);
+        let spare = match spares.take(need) {
             Some(spare) => spare,
             None => {
                 add(&self.counters.space_waits, 1);
-                Spare::prepare(
-                    &*self.disk,
-                    &self.dir,
-                    first_extent(self.segment_bytes, need),
-                )
-                .map_err(|error| self.poison_unless_full(error))?
+                let extent = first_extent(self.segment_bytes, need);
+                Spare::at_once(&*self.disk, &self.dir, extent)
+                    .map_err(|error| self.poison_unless_full(error))?
             }
         };
         let previous = hold(&self.active).base;
@@ -267,19 +315,25 @@ impl Core {
             epoch,
             settled: Lsn::new(self.settled.load(Ordering::Acquire)),
             created: self.clock.now(),
+            stale: Lsn::ZERO,
         };
         let opened = spare
             .place(&*self.disk, &self.dir, &header)
             .map_err(|error| self.poison_unless_full(error))?;
-        drop(held);
+        drop(spares);
         let path = opened.path.clone();
         let active = Arc::new(Active::new(base, opened));
         *hold(&self.active) = Arc::clone(&active);
         hold(&self.catalog).push(Segment::new(base, path));
         add(&self.counters.rolls, 1);
-        // Before the first append: the slots then name every segment that holds an acknowledged
-        // record, so the loss of the last one is seen too.
-        self.settle_held(&mut hold(&self.slots))?;
+        add(&self.counters.recycled, u64::from(active.is_recycled));
+        if self.mode == Mode::Ordinary {
+            // Before the first append: a slot then names every segment that holds an acknowledged
+            // record, so the loss of the last one is seen too. In strict mode the slot that vouches
+            // for the first batch names it.
+            let at = self.tail.at();
+            self.vouch(at.safe_point, at.epoch)?;
+        }
         Ok(active)
     }
 }

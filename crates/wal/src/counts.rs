@@ -9,7 +9,8 @@ pub struct Counts {
     pub records: u64,
     /// Commit groups: batches written.
     pub groups: u64,
-    /// Data syncs of commit groups, the ones that an append waits for.
+    /// Data syncs of commit groups, the ones that an append waits for: one per group, two in strict
+    /// mode.
     pub syncs: u64,
     /// Bytes of batches written.
     pub bytes: u64,
@@ -17,6 +18,8 @@ pub struct Counts {
     pub settles: u64,
     /// Segments begun.
     pub rolls: u64,
+    /// Of these, those in the file of a released segment.
+    pub recycled: u64,
     /// Times an appender had to wait for space that was not prepared.
     pub space_waits: u64,
     /// Torn tails cut by opening.
@@ -33,6 +36,7 @@ pub(crate) struct Counters {
     pub(crate) bytes: AtomicU64,
     pub(crate) settles: AtomicU64,
     pub(crate) rolls: AtomicU64,
+    pub(crate) recycled: AtomicU64,
     pub(crate) space_waits: AtomicU64,
     pub(crate) repairs: AtomicU64,
     pub(crate) poisonings: AtomicU64,
@@ -54,6 +58,7 @@ impl Counters {
             bytes: get(&self.bytes),
             settles: get(&self.settles),
             rolls: get(&self.rolls),
+            recycled: get(&self.recycled),
             space_waits: get(&self.space_waits),
             repairs: get(&self.repairs),
             poisonings: get(&self.poisonings),

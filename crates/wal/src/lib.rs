@@ -24,6 +24,7 @@ mod recover;
 mod scan;
 mod segment;
 mod slots;
+mod spare;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ pub use journal::{
     Records,
 };
 pub use local::Local;
-pub use options::{Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Upkeep};
+pub use options::{Mode, Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Upkeep};
 pub use recover::{Cut, Recovery};
 
 use std::sync::{Mutex, MutexGuard};

@@ -9,7 +9,7 @@ use std::{
 use world::disk::Lock;
 
 use crate::{
-    Appended, Counts, Epoch, Error, Identity, Journal, Kind, Lsn, Options, Pin, RecordKind,
+    Appended, Counts, Epoch, Error, Identity, Journal, Kind, Lsn, Mode, Options, Pin, RecordKind,
     Records, Recovery, Upkeep,
     batch::{self, APPEND_LEN_MAX, RECORD_LEN_MAX},
     catalog::{self, Catalog},
@@ -19,8 +19,9 @@ use crate::{
     hold, identity,
     reader::Reader,
     recover::{self, Recovered},
-    segment::{self, Spare},
+    segment,
     slots::{self, Slots, Watermark},
+    spare::Spare,
     tail::Tail,
     upkeep::Thread,
     writer::{Pending, Writer},
@@ -90,6 +91,11 @@ impl Local {
         lock: Box<dyn Lock>,
     ) -> Result<(Self, Recovery), Error> {
         let report = recovered.report;
+        let mut slots = recovered.slots;
+        if options.mode == Mode::Strict {
+            // Else the first group would do it: three syncs instead of two.
+            slots.make_newest_durable()?;
+        }
         let base = recovered
             .segments
             .back()
@@ -97,7 +103,7 @@ impl Local {
         let core = Arc::new(Core::new(
             options,
             recovered.identity,
-            recovered.slots,
+            slots,
             Catalog::new(recovered.segments),
             Active::new(base, recovered.active),
             Tail::new(report.safe_point, recovered.epoch),
@@ -334,9 +340,10 @@ fn create(options: &Options) -> Result<Recovered, Error> {
         epoch,
         settled: Lsn::ZERO,
         created: options.clock.now(),
+        stale: Lsn::ZERO,
     };
     let extent = first_extent(options.segment_bytes, segment::HEADER_LEN as u64);
-    let active = Spare::prepare(disk, dir, extent)?.place(disk, dir, &header)?;
+    let active = Spare::at_once(disk, dir, extent)?.place(disk, dir, &header)?;
     let identity_path = dir.join(identity::NAME);
     disk.replace(&identity_path, &identity::encode(identity))
         .map_err(|source| Error::io("make the identity file", &identity_path, source))?;

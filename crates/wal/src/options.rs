@@ -12,6 +12,19 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// A header and as much again.
 pub const SEGMENT_BYTES_MIN: u64 = 2 * segment::HEADER_LEN as u64;
 
+/// What must be durable before an append is acknowledged. Each batch says under which mode it was
+/// written, so the mode may be another one at each open, and recovery judges by what was promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The batch: one data sync per group. After a crash a whole batch that was not yet
+    /// acknowledged may be kept.
+    #[default]
+    Ordinary,
+    /// The batch, then its position in the safe-point file: two data syncs per group. What was
+    /// never acknowledged is never read.
+    Strict,
+}
+
 /// Who prepares space and settles the watermark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upkeep {
@@ -35,6 +48,7 @@ pub struct Options {
     /// Stamped into what is appended; `None`: the highest epoch found. Below that, opening fails
     /// with kind `Fenced`.
     pub epoch: Option<Epoch>,
+    pub mode: Mode,
     pub upkeep: Upkeep,
     /// What shows that this node ran before, besides the journal's own bytes.
     pub evidence: Vec<Evidence>,
@@ -60,6 +74,7 @@ impl Options {
             random,
             segment_bytes: SEGMENT_BYTES,
             epoch: None,
+            mode: Mode::Ordinary,
             upkeep: Upkeep::Thread,
             evidence: Vec::new(),
             holder: format!("pid {} ({})", std::process::id(), command.join(" ")),
@@ -99,6 +114,7 @@ impl fmt::Debug for Options {
             .field("dir", &self.dir)
             .field("segment_bytes", &self.segment_bytes)
             .field("epoch", &self.epoch)
+            .field("mode", &self.mode)
             .field("upkeep", &self.upkeep)
             .field("evidence", &self.evidence)
             .field("holder", &self.holder)

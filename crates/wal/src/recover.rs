@@ -18,12 +18,13 @@ use std::{
 use world::{Disk, File, disk::Open};
 
 use crate::{
-    Cause, Epoch, Error, Evidence, Identity, Lsn,
+    Cause, Epoch, Error, Evidence, Identity, Lsn, batch,
     catalog::Segment,
     identity, quarantine,
     scan::{Found, Rest, Scan, Stop, Why},
     segment,
     slots::{self, Slots, Watermark},
+    spare,
     window::{WINDOW_LEN, Window},
 };
 
@@ -130,7 +131,7 @@ fn survey(
         let stop = scan.segment(window, this, end)?;
         let rest = match stop.why {
             Why::Complete => Rest::default(),
-            Why::NoBatch | Why::Gap(_) => scan.rest(window, this, stop.offset)?,
+            Why::NoBatch | Why::Gap(_) | Why::Unvouched => scan.rest(window, this, stop.offset)?,
         };
         let watermark = match end {
             Some(end) => Lsn::new(end.get() - 1),
@@ -141,8 +142,13 @@ fn survey(
         }
         outcome = Some((stop, rest, watermark));
     }
-    let (stop, rest, watermark) = outcome.expect("a chain has a segment");
+    let (mut stop, mut rest, watermark) = outcome.expect("a chain has a segment");
     check_slot(&slots, &scan, dir)?;
+    if let Some(first) = scan.unvouched(watermark) {
+        check_unvouched(&slots, dir, first)?;
+        let last = found.last_mut().expect("a chain has a segment");
+        scan.retract(last, &mut stop, &mut rest);
+    }
     Ok(Plan {
         identity,
         slots,
@@ -259,7 +265,7 @@ fn missing(
             Cause::SeqGap,
             format!("a batch begins with {first}, expected {expected}"),
         ),
-        Why::Complete => (
+        Why::Complete | Why::Unvouched => (
             Cause::SeqGap,
             format!("batches reach beyond {watermark}, where the next segment begins"),
         ),
@@ -298,6 +304,17 @@ fn check_slot(slots: &Slots, scan: &Scan, dir: &Path) -> Result<(), Error> {
             .with_path(dir.join(slots::NAME))
             .with_lsn(scan.settled));
     }
+    // A batch of strict mode is written after a slot vouched for all before it; the other slot is at
+    // most one group behind.
+    if slot.safe_point < scan.vouched && !slots.is_torn() {
+        let message = format!(
+            "the safe-point file holds {}, it held {} before",
+            slot.safe_point, scan.vouched
+        );
+        return Err(Error::recovery(Cause::SafePointRegressed, message)
+            .with_path(dir.join(slots::NAME))
+            .with_lsn(scan.vouched));
+    }
     if slot.epoch > scan.epoch {
         let message = format!(
             "the safe-point file knows epoch {}, the batches end with {}",
@@ -308,6 +325,22 @@ fn check_slot(slots: &Slots, scan: &Scan, dir: &Path) -> Result<(), Error> {
             .with_lsn(slot.safe_point));
     }
     Ok(())
+}
+
+/// The newest slot would be the one that vouches for the last batch or does not. When a slot does
+/// not verify, it may have been that one: cutting could lose what was acknowledged, keeping could
+/// show what never was.
+fn check_unvouched(slots: &Slots, dir: &Path, first: Lsn) -> Result<(), Error> {
+    if !slots.is_torn() {
+        return Ok(());
+    }
+    let message = format!(
+        "safe-point file: a slot does not verify, and only it could tell whether the last batch, \
+         from {first}, was acknowledged"
+    );
+    Err(Error::recovery(Cause::SafePointCorrupt, message)
+        .with_path(dir.join(slots::NAME))
+        .with_lsn(first))
 }
 
 fn mend(
@@ -361,6 +394,7 @@ fn mend(
             file,
             path: path.clone(),
             extent: last.len,
+            is_recycled: last.header.is_recycled(),
         },
         position: plan.stop.offset,
         epoch: plan.scan.epoch,
@@ -375,15 +409,14 @@ fn settle_names(disk: &dyn Disk, dir: &Path, leftovers: &[PathBuf]) -> Result<()
         disk.remove_file(path)
             .map_err(|source| Error::io("remove a released segment", path, source))?;
     }
-    let spare = dir.join(segment::SPARE_NAME);
-    let has_spare = disk
-        .stat(&spare)
-        .map_err(|source| Error::io("look for a spare segment", &spare, source))?
-        .is_some();
-    if has_spare {
+    let entries = disk
+        .list(dir)
+        .map_err(|source| Error::io("list the journal", dir, source))?;
+    for entry in entries.iter().filter(|entry| spare::is_name(&entry.name)) {
         // Nothing vouches for its contents or its length.
-        disk.remove_file(&spare)
-            .map_err(|source| Error::io("remove a spare segment", &spare, source))?;
+        let path = dir.join(&entry.name);
+        disk.remove_file(&path)
+            .map_err(|source| Error::io("remove a spare segment", &path, source))?;
     }
     // Always: the process that named the last segment may have died before it synced the name, and
     // the next record acknowledged in there must not go with it.
@@ -403,6 +436,7 @@ fn quarantine_tail(
     };
     let why = match plan.stop.why {
         Why::Gap(_) => "a batch above the watermark does not follow the one before it",
+        Why::Unvouched => "a batch of strict mode was not acknowledged: no slot vouches for it",
         Why::NoBatch | Why::Complete => "a batch above the watermark does not verify",
     };
     let cut = quarantine::Tail {
@@ -452,11 +486,20 @@ fn settle_tail(
             at += bytes.len() as u64;
         }
     }
-    if let Some(end) = plan.rest.end {
+    let last = plan.found.last().expect("a chain has a segment");
+    let end = match plan.rest.end {
+        // The zeros behind the last batch were written with it.
+        None if unproven.is_some() && last.header.is_recycled() => {
+            let end = plan.stop.offset + batch::HEADER_LEN as u64;
+            Some(end.min(last.len))
+        }
+        end => end,
+    };
+    if let Some(end) = end {
         segment::zero_fill(file, plan.stop.offset, end)?;
         window.forget();
     }
-    if unproven.is_some() || plan.rest.end.is_some() {
+    if unproven.is_some() || end.is_some() {
         file.sync_data()?;
     }
     Ok(())

@@ -5,7 +5,7 @@
 use std::io;
 
 use crate::{
-    Cause, Epoch, Error, Identity, Lsn,
+    Cause, Epoch, Error, Identity, Lsn, Mode,
     batch::{self, Header, Place},
     catalog::Segment,
     segment,
@@ -26,6 +26,17 @@ pub(crate) struct Scan {
     pub(crate) settled: Lsn,
     pub(crate) batches: u64,
     pub(crate) bytes: u64,
+    /// Highest safe point that a batch of strict mode vouches for: a slot held it before.
+    pub(crate) vouched: Lsn,
+    /// The last batch, and what was known before it.
+    last: Option<Last>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    header: Header,
+    epoch_before: Epoch,
+    batch_before: Option<u64>,
 }
 
 /// Where the batches of a segment end.
@@ -45,12 +56,16 @@ pub(crate) enum Why {
     NoBatch,
     /// A batch verifies and begins with another position.
     Gap(Lsn),
+    /// A batch verifies, and no slot vouches for it as strict mode wants it.
+    Unvouched,
 }
 
 /// What lies after the last batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rest {
-    /// Offset after the last byte that is not zero; `None` when all of them are.
+    /// Where what this segment's own writer left ends; `None` when it left nothing there. Where zeros
+    /// were before, that is the last byte that is not zero; stale bytes of a recycled file are no part
+    /// of it.
     pub(crate) end: Option<u64>,
     /// Highest safe point that the header of a batch further on vouches for.
     pub(crate) proven: Lsn,
@@ -74,6 +89,8 @@ impl Scan {
             settled: Lsn::ZERO,
             batches: 0,
             bytes: 0,
+            vouched: Lsn::ZERO,
+            last: None,
         }
     }
 
@@ -112,7 +129,16 @@ impl Scan {
                 stop.why = Why::Gap(header.first);
                 return Ok(stop);
             }
+            let last = Last {
+                header,
+                epoch_before: self.epoch,
+                batch_before: stop.last_batch,
+            };
             self.epoch_not_below(header.epoch, found, stop.offset)?;
+            if header.mode == Mode::Strict {
+                self.vouched = self.vouched.max(header.safe_point);
+            }
+            self.last = Some(last);
             self.proven = self.proven.max(header.safe_point);
             self.settled = self.settled.max(header.settled);
             self.batches += 1;
@@ -122,6 +148,29 @@ impl Scan {
             stop.last_batch = Some(stop.offset);
             stop.offset += header.batch_len();
         }
+    }
+
+    /// The last batch, when it was written in strict mode and lies above `watermark`: no slot vouches
+    /// for it, so it was never acknowledged.
+    pub(crate) fn unvouched(&self, watermark: Lsn) -> Option<Lsn> {
+        let header = self.last?.header;
+        (header.mode == Mode::Strict && header.first > watermark).then_some(header.first)
+    }
+
+    /// Takes the last batch, of the segment that `stop` is in, for never written. What it vouched
+    /// for stands: that was durable before it.
+    pub(crate) fn retract(&mut self, found: &mut Found, stop: &mut Stop, rest: &mut Rest) {
+        let Some(last) = self.last.take() else { return };
+        let end = stop.offset;
+        stop.offset -= last.header.batch_len();
+        stop.why = Why::Unvouched;
+        stop.last_batch = last.batch_before;
+        rest.end = rest.end.max(Some(end));
+        self.expected = last.header.first;
+        self.epoch = last.epoch_before;
+        self.batches -= 1;
+        self.bytes -= last.header.batch_len();
+        found.segment.unmark(stop.offset);
     }
 
     /// An authority never writes below its own epoch, so no crash brings this about, wherever in
@@ -148,22 +197,36 @@ impl Scan {
         from: u64,
     ) -> Result<Rest, Error> {
         let place = self.place(found);
+        let failed = |at: u64| {
+            move |source| Error::io("read a segment", &found.segment.path, source).with_offset(at)
+        };
         let mut rest = Rest::default();
+        let is_recycled = found.header.is_recycled();
+        if is_recycled {
+            let head = window
+                .bytes(from, batch::HEADER_LEN)
+                .map_err(failed(from))?;
+            rest.end = torn_end(head, place, from).map(|end| end.min(found.len));
+        }
         let mut at = from;
         while at < found.len {
-            let chunk = window.bytes(at, WINDOW_LEN).map_err(|source| {
-                Error::io("read a segment", &found.segment.path, source).with_offset(at)
-            })?;
+            let chunk = window.bytes(at, WINDOW_LEN).map_err(failed(at))?;
             if chunk.is_empty() {
                 break;
             }
             if let Some(last) = last_used(chunk) {
-                rest.end = Some(at + last as u64 + 1);
+                if !is_recycled {
+                    rest.end = Some(at + last as u64 + 1);
+                }
                 let end = (last + 1).min(CHUNK_STEP);
                 for start in (0..end).step_by(batch::ALIGNMENT) {
                     let offset = at + start as u64;
                     if let Some(header) = Header::decode(&chunk[start..], place, offset) {
                         rest.proven = rest.proven.max(header.safe_point);
+                        if is_recycled {
+                            let end = (offset + header.batch_len()).min(found.len);
+                            rest.end = rest.end.max(Some(end));
+                        }
                     }
                 }
             }
@@ -171,6 +234,21 @@ impl Scan {
         }
         Ok(rest)
     }
+}
+
+/// Bytes of a recycled segment that are taken for a torn batch when its header is torn too: nothing
+/// says how long it was, and what it wrote beyond is as stale as the rest. A window, so that keeping
+/// it aside costs one read.
+const TORN_LEN: u64 = WINDOW_LEN as u64;
+
+/// Where the batch ends that something was written of at `offset` of a recycled segment; `None` when
+/// the zeros that end the batches there are whole.
+fn torn_end(head: &[u8], place: Place, offset: u64) -> Option<u64> {
+    if head.iter().all(|&byte| byte == 0) {
+        return None;
+    }
+    let len = Header::decode(head, place, offset).map_or(TORN_LEN, |header| header.batch_len());
+    Some(offset + len)
 }
 
 /// The last byte that is not zero. Whole blocks first: folding them is as fast as memory, and most

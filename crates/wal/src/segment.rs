@@ -1,4 +1,4 @@
-//! A segment file: its name, its header, and how one comes to be.
+//! A segment file: its name and its header.
 //!
 //! A segment gets its name only when its header and first extent are durable, so a file with a
 //! segment's name and a header that does not verify is damage, never a crash.
@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use world::{Disk, File, Timestamp, disk::Open};
+use world::{File, Timestamp};
 
 use crate::{
     Cause, Epoch, Error, Identity, Lsn,
@@ -19,19 +19,18 @@ use crate::{
 /// One page: appends never write into the sector that holds the header.
 pub(crate) const HEADER_LEN: usize = 4096;
 pub(crate) const MAGIC: [u8; 8] = *b"HFSEGMT\0";
-/// What a segment is called before it has a place in the journal.
-pub(crate) const SPARE_NAME: &str = "spare";
 const EXTENSION: &str = ".seg";
-const NAME_DIGITS: usize = 20;
+pub(crate) const NAME_DIGITS: usize = 20;
 
 pub(crate) const BASE: Field = Field::new("base LSN", 40, 8);
 pub(crate) const PREVIOUS: Field = Field::new("previous base LSN", 48, 8);
 pub(crate) const EPOCH: Field = Field::new("epoch", 56, 8);
 pub(crate) const SETTLED: Field = Field::new("settled", 64, 8);
 pub(crate) const CREATED: Field = Field::new("created", 72, 8);
+pub(crate) const STALE: Field = Field::new("stale base LSN", 80, 8);
 
 #[cfg(test)]
-pub(crate) const MAP: [Field; 10] = [
+pub(crate) const MAP: [Field; 11] = [
     block::MAGIC,
     block::VERSION,
     block::CHECKSUM,
@@ -42,6 +41,7 @@ pub(crate) const MAP: [Field; 10] = [
     EPOCH,
     SETTLED,
     CREATED,
+    STALE,
 ];
 
 /// What a segment header says.
@@ -58,9 +58,17 @@ pub(crate) struct Header {
     pub(crate) settled: Lsn,
     /// For retention by age.
     pub(crate) created: Timestamp,
+    /// Base of the segment that this file was before; `Lsn::ZERO` when it was zeros. Its bytes lie
+    /// behind the last batch, after room for one batch header of zeros.
+    pub(crate) stale: Lsn,
 }
 
 impl Header {
+    /// Stale bytes lie behind the last batch, not zeros.
+    pub(crate) fn is_recycled(&self) -> bool {
+        self.stale > Lsn::ZERO
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut block = vec![0; HEADER_LEN];
         identity::put(&mut block, self.identity);
@@ -69,6 +77,7 @@ impl Header {
         EPOCH.put_u64(&mut block, self.epoch.0);
         SETTLED.put_u64(&mut block, self.settled.get());
         CREATED.put_u64(&mut block, self.created.nanos());
+        STALE.put_u64(&mut block, self.stale.get());
         block::seal(&mut block, MAGIC);
         block
     }
@@ -111,6 +120,7 @@ impl Header {
             epoch: Epoch(EPOCH.u64(&block)),
             settled: Lsn::new(SETTLED.u64(&block)),
             created: Timestamp::from_nanos(CREATED.u64(&block)),
+            stale: Lsn::new(STALE.u64(&block)),
         };
         if header.base != base {
             return Err(corrupt(format!(
@@ -138,14 +148,6 @@ pub(crate) fn base_of(name: &str) -> Option<Lsn> {
     }
 }
 
-/// A written file that has no place in the journal yet.
-#[derive(Debug)]
-pub(crate) struct Spare {
-    path: PathBuf,
-    file: Arc<dyn File>,
-    extent: u64,
-}
-
 /// A segment that can be appended to.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -153,74 +155,9 @@ pub(crate) struct Opened {
     pub(crate) path: PathBuf,
     /// Bytes that were written and synced, so that writing them again moves no metadata.
     pub(crate) extent: u64,
+    /// What follows the last batch is bytes of an earlier segment, not zeros.
+    pub(crate) is_recycled: bool,
 }
-
-impl Spare {
-    pub(crate) fn extent(&self) -> u64 {
-        self.extent
-    }
-
-    /// A file of `extent` zero bytes, all of them written and synced.
-    pub(crate) fn prepare(disk: &dyn Disk, dir: &Path, extent: u64) -> Result<Self, Error> {
-        let path = dir.join(SPARE_NAME);
-        let attempt = || {
-            if disk.stat(&path)?.is_some() {
-                disk.remove_file(&path)?;
-            }
-            let file = disk.open(&path, Open::CreateNew)?;
-            let mut filled = 0;
-            while filled < extent {
-                let next = extent.min(filled + SYNC_STRIDE);
-                zero_fill(&*file, filled, next)?;
-                file.sync_all()?;
-                filled = next;
-            }
-            Ok(file)
-        };
-        match attempt() {
-            Ok(file) => Ok(Self { path, file, extent }),
-            Err(source) => {
-                // Gives the space back. If this fails too, the next attempt or open removes it.
-                drop(disk.remove_file(&path));
-                Err(Error::io("prepare a segment", path, source))
-            }
-        }
-    }
-
-    /// Gives the spare its place. Order: header, sync, name, directory sync. A crash before the
-    /// last leaves a segment that was never appended to, or none. The error of a step from the
-    /// name on is not of kind `Full`: the directory is then in doubt.
-    pub(crate) fn place(
-        self,
-        disk: &dyn Disk,
-        dir: &Path,
-        header: &Header,
-    ) -> Result<Opened, Error> {
-        let failed =
-            |what: &str, source| Error::io(format!("{what} a segment"), &self.path, source);
-        self.file
-            .write_all_at(&header.encode(), 0)
-            .map_err(|source| failed("write the header of", source))?;
-        self.file
-            .sync_all()
-            .map_err(|source| failed("sync the header of", source))?;
-        let path = path(dir, header.base);
-        let doubt = |what: &str, source| Error::doubt(format!("{what} a segment"), &path, source);
-        disk.rename(&self.path, &path)
-            .map_err(|source| doubt("name", source))?;
-        disk.sync_dir(dir)
-            .map_err(|source| doubt("sync the directory of", source))?;
-        Ok(Opened {
-            file: self.file,
-            path,
-            extent: self.extent,
-        })
-    }
-}
-
-/// Zeros synced at once when a segment is prepared: a sync of an appender queues behind no more than
-/// this at the device. Chosen by eye: a few milliseconds of a disk of this kind.
-const SYNC_STRIDE: u64 = 4 << 20;
 
 /// Bytes per zeroing write: large enough to stream, small enough to keep.
 const ZERO_CHUNK: usize = 1 << 20;

@@ -179,13 +179,10 @@ impl Slots {
     }
 
     /// Overwrites the older slot, or the one that does not verify, and syncs.
-    fn advance(&mut self, watermark: &Watermark) -> Result<(), Error> {
-        let (slot, newest) = self.newest();
-        if !self.is_newest_durable {
-            // First the same bytes again, or a power loss could find both slots half written: this
-            // one by whoever wrote it last, the other one by us.
-            self.write(slot, &newest)?;
-        }
+    /// An error leaves the file in doubt, as it does for [`Slots::settle`].
+    pub(crate) fn advance(&mut self, watermark: &Watermark) -> Result<(), Error> {
+        self.make_newest_durable()?;
+        let (_, newest) = self.newest();
         invariant!(
             watermark.safe_point >= newest.watermark.safe_point
                 && watermark.first_retained >= newest.watermark.first_retained,
@@ -202,6 +199,17 @@ impl Slots {
         self.write(oldest, &held)?;
         self.held[oldest] = Some(held);
         Ok(())
+    }
+
+    /// Writes the newest slot again as it is, if it was only read so far. Before the other one is
+    /// touched, or a power loss could find both half written: this one by whoever wrote it last, the
+    /// other one by us.
+    pub(crate) fn make_newest_durable(&mut self) -> Result<(), Error> {
+        if self.is_newest_durable {
+            return Ok(());
+        }
+        let (slot, newest) = self.newest();
+        self.write(slot, &newest)
     }
 
     fn write(&mut self, slot: usize, held: &Held) -> Result<(), Error> {

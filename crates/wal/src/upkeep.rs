@@ -59,7 +59,8 @@ impl Thread {
     pub(crate) fn appended(&self, core: &Core, position: u64, extent: u64) {
         let is_first = !self.signal.is_dirty.swap(true, Ordering::AcqRel);
         let is_short = position > extent / 2
-            && (extent < core.segment_bytes || core.spare.try_lock().is_ok_and(|it| it.is_none()));
+            && (extent < core.segment_bytes
+                || core.spares.try_lock().is_ok_and(|it| it.is_empty()));
         if is_first || is_short {
             let mut wants = hold(&self.signal.wants);
             let is_news = is_first || (is_short && !wants.space);

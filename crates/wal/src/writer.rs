@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use world::invariant;
 
 use crate::{
-    Appended, Epoch, Error, Lsn,
+    Appended, Epoch, Error, Lsn, Mode,
     batch::{self, Closing, Place},
     core::{Active, Core},
     counts::add,
@@ -50,8 +50,9 @@ impl Writer {
         self.active.extent()
     }
 
-    /// Writes the group as one batch. Order: write, sync, publish; who handed in a member is told
-    /// after that. Positions are assigned here, and an error assigns none.
+    /// Writes the group as one batch. Order: write, sync, in strict mode a slot and its sync, publish;
+    /// who handed in a member is told after that. Positions are assigned here, and an error assigns
+    /// none.
     pub(crate) fn commit(
         &mut self,
         core: &Core,
@@ -99,15 +100,29 @@ impl Writer {
             epoch: self.epoch,
             safe_point,
             settled: Lsn::new(core.settled.load(Ordering::Acquire)),
+            mode: core.mode,
         };
         batch::close(&mut bytes, &closing, self.place, offset);
+        if self.active.is_recycled {
+            // Stale bytes must not follow directly: they would look like a torn batch.
+            let room = self.active.extent() - offset - len;
+            let zeros = usize::try_from(room)
+                .unwrap_or(usize::MAX)
+                .min(batch::HEADER_LEN);
+            bytes.resize(bytes.len() + zeros, 0);
+        }
         let file = &self.active.file;
         file.write_all_at(&bytes, offset)
             .map_err(|source| self.poison(core, "write a batch", source))?;
         file.sync_data()
             .map_err(|source| self.poison(core, "sync a batch", source))?;
-        add(&core.counters.groups, 1);
         add(&core.counters.syncs, 1);
+        if core.mode == Mode::Strict {
+            let last = Lsn::new(self.next.get() + total - 1);
+            core.vouch(last, self.epoch)?;
+            add(&core.counters.syncs, 1);
+        }
+        add(&core.counters.groups, 1);
         add(&core.counters.bytes, len);
         hold(&core.catalog).mark_active(self.next, offset);
         self.position += len;

@@ -3,14 +3,18 @@
 
 use std::collections::BTreeSet;
 
-use world::{Random, sim};
+use world::{Random as _, sim};
 
-use super::{KIND, append, bodies, open};
-use crate::{Error, Journal, Local, Lsn, RecordKind, Recovery};
+use super::{KIND, MODES, append, bodies, open_in, path};
+use crate::{Error, Journal, Local, Lsn, Mode, RecordKind, Recovery, slots};
 
 /// What a run did and was told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Model {
+    /// In which the journal was open last.
+    mode: Mode,
+    /// The last write of all was one of a slot: it may vouch for the append in flight.
+    slot_was_last: bool,
     /// Every record handed in, by position.
     attempted: Vec<Vec<u8>>,
     acknowledged: usize,
@@ -24,10 +28,13 @@ enum Step {
     Append(usize, usize),
     Settle,
     ReleaseBelow(u64),
+    /// In the same mode, or in the other one.
     Reopen,
+    ReopenInOther,
 }
 
-/// Every kind of write the journal makes: rolls, a batch longer than a segment, releases, settling.
+/// Every kind of write the journal makes: rolls, a batch longer than a segment, releases, rolls into
+/// recycled files whose stale batches begin at the same offsets, settling, a change of mode and back.
 const STEPS: &[Step] = &[
     Step::Append(1, 100),
     Step::Append(3, 10),
@@ -48,6 +55,17 @@ const STEPS: &[Step] = &[
     Step::ReleaseBelow(12),
     Step::Append(1, 4000),
     Step::Append(1, 4000),
+    Step::ReopenInOther,
+    Step::Append(1, 4000),
+    Step::Append(1, 4000),
+    Step::Append(1, 4000),
+    Step::ReleaseBelow(21),
+    Step::Append(1, 4000),
+    Step::Append(1, 100),
+    Step::Append(1, 3000),
+    Step::Append(1, 1500),
+    Step::ReopenInOther,
+    Step::Append(1, 2000),
 ];
 
 fn body(position: usize, len: usize) -> Vec<u8> {
@@ -81,7 +99,7 @@ fn perform(journal: &Local, step: Step, model: &mut Model) -> Result<(), Error> 
             model.released = model.released.max(keep_from);
             journal.release_below(Lsn::new(keep_from))
         }
-        Step::Reopen => journal.close(),
+        Step::Reopen | Step::ReopenInOther => journal.close(),
     }
 }
 
@@ -94,6 +112,7 @@ fn steps_of(seed: u64) -> Vec<Step> {
     (0..14)
         .map(|_| match below(10) {
             0 => Step::Settle,
+            1 if below(2) == 0 => Step::ReopenInOther,
             1 => Step::Reopen,
             2 => Step::ReleaseBelow(below(appended + 2)),
             kind => {
@@ -106,33 +125,61 @@ fn steps_of(seed: u64) -> Vec<Step> {
         .collect()
 }
 
-/// Runs until the machine ends or the steps do.
-fn run(disk: &sim::Disk, steps: &[Step]) -> Model {
-    let mut model = Model::default();
-    let Ok((mut journal, _)) = open(disk) else {
-        return model;
-    };
-    for &step in steps {
-        if perform(&journal, step, &mut model).is_err() {
-            return model;
-        }
-        if matches!(step, Step::Reopen) {
-            drop(journal);
-            match open(disk) {
-                Ok((again, _)) => journal = again,
-                Err(_) => return model,
-            }
-        }
+fn other(mode: Mode) -> Mode {
+    match mode {
+        Mode::Ordinary => Mode::Strict,
+        Mode::Strict => Mode::Ordinary,
     }
+}
+
+/// Runs until the machine ends or the steps do.
+fn run(disk: &sim::Disk, steps: &[Step], mode: Mode) -> Model {
+    let mut model = Model {
+        mode,
+        slot_was_last: false,
+        attempted: Vec::new(),
+        acknowledged: 0,
+        released: 0,
+    };
+    run_into(disk, steps, &mut model);
+    let writes = |op: &sim::Op| op.done && matches!(op.effect, sim::Effect::Write { .. });
+    model.slot_was_last = disk
+        .log()
+        .iter()
+        .rfind(|op| writes(op))
+        .is_some_and(|op| op.path == path(slots::NAME));
     model
 }
 
-/// What is there is what was acknowledged, and at most the append in flight besides, whole.
+fn run_into(disk: &sim::Disk, steps: &[Step], model: &mut Model) {
+    let Ok((mut journal, _)) = open_in(disk, model.mode) else {
+        return;
+    };
+    for &step in steps {
+        if perform(&journal, step, model).is_err() {
+            return;
+        }
+        if matches!(step, Step::Reopen | Step::ReopenInOther) {
+            drop(journal);
+            if matches!(step, Step::ReopenInOther) {
+                model.mode = other(model.mode);
+            }
+            match open_in(disk, model.mode) {
+                Ok((again, _)) => journal = again,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// What is there is what was acknowledged, and at most the append in flight besides, whole. In strict
+/// mode that one only if a slot may vouch for it.
 fn compare(journal: &Local, report: &Recovery, model: &Model, story: &str) {
     let first = journal.first_retained();
     let end = usize::try_from(journal.safe_point().get()).unwrap();
+    let keeps = model.mode == Mode::Ordinary || model.slot_was_last;
     assert!(
-        end == model.acknowledged || end == model.attempted.len(),
+        end == model.acknowledged || (keeps && end == model.attempted.len()),
         "{story}: {} acknowledged, {} attempted, {end} found: {report:?}",
         model.acknowledged,
         model.attempted.len()
@@ -149,9 +196,10 @@ fn compare(journal: &Local, report: &Recovery, model: &Model, story: &str) {
     );
 }
 
-/// Opens what a crash left, compares, appends, opens again: nothing more to repair.
-fn check(disk: &sim::Disk, model: &Model, story: &str) {
-    let (journal, report) = open(disk).unwrap_or_else(|error| panic!("{story}: {error}"));
+/// Opens what a crash left, in either mode, compares, appends, opens again: nothing more to repair.
+fn check(disk: &sim::Disk, model: &Model, next_mode: Mode, story: &str) {
+    let (journal, report) =
+        open_in(disk, next_mode).unwrap_or_else(|error| panic!("{story}: {error}"));
     compare(&journal, &report, model, story);
     let mut model = model.clone();
     model
@@ -163,7 +211,8 @@ fn check(disk: &sim::Disk, model: &Model, story: &str) {
     // Not closed: the next program finds it as a crash would leave it.
     let next = disk.power_loss_total();
     drop(journal);
-    let (journal, report) = open(&next).unwrap_or_else(|error| panic!("{story}, again: {error}"));
+    let (journal, report) =
+        open_in(&next, model.mode).unwrap_or_else(|error| panic!("{story}, again: {error}"));
     compare(&journal, &report, &model, story);
     assert_eq!(report.cut, None, "{story}: the second open repairs");
     assert!(!report.slot_mended, "{story}: the second open repairs");
@@ -184,9 +233,9 @@ fn aftermaths(disk: &sim::Disk, seeds: u64) -> Vec<(sim::Disk, String)> {
     found
 }
 
-fn effects_of_run(steps: &[Step]) -> u64 {
+fn effects_of_run(steps: &[Step], mode: Mode) -> u64 {
     let disk = sim::Disk::new(1);
-    let model = run(&disk, steps);
+    let model = run(&disk, steps, mode);
     assert_eq!(model.acknowledged, model.attempted.len());
     disk.effects()
 }
@@ -194,41 +243,43 @@ fn effects_of_run(steps: &[Step]) -> u64 {
 /// Proves: JRN-2, JRN-4, JRN-5, JRN-10, JRN-13, JRN-14
 #[test]
 fn nothing_acknowledged_is_lost_whichever_effect_is_the_last() {
-    let effects = effects_of_run(STEPS);
-    let mut ends = BTreeSet::new();
-    for effect in 1..=effects {
-        let disk = sim::Disk::new(1);
-        disk.crash_at(effect);
-        let model = run(&disk, STEPS);
-        ends.insert(model.acknowledged);
-        for (after, how) in aftermaths(&disk, 12) {
-            check(
-                &after,
-                &model,
-                &format!("effect {effect} of {effects}, {how}"),
-            );
+    for mode in MODES {
+        let effects = effects_of_run(STEPS, mode);
+        let mut ends = BTreeSet::new();
+        for effect in 1..=effects {
+            let disk = sim::Disk::new(1);
+            disk.crash_at(effect);
+            let model = run(&disk, STEPS, mode);
+            ends.insert(model.acknowledged);
+            for (index, (after, how)) in aftermaths(&disk, 8).into_iter().enumerate() {
+                let next_mode = MODES[index % 2];
+                let story =
+                    format!("{mode:?}, effect {effect} of {effects}, {how}, then {next_mode:?}");
+                check(&after, &model, next_mode, &story);
+            }
         }
+        assert!(
+            ends.len() > 20,
+            "the crashes were spread over the run: {ends:?}"
+        );
     }
-    assert!(
-        ends.len() > 10,
-        "the crashes were spread over the run: {ends:?}"
-    );
 }
 
 /// Proves: JRN-5, JRN-10, JRN-13, JRN-14
 #[test]
 fn runs_of_any_seed_lose_nothing_acknowledged() {
-    for seed in 0..60 {
+    for seed in 0..80 {
         let steps = steps_of(seed);
-        let effects = effects_of_run(&steps);
+        let mode = MODES[usize::from(seed % 2 == 1)];
+        let effects = effects_of_run(&steps, mode);
         for crash in 0..8 {
             let effect = 1 + sim_number(seed, crash) % effects;
             let disk = sim::Disk::new(seed);
             disk.crash_at(effect);
-            let model = run(&disk, &steps);
+            let model = run(&disk, &steps, mode);
             for (after, how) in aftermaths(&disk, 4) {
                 let story = format!("seed {seed}, effect {effect} of {effects}, {how}; {REPLAY}");
-                check(&after, &model, &story);
+                check(&after, &model, mode, &story);
             }
         }
     }
@@ -243,38 +294,68 @@ fn sim_number(seed: u64, index: u64) -> u64 {
 /// Proves: JRN-14
 #[test]
 fn a_crash_during_recovery_changes_nothing_about_its_result() {
-    let effects = effects_of_run(STEPS);
     let mut repaired = 0;
-    for effect in 1..=effects {
-        let disk = sim::Disk::new(1);
-        disk.crash_at(effect);
-        let model = run(&disk, STEPS);
-        for seed in 0..6 {
-            let found = disk.power_loss(seed);
-            let whole = found.fork();
-            let before = whole.effects();
-            let (journal, report) = open(&whole).unwrap();
-            let expected = bodies(&journal);
-            let steps = whole.effects() - before;
-            drop(journal);
-            repaired += u64::from(report.cut.is_some());
-            for step in 1..=steps {
-                let interrupted = found.fork();
-                interrupted.crash_at(step);
-                let failed = open(&interrupted).is_err();
-                assert!(failed, "effect {effect}, step {step} was not taken");
-                for (after, how) in aftermaths(&interrupted, 2) {
-                    let story =
-                        format!("effect {effect}, seed {seed}, recovery step {step}, {how}");
-                    let (journal, report) =
-                        open(&after).unwrap_or_else(|error| panic!("{story}: {error}"));
-                    compare(&journal, &report, &model, &story);
-                    if !report.is_new {
-                        assert!(bodies(&journal) == expected, "{story}: another result");
-                    }
-                }
+    for mode in MODES {
+        for effect in 1..=effects_of_run(STEPS, mode) {
+            let disk = sim::Disk::new(1);
+            disk.crash_at(effect);
+            let model = run(&disk, STEPS, mode);
+            // Seeds that differ from effect to effect: many tears, few of each.
+            for seed in 0..3 {
+                let found = disk.power_loss(effect * 3 + seed);
+                let story = format!("{mode:?}, effect {effect}, seed {seed}");
+                repaired += u64::from(interrupt_recovery(&found, &model, &story));
             }
         }
     }
     assert!(repaired > 10, "only {repaired} recoveries had a torn tail");
+}
+
+/// Ends the machine at each effect of opening; whether there was something to cut.
+fn interrupt_recovery(found: &sim::Disk, model: &Model, story: &str) -> bool {
+    let whole = found.fork();
+    let before = whole.effects();
+    let (journal, report) = open_in(&whole, model.mode).unwrap();
+    let expected = bodies(&journal);
+    let steps = whole.effects() - before;
+    drop(journal);
+    for step in 1..=steps {
+        let interrupted = found.fork();
+        interrupted.crash_at(step);
+        let failed = open_in(&interrupted, model.mode).is_err();
+        assert!(failed, "{story}, step {step} was not taken");
+        for (after, how) in aftermaths(&interrupted, 2) {
+            let story = format!("{story}, recovery step {step}, {how}");
+            let (journal, report) =
+                open_in(&after, model.mode).unwrap_or_else(|error| panic!("{story}: {error}"));
+            compare(&journal, &report, model, &story);
+            if !report.is_new {
+                assert!(bodies(&journal) == expected, "{story}: another result");
+            }
+        }
+    }
+    report.cut.is_some()
+}
+
+/// The runs above roll into recycled files, in both modes.
+///
+/// Proves: JRN-2
+#[test]
+fn the_runs_recycle() {
+    for mode in MODES {
+        let disk = sim::Disk::new(1);
+        let Ok((journal, _)) = open_in(&disk, mode) else {
+            panic!("a new journal opens");
+        };
+        let mut model = run(&sim::Disk::new(1), &[], mode);
+        let upto = STEPS.iter().rposition(|step| matches!(step, Step::Reopen));
+        let parts = STEPS.split_at(upto.unwrap()).1;
+        for &step in parts
+            .iter()
+            .filter(|step| !matches!(step, Step::Reopen | Step::ReopenInOther))
+        {
+            perform(&journal, step, &mut model).unwrap();
+        }
+        assert!(journal.counts().recycled >= 2, "{:?}", journal.counts());
+    }
 }

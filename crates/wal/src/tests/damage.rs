@@ -6,7 +6,7 @@ use world::{Disk, Timestamp, disk::Open, sim};
 
 use super::{DIR, KIND, SEGMENT_BYTES, append, bodies, fresh, open, path, segment};
 use crate::{
-    Cause, Epoch, Error, Generation, Identity, Journal, JournalId, Kind, Lsn,
+    Cause, Epoch, Error, Generation, Identity, Journal, JournalId, Kind, Lsn, Mode,
     batch::{self, Closing, Place},
     block, identity,
     segment::Header,
@@ -98,6 +98,7 @@ fn forged_after(
         epoch: Epoch(epoch),
         safe_point: Lsn::new(safe_point),
         settled: Lsn::ZERO,
+        mode: Mode::Ordinary,
     };
     let place = Place::new(identity_of(disk), Lsn::new(base));
     batch::close(&mut bytes, &closing, place, offset);
@@ -386,6 +387,7 @@ fn a_file_of_another_journal_is_identity_mismatch() {
             epoch: Epoch(0),
             settled: Lsn::ZERO,
             created: Timestamp::from_nanos(0),
+            stale: Lsn::ZERO,
         };
         let (disk, _) = three_segments();
         write(&disk, &segment(4), 0, &header.encode());

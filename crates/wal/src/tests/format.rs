@@ -117,13 +117,15 @@ fn the_numbers_in_the_text_are_those_of_the_constants() {
         ("safe-point file", slots::FILE_LEN),
         ("offset of the second slot", slots::SLOT_LEN),
         ("cuts kept", crate::quarantine::CUTS_MAX),
+        ("spares kept", crate::spare::SPARES_MAX),
+        ("zeros behind a batch", batch::HEADER_LEN),
     ] {
         assert!(DOCUMENT.contains(&format!(" {number}")), "{what}: {number}");
     }
     for name in [
         identity::NAME,
         slots::NAME,
-        segment::SPARE_NAME,
+        &format!("*{}", crate::spare::EXTENSION),
         crate::quarantine::DIR,
     ] {
         assert!(DOCUMENT.contains(&format!("| `{name}")), "{name}");

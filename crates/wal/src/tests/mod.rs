@@ -14,7 +14,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use world::{Timestamp, sim};
 
-use crate::{Error, Journal, Local, Lsn, Options, RecordKind, Recovery, Upkeep};
+use crate::{Error, Journal, Local, Lsn, Mode, Options, RecordKind, Recovery, Upkeep};
 
 const DIR: &str = "/journal";
 /// Two pages of batches behind the header page: rolls are frequent and bytes are few.
@@ -39,10 +39,23 @@ fn open(disk: &sim::Disk) -> Result<(Local, Recovery), Error> {
     Local::open(options(disk))
 }
 
+const MODES: [Mode; 2] = [Mode::Ordinary, Mode::Strict];
+
+fn open_in(disk: &sim::Disk, mode: Mode) -> Result<(Local, Recovery), Error> {
+    Local::open(Options {
+        mode,
+        ..options(disk)
+    })
+}
+
 /// A new journal on a disk of its own.
 fn fresh() -> (sim::Disk, Local) {
+    fresh_in(Mode::Ordinary)
+}
+
+fn fresh_in(mode: Mode) -> (sim::Disk, Local) {
     let disk = sim::Disk::new(1);
-    let (journal, report) = open(&disk).unwrap();
+    let (journal, report) = open_in(&disk, mode).unwrap();
     assert!(report.is_new);
     (disk, journal)
 }

@@ -2,8 +2,8 @@
 
 use world::sim::{self, Call, Effect};
 
-use super::{KIND, append, fresh, open, path};
-use crate::{Journal, slots};
+use super::{KIND, MODES, append, fresh, fresh_in, open, open_in, path};
+use crate::{Journal, Mode, slots};
 
 /// Each effect since the log was cleared, in one word, files by what they are for.
 fn told(disk: &sim::Disk) -> Vec<String> {
@@ -32,20 +32,36 @@ fn told(disk: &sim::Disk) -> Vec<String> {
         .collect()
 }
 
+/// What an append does, and nothing else, before it returns.
+fn effects_of_append(mode: Mode) -> &'static [&'static str] {
+    match mode {
+        Mode::Ordinary => &["write segment", "sync segment"],
+        Mode::Strict => &["write segment", "sync segment", "write slot", "sync slot"],
+    }
+}
+
 /// Proves: JRN-5, JRN-6
 #[test]
-fn an_append_writes_then_syncs_once_and_only_then_is_acknowledged() {
-    let (disk, journal) = fresh();
-    for round in 1..=3 {
+fn an_append_writes_then_syncs_and_only_then_is_acknowledged() {
+    for mode in MODES {
+        let (disk, journal) = fresh_in(mode);
+        let expected = effects_of_append(mode);
+        for round in 1..=3 {
+            disk.clear_log();
+            append(&journal, b"record").unwrap();
+            // The log as it was when `append` returned: nothing is left to be done after it.
+            assert_eq!(told(&disk), expected);
+            assert_eq!(journal.counts().syncs, round * expected.len() as u64 / 2);
+        }
         disk.clear_log();
-        append(&journal, b"record").unwrap();
-        // The log as it was when `append` returned: nothing is left to be done after it.
-        assert_eq!(told(&disk), ["write segment", "sync segment"]);
-        assert_eq!(journal.counts().syncs, round);
+        journal.append(&[(KIND, b"a"), (KIND, b"b")]).unwrap();
+        assert_eq!(told(&disk), expected);
+        drop(journal);
+        // Also the first group after opening again, when the slots were only read so far.
+        let (journal, _) = open_in(&disk.process_death(), mode).unwrap();
+        append(&journal, b"again").unwrap();
+        assert_eq!(journal.counts().syncs, expected.len() as u64 / 2);
     }
-    disk.clear_log();
-    journal.append(&[(KIND, b"a"), (KIND, b"b")]).unwrap();
-    assert_eq!(told(&disk), ["write segment", "sync segment"]);
 }
 
 /// A sync that fails is the one the append waited for: the safe point stays, nobody is told `Ok`.
@@ -84,38 +100,40 @@ fn the_acknowledged_record_is_durable_when_the_append_returns() {
 
 /// Proves: JRN-2, JRN-6
 #[test]
-fn a_roll_has_a_durable_name_and_slots_that_know_it_before_the_first_batch() {
-    let (disk, journal) = fresh();
-    append(&journal, &[1; 4000]).unwrap();
-    append(&journal, &[2; 4000]).unwrap();
-    disk.clear_log();
-    append(&journal, &[3; 4000]).unwrap();
-    assert_eq!(
-        told(&disk),
-        [
-            "create segment",
-            "write segment",
-            "sync segment",
-            "write segment",
-            "sync segment",
-            "name segment",
-            "sync dir",
-            "write slot",
-            "sync slot",
-            "write slot",
-            "sync slot",
-            "write segment",
-            "sync segment",
-        ]
-    );
-    assert_eq!(journal.counts().rolls, 1);
+fn a_roll_has_a_durable_name_and_a_slot_that_knows_it_before_the_first_acknowledgement() {
+    let prepared = [
+        "create segment",
+        "write segment",
+        "sync segment",
+        "write segment",
+        "sync segment",
+        "name segment",
+        "sync dir",
+    ];
+    for mode in MODES {
+        let (disk, journal) = fresh_in(mode);
+        append(&journal, &[1; 4000]).unwrap();
+        append(&journal, &[2; 4000]).unwrap();
+        disk.clear_log();
+        append(&journal, &[3; 4000]).unwrap();
+        let mut expected = prepared.to_vec();
+        if mode == Mode::Ordinary {
+            expected.extend(["write slot", "sync slot"]);
+        }
+        expected.extend(effects_of_append(mode));
+        assert_eq!(told(&disk), expected);
+        assert_eq!(journal.counts().rolls, 1);
+    }
 }
 
+/// The released segments become spares, as many as are kept; a roll then creates nothing and writes
+/// no zeros but those behind the header.
+///
 /// Proves: JRN-2
 #[test]
-fn a_release_takes_back_the_vouching_before_the_segment() {
+fn a_release_takes_back_the_vouching_before_the_segment_and_a_roll_takes_its_file() {
     let (disk, journal) = fresh();
-    for number in 0..5 {
+    for number in 0..8 {
         append(&journal, &[number; 4000]).unwrap();
     }
     disk.clear_log();
@@ -127,7 +145,8 @@ fn a_release_takes_back_the_vouching_before_the_segment() {
             "sync slot",
             "write slot",
             "sync slot",
-            "remove segment",
+            "name segment",
+            "name segment",
             "remove segment",
             "sync dir",
         ]
@@ -135,6 +154,20 @@ fn a_release_takes_back_the_vouching_before_the_segment() {
     disk.clear_log();
     journal.release_below(journal.safe_point()).unwrap();
     assert_eq!(told(&disk), [""; 0]);
+    append(&journal, &[9; 4000]).unwrap();
+    assert_eq!(
+        told(&disk),
+        [
+            "write segment",
+            "sync segment",
+            "name segment",
+            "sync dir",
+            "write slot",
+            "sync slot",
+            "write segment",
+            "sync segment",
+        ]
+    );
 }
 
 /// Proves: JRN-6

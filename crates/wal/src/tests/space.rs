@@ -123,7 +123,7 @@ fn upkeep_prepares_segments_and_settles_when_appends_pause() {
         ..options(&disk)
     })
     .unwrap();
-    let spare = super::path(crate::segment::SPARE_NAME);
+    let spare = super::path("ahead.spare");
     append(&journal, &[1; 6000]).unwrap();
     while disk.stat(&spare).unwrap().is_none() {
         std::thread::yield_now();

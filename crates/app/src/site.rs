@@ -15,7 +15,7 @@ use store::{Options, Store, Table};
 use wal::Journal;
 use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
 
-use crate::{exit::Refusal, present::safe, screen::Screen};
+use crate::{exit::Refusal, present::safe, screen::Screen, sizes::Sizes};
 
 /// How long to wait for a directory that another process has open. Applying a scan takes
 /// milliseconds; whatever holds it longer than this is not about to let go.
@@ -143,12 +143,17 @@ pub(crate) fn open_store(
         .create_dir_all_synced(dir)
         .map_err(|error| cannot_use(dir, &error))?;
     let (journal, recovery) = open_journal(dir, screen)?;
-    let options = Options::new(
+    let mut options = Options::new(
         dir.join(TABLES_DIR),
         Arc::new(RealDisk),
         Arc::new(RealClock::new()),
         tables,
     );
+    if let Some(sizes) = Sizes::asked_for()? {
+        options.memtable_bytes = sizes.memtable;
+        options.checkpoint_bytes = sizes.checkpoint;
+        options.feed_bytes = sizes.feed;
+    }
     let (store, report) =
         Store::open(options, journal).map_err(|error| cannot_open_store(dir, &error))?;
     if let Some(cut) = &recovery.cut {
@@ -171,6 +176,9 @@ fn open_journal(dir: &Path, screen: Screen) -> Result<(Arc<dyn Journal>, wal::Re
     loop {
         let mut options = wal::Options::on_this_machine(dir.join(JOURNAL_DIR));
         options.holder = holder();
+        if let Some(sizes) = Sizes::asked_for()? {
+            options.segment_bytes = sizes.segment;
+        }
         options.evidence = vec![wal::Evidence::new(
             "the store's tables",
             dir.join(TABLES_DIR),

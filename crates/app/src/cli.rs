@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod events;
+
 const AFTER_HELP: &str = "\
 Exit codes:
   0  clean: everything that applies was looked at and passes
@@ -82,6 +84,8 @@ pub(crate) enum Command {
     Doctor,
     /// The configuration in force
     Config(Config),
+    /// What happened: keep events, read them back, hand them on
+    Events(events::Events),
     /// The plug test: write numbered records, and afterwards check that none is missing
     Load(Load),
 }

@@ -19,6 +19,7 @@ use crate::{
 mod config;
 mod diff;
 mod doctor;
+mod events;
 mod history;
 mod load;
 mod rules;
@@ -38,6 +39,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
+        Command::Events(events) => events::run(&events.action, &config, screen),
         Command::Load(load) => load::run(&load.action, &config, screen),
     }
 }

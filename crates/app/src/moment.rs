@@ -66,6 +66,18 @@ pub(crate) fn local(at: Instant) -> String {
     )
 }
 
+/// For people, where many follow each other: local time to the millisecond.
+pub(crate) fn local_millis(at: Instant) -> String {
+    timestamp(at).map_or_else(
+        || rfc3339(at),
+        |at| {
+            at.to_zoned(TimeZone::system())
+                .strftime("%Y-%m-%d %H:%M:%S%.3f")
+                .to_string()
+        },
+    )
+}
+
 fn timestamp(at: Instant) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::from(at.nanos())).ok()
 }

@@ -1,6 +1,7 @@
 //! How results look: to people, and as CSV. JSON is [`crate::document`].
 
 pub(crate) mod csv;
+pub(crate) mod event;
 mod style;
 mod summary;
 pub(crate) mod table;

@@ -35,6 +35,11 @@ impl Screen {
 
     /// Writes a result to standard output.
     pub(crate) fn result(self, text: &str) -> Result<(), Refusal> {
+        self.offer(text).map(drop)
+    }
+
+    /// Writes a part of a result, and tells whether there is a reader for more.
+    pub(crate) fn offer(self, text: &str) -> Result<bool, Refusal> {
         let mut out = anstream::stdout().lock();
         let written = out.write_all(text.as_bytes()).and_then(|()| {
             if text.ends_with('\n') {
@@ -43,7 +48,10 @@ impl Screen {
                 out.write_all(b"\n")
             }
         });
-        ignore_closed(written.and_then(|()| out.flush()))
+        let written = written.and_then(|()| out.flush());
+        let has_reader = written.is_ok();
+        ignore_closed(written)?;
+        Ok(has_reader)
     }
 
     /// A remark on standard error, left out with --quiet.

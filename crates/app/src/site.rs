@@ -198,12 +198,12 @@ fn open_journal(dir: &Path, screen: Screen) -> Result<(Arc<dyn Journal>, wal::Re
     }
 }
 
-fn cannot_use(dir: &Path, error: &std::io::Error) -> Refusal {
+pub(crate) fn cannot_use(dir: &Path, error: &std::io::Error) -> Refusal {
     Refusal::new(format!("data directory {}: {error}", dir.display()))
         .next("run as a user who may write there, or name another with --data-dir DIR")
 }
 
-fn cannot_open_journal(dir: &Path, error: &wal::Error) -> Refusal {
+pub(crate) fn cannot_open_journal(dir: &Path, error: &wal::Error) -> Refusal {
     let refusal = Refusal::new(format!("data directory {}: {error}", dir.display()));
     refusal.next(match error.kind() {
         wal::Kind::Locked => {

@@ -118,18 +118,17 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 
 /// Appends the line of `event` with its line break.
 pub fn push(out: &mut String, event: &Event) {
-    let Event {
-        id,
-        received,
-        event,
-    } = event;
+    let (id, received, time) = (event.id, rfc3339(event.received), rfc3339(event.event.time));
     write!(
         out,
-        r#"{{"id":"{id}","received":"{}","time":"{}","source":"#,
-        rfc3339(*received),
-        rfc3339(event.time)
+        r#"{{"id":"{id}","received":"{received}","time":"{time}","source":"#
     )
     .expect(TO_A_STRING);
+    push_fields(out, &event.event);
+}
+
+/// Everything from the source's value on.
+fn push_fields(out: &mut String, event: &NewEvent) {
     push_string(out, &event.source);
     write!(out, r#","class":"{}""#, event.class).expect(TO_A_STRING);
     if let Some(trace) = event.trace {
@@ -170,4 +169,40 @@ impl fmt::Display for Ack {
         push_ack(&mut line, self);
         f.write_str(line.trim_end())
     }
+}
+
+/// Appends an event that has no id yet as the line that [`parse`] reads back, with its line break.
+pub fn push_new(out: &mut String, event: &NewEvent) {
+    write!(out, r#"{{"time":"{}","source":"#, rfc3339(event.time)).expect(TO_A_STRING);
+    push_fields(out, event);
+}
+
+/// Reads a line of [`push`] back: the event with the id it has.
+pub fn parse_kept(line: &[u8]) -> Result<Event, Unfit> {
+    #[derive(Deserialize)]
+    struct Kept {
+        id: String,
+        received: String,
+    }
+    let unfit = |field, why: &str| Unfit {
+        field,
+        why: why.to_owned(),
+    };
+    let kept: Kept = serde_json::from_slice(line)
+        .map_err(|error| unfit("line", &format!("is not an event as JSON: {error}")))?;
+    let defaults = Defaults {
+        source: None,
+        class: Class::Other,
+        now: Timestamp::default(),
+        is_relay: false,
+    };
+    Ok(Event {
+        id: kept
+            .id
+            .parse()
+            .map_err(|_| unfit("id", "is no event's id"))?,
+        received: parse_time(&kept.received)
+            .ok_or_else(|| unfit("received", "is not RFC 3339, from 1970 to 2554"))?,
+        event: parse(line, &defaults)?,
+    })
 }

@@ -1,0 +1,174 @@
+//! The events of a data directory: opened by whoever serves, drains or asks; or, when another
+//! process has them open, reached through the socket that it serves.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use events::{Cursors, Log, log};
+use wal::Journal;
+use world::{Clock, Disk, RealClock, RealDisk};
+
+use crate::{config::Config, exit::Refusal, screen::Screen, site};
+
+pub(crate) mod client;
+
+/// Below the data directory.
+pub(crate) const DIR: &str = "events";
+/// Unix socket of the HTTP interface, below [`DIR`].
+pub(crate) const API_SOCKET: &str = "api";
+const JOURNAL_DIR: &str = "journal";
+const IDS_DIR: &str = "ids";
+const CURSORS_DIR: &str = "cursors";
+const DEAD_LETTER_DIR: &str = "dead-letter";
+
+/// How long to wait for a log that another process has open without serving it: `append` and `query`
+/// are done in a moment.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+/// Segments of journals that hold little: cursors and what receivers refused.
+const SMALL_SEGMENT_BYTES: u64 = 4 << 20;
+
+/// The opened log with the cursors of its drains. While it is open, nobody else has it.
+pub(crate) struct Events {
+    pub(crate) log: Arc<Log>,
+    #[allow(dead_code, reason = "held for its pin; moved by the drain")]
+    pub(crate) cursors: Arc<Cursors>,
+    dir: PathBuf,
+}
+
+/// How the events can be reached.
+pub(crate) enum Access {
+    Open(Box<Events>),
+    /// Another process serves them on this socket.
+    Served(PathBuf),
+}
+
+impl Events {
+    /// Opens the log, making it when it is not there; waits a little for whoever has it.
+    pub(crate) fn open(config: &Config, screen: Screen) -> Result<Self, Refusal> {
+        let dir = config.data_dir()?.join(DIR);
+        let clock = RealClock::new();
+        let mut told = false;
+        loop {
+            match Self::try_open(&dir)? {
+                Ok(events) => return Ok(events),
+                Err(error) if clock.monotonic() < LOCK_WAIT => {
+                    if !told {
+                        screen.remark(format_args!("waiting: {error}"));
+                        told = true;
+                    }
+                    clock.sleep(LOCK_POLL);
+                }
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+    }
+
+    /// Opens the log, or finds the socket of the process that serves it.
+    pub(crate) fn reach(config: &Config, screen: Screen) -> Result<Access, Refusal> {
+        let dir = config.data_dir()?.join(DIR);
+        match Self::try_open(&dir)? {
+            Ok(events) => Ok(Access::Open(Box::new(events))),
+            Err(_) if is_served(&dir)? => Ok(Access::Served(dir.join(API_SOCKET))),
+            Err(_) => Self::open(config, screen).map(|events| Access::Open(Box::new(events))),
+        }
+    }
+
+    /// Like [`Events::reach`], of events that are there: a question never creates anything.
+    pub(crate) fn reach_existing(config: &Config, screen: Screen) -> Result<Access, Refusal> {
+        site::must_exist(&config.data_dir()?.join(DIR), "holdfast events append")?;
+        Self::reach(config, screen)
+    }
+
+    /// The inner error: another process has it.
+    fn try_open(dir: &Path) -> Result<Result<Self, wal::Error>, Refusal> {
+        RealDisk
+            .create_dir_all_synced(dir)
+            .map_err(|error| site::cannot_use(dir, &error))?;
+        // The journal first: its lock is the lock of everything beside it.
+        let journal = match open_journal(&dir.join(JOURNAL_DIR), wal::SEGMENT_BYTES) {
+            Ok(journal) => journal,
+            Err(error) if error.kind() == wal::Kind::Locked => return Ok(Err(error)),
+            Err(error) => return Err(site::cannot_open_journal(dir, &error)),
+        };
+        let cursors_dir = dir.join(CURSORS_DIR);
+        let cursors = open_journal(&cursors_dir, SMALL_SEGMENT_BYTES)
+            .map_err(|error| site::cannot_open_journal(&cursors_dir, &error))?;
+        let cursors =
+            Cursors::open(cursors, Arc::clone(&journal)).map_err(|error| refused(&error))?;
+        let options = log::Options::new(
+            journal,
+            Arc::new(RealDisk),
+            Arc::new(RealClock::new()),
+            dir.join(IDS_DIR),
+        );
+        let (log, _) = Log::open(options).map_err(|error| refused(&error))?;
+        Ok(Ok(Self {
+            log: Arc::new(log),
+            cursors: Arc::new(cursors),
+            dir: dir.to_owned(),
+        }))
+    }
+
+    /// The journal of events that a receiver refused; opened by the drain alone.
+    #[allow(dead_code, reason = "the drain's")]
+    pub(crate) fn dead_letter(&self) -> Result<Arc<dyn Journal>, Refusal> {
+        let dir = self.dir.join(DEAD_LETTER_DIR);
+        open_journal(&dir, SMALL_SEGMENT_BYTES)
+            .map_err(|error| site::cannot_open_journal(&dir, &error))
+    }
+
+    /// Where the sockets are.
+    #[allow(dead_code, reason = "the server's")]
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+fn open_journal(dir: &Path, segment_bytes: u64) -> Result<Arc<dyn Journal>, wal::Error> {
+    let mut options = wal::Options::on_this_machine(dir);
+    options.segment_bytes = segment_bytes;
+    options.holder = site::holder();
+    let (journal, _) = wal::Local::open(options)?;
+    Ok(Arc::new(journal))
+}
+
+fn is_served(dir: &Path) -> Result<bool, Refusal> {
+    RealDisk
+        .stat(&dir.join(API_SOCKET))
+        .map(|found| found.is_some())
+        .map_err(|error| site::cannot_use(dir, &error))
+}
+
+/// An error of the events as the user sees it.
+pub(crate) fn refused(error: &(dyn std::error::Error + 'static)) -> Refusal {
+    let kind = match (
+        error.downcast_ref::<events::Error>(),
+        error.downcast_ref::<wal::Error>(),
+    ) {
+        (Some(error), _) => error.kind(),
+        (_, Some(error)) if error.kind() == wal::Kind::Locked => events::Kind::Locked,
+        _ => events::Kind::Io,
+    };
+    Refusal::new(error.to_string()).next(match kind {
+        events::Kind::Invalid => "correct the event and send it again",
+        events::Kind::Overloaded => "try again in a moment",
+        events::Kind::Full => {
+            "free space on the file system of the data directory, then try again; nothing is harmed"
+        }
+        events::Kind::Poisoned | events::Kind::Closed => {
+            "check the disk with `holdfast doctor`, then start again; what was acknowledged is kept"
+        }
+        events::Kind::Fenced => "another site writes now; send events there",
+        events::Kind::Locked => "wait for that process or stop it",
+        events::Kind::Corrupt => {
+            "nothing was changed; copy the directory away first, then check the disk"
+        }
+        events::Kind::OutOfRange => "ask for a position within the retained range",
+        events::Kind::Io => "check the disk and the permissions with `holdfast doctor`",
+    })
+}

@@ -61,6 +61,12 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKind(pub u8);
 
+impl RecordKind {
+    /// The journal's own, the first record of a generation that an operator's reset began: one line
+    /// of text. Whoever reads a journal passes over it, as over any kind that is not its own.
+    pub const RESET: Self = Self(255);
+}
+
 /// A record as it was read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

@@ -15,16 +15,21 @@ mod error;
 mod evidence;
 pub mod group;
 mod identity;
+mod import;
 mod journal;
 mod local;
+mod looking;
 mod options;
+mod order;
 mod quarantine;
 mod reader;
 mod recover;
+mod reset;
 mod scan;
 mod segment;
 mod slots;
 mod spare;
+pub mod survey;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -36,13 +41,17 @@ pub use batch::{APPEND_LEN_MAX, RECORD_LEN_MAX};
 pub use counts::Counts;
 pub use error::{Cause, Error, Kind};
 pub use evidence::{Evidence, Sign};
+pub use import::{Import, Importing, import};
 pub use journal::{
     Appended, Epoch, Generation, Identity, Journal, JournalId, Lsn, Pin, Record, RecordKind,
     Records,
 };
 pub use local::Local;
 pub use options::{Mode, Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Upkeep};
-pub use recover::{Cut, Recovery};
+pub use order::REASON_LEN_MAX;
+pub use recover::{Cut, Examined, Recovery, TailFound};
+pub use reset::{Reset, reset};
+pub use survey::survey;
 
 use std::sync::{Mutex, MutexGuard};
 

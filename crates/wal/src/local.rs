@@ -17,9 +17,10 @@ use crate::{
     counts::add,
     group::Group,
     hold, identity,
+    order::ImportOrder,
     reader::Reader,
     recover::{self, Recovered},
-    segment,
+    reset, segment,
     slots::{self, Slots, Watermark},
     spare::Spare,
     tail::Tail,
@@ -27,7 +28,7 @@ use crate::{
     writer::{Pending, Writer},
 };
 
-const LOCK_NAME: &str = "lock";
+pub(crate) const LOCK_NAME: &str = "lock";
 
 /// A journal in a directory of this machine.
 ///
@@ -70,18 +71,39 @@ impl Local {
         disk.create_dir_all_synced(dir)
             .map_err(|source| Error::io("make the journal's directory", dir, source))?;
         let lock = take_lock(&options)?;
-        let recovered = match identity::read(&*disk, dir)? {
-            Some(identity) => {
-                require_slots(&options)?;
+        Self::open_locked(&options, lock, Purpose::Use)
+    }
+
+    /// Opens the journal whose lock is held, and carries out an order that lies there first.
+    pub(crate) fn open_locked(
+        options: &Options,
+        lock: Box<dyn Lock>,
+        purpose: Purpose,
+    ) -> Result<(Self, Recovery), Error> {
+        let disk = Arc::clone(&options.disk);
+        let dir = &options.dir;
+        let reset = reset::resume(options)?;
+        if purpose == Purpose::Use {
+            ImportOrder::refuse_unfinished(&*disk, dir)?;
+        }
+        let recovered = match (identity::read(&*disk, dir)?, &reset) {
+            (Some(identity), _) => {
+                require_slots(options)?;
                 recover::recover(&disk, dir, identity)?
             }
-            None => {
+            // The reset moved everything away: nothing here can be what a lost identity belonged to.
+            (None, Some(order)) => create(options, order.identity, order.epoch)?,
+            (None, None) => {
                 recover::check_unfinished(&*disk, dir, &options.evidence)?;
-                create(&options)?
+                create(options, identity::new(&*options.random)?, Epoch(0))?
             }
         };
-        let epoch = choose_epoch(&options, recovered.epoch)?;
-        Self::start(&options, recovered, epoch, lock)
+        let epoch = choose_epoch(options, recovered.epoch)?;
+        let (local, report) = Self::start(options, recovered, epoch, lock)?;
+        if let Some(order) = reset {
+            reset::conclude(&local, options, &order)?;
+        }
+        Ok((local, report))
     }
 
     fn start(
@@ -276,7 +298,15 @@ fn encode(records: &[(RecordKind, &[u8])]) -> Result<Pending, Error> {
     Ok(Pending { batch, count })
 }
 
-fn take_lock(options: &Options) -> Result<Box<dyn Lock>, Error> {
+/// What a journal is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Use,
+    /// To go on with an import that was interrupted.
+    Import,
+}
+
+pub(crate) fn take_lock(options: &Options) -> Result<Box<dyn Lock>, Error> {
     let path = options.dir.join(LOCK_NAME);
     options
         .disk
@@ -291,7 +321,7 @@ fn take_lock(options: &Options) -> Result<Box<dyn Lock>, Error> {
 }
 
 /// The identity file says that the journal was complete once; then the safe point was there.
-fn require_slots(options: &Options) -> Result<(), Error> {
+pub(crate) fn require_slots(options: &Options) -> Result<(), Error> {
     let path = options.dir.join(slots::NAME);
     let stat = options
         .disk
@@ -324,15 +354,14 @@ fn choose_epoch(options: &Options, found: Epoch) -> Result<Epoch, Error> {
 /// Makes a journal. Order: safe-point file, first segment, identity; each durable before the next.
 /// A crash before the last leaves a directory without identity and without records, over which
 /// this is done again.
-fn create(options: &Options) -> Result<Recovered, Error> {
+fn create(options: &Options, identity: Identity, epoch: Epoch) -> Result<Recovered, Error> {
     let disk = &*options.disk;
     let dir = &options.dir;
     remove_unfinished(options, dir)?;
-    let identity = identity::new(&*options.random)?;
     let slots_path = dir.join(slots::NAME);
     disk.replace(&slots_path, &Slots::initial(identity))
         .map_err(|source| Error::io("make the safe-point file", &slots_path, source))?;
-    let epoch = options.epoch.unwrap_or_default();
+    let epoch = options.epoch.unwrap_or(epoch);
     let header = segment::Header {
         identity,
         base: Lsn::FIRST,

@@ -15,8 +15,8 @@ pub(crate) const DIR: &str = "quarantine";
 pub(crate) const CUTS_MAX: usize = 64;
 /// What a cut is called until its checksum, and so its name, is known.
 const UNNAMED: &str = "unnamed";
-const BYTES: &str = ".bytes";
-const REPORT: &str = ".txt";
+pub(crate) const BYTES: &str = ".bytes";
+pub(crate) const REPORT: &str = ".txt";
 
 /// Bytes of a segment that are about to be zeroed.
 #[derive(Debug)]

@@ -28,6 +28,11 @@ use crate::{
     window::{WINDOW_LEN, Window},
 };
 
+mod examine;
+
+pub(crate) use examine::examine;
+pub use examine::{Examined, TailFound};
+
 /// What opening found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {

@@ -253,7 +253,7 @@ fn torn_end(head: &[u8], place: Place, offset: u64) -> Option<u64> {
 
 /// The last byte that is not zero. Whole blocks first: folding them is as fast as memory, and most
 /// of what is looked at here is the zeros of a segment that is not full yet.
-fn last_used(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn last_used(bytes: &[u8]) -> Option<usize> {
     const BLOCK_LEN: usize = 4096;
     let is_used = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
     let block = bytes.chunks(BLOCK_LEN).rposition(is_used)?;

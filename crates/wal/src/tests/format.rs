@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{batch, block, block::Field, identity, segment, slots};
+use crate::{batch, block, block::Field, identity, order, segment, slots};
 
 const DOCUMENT: &str = include_str!("../../../../docs/format/journal.md");
 
@@ -69,6 +69,8 @@ fn the_byte_map_says_what_the_constants_say() {
     check("prologue", false, &PROLOGUE);
     check("slot", true, &slots::MAP);
     check("segment", true, &segment::MAP);
+    check("reset order", true, &order::RESET_MAP);
+    check("import order", true, &order::IMPORT_MAP);
     check("batch", false, &batch::MAP);
     check("record", false, &batch::RECORD_MAP);
 }
@@ -91,6 +93,8 @@ fn the_sizes_and_magics_are_those_of_the_constants() {
     let expected = BTreeMap::from([
         ("identity", (identity::LEN, text(identity::MAGIC))),
         ("slot", (slots::SLOT_LEN, text(slots::MAGIC))),
+        ("reset order", (order::LEN, text(order::RESET_MAGIC))),
+        ("import order", (order::LEN, text(order::IMPORT_MAGIC))),
         (
             "segment header",
             (segment::HEADER_LEN, text(segment::MAGIC)),

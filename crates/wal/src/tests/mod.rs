@@ -6,9 +6,12 @@ mod damage;
 mod faults;
 mod format;
 mod group;
+mod import;
 mod order;
+mod reset;
 mod space;
 mod start;
+mod survey;
 
 use std::{path::PathBuf, sync::Arc};
 

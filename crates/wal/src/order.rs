@@ -1,0 +1,246 @@
+//! Orders: what an operator asked for and a crash may interrupt, written down before it begins.
+//!
+//! An order lies beside the journal until it is carried out; opening carries on where it stopped, or
+//! refuses. A file of one block, replaced atomically, so it is there whole or not at all.
+
+use std::path::Path;
+
+use world::Disk;
+
+use crate::{
+    Cause, Epoch, Error, Identity, Kind,
+    block::{self, Fault, Field},
+    identity,
+};
+
+pub(crate) const LEN: usize = 4096;
+pub(crate) const RESET_NAME: &str = "reset-order";
+pub(crate) const IMPORT_NAME: &str = "import-order";
+/// One line for each reset, kept by all of them.
+pub(crate) const AUDIT_NAME: &str = "audit";
+const MOVED_PREFIX: &str = "reset-";
+pub(crate) const RESET_MAGIC: [u8; 8] = *b"HFRESET\0";
+pub(crate) const IMPORT_MAGIC: [u8; 8] = *b"HFIMPRT\0";
+/// Longest reason in bytes. A few sentences; the block has room for no more than 3 KiB.
+pub const REASON_LEN_MAX: usize = 1024;
+
+pub(crate) const PHASE: Field = Field::new("phase", 36, 4);
+pub(crate) const TIME: Field = Field::new("time", 40, 8);
+pub(crate) const RESET_EPOCH: Field = Field::new("epoch", 48, 8);
+pub(crate) const ENDED: Field = Field::new("ended generation", 56, 4);
+pub(crate) const REASON_LEN: Field = Field::new("reason length", 60, 4);
+pub(crate) const REASON: Field = Field::new("reason", 64, REASON_LEN_MAX);
+
+pub(crate) const START: Field = Field::new("start", 40, 8);
+pub(crate) const RECORDS: Field = Field::new("records", 48, 8);
+pub(crate) const SOURCE: Field = Field::new("source", 56, 32);
+
+#[cfg(test)]
+pub(crate) const RESET_MAP: [Field; 11] = [
+    block::MAGIC,
+    block::VERSION,
+    block::CHECKSUM,
+    block::JOURNAL,
+    block::GENERATION,
+    PHASE,
+    TIME,
+    RESET_EPOCH,
+    ENDED,
+    REASON_LEN,
+    REASON,
+];
+#[cfg(test)]
+pub(crate) const IMPORT_MAP: [Field; 9] = [
+    block::MAGIC,
+    block::VERSION,
+    block::CHECKSUM,
+    block::JOURNAL,
+    block::GENERATION,
+    PHASE,
+    START,
+    RECORDS,
+    SOURCE,
+];
+
+/// To end a generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResetOrder {
+    pub(crate) phase: ResetPhase,
+    /// What the journal is afterwards.
+    pub(crate) identity: Identity,
+    /// Generation that ends, 0 when nothing tells; part of the name of the directory with its bytes.
+    pub(crate) ended: u32,
+    /// Nanoseconds since 1970, the other part of that name.
+    pub(crate) time: u64,
+    /// The highest known: no later epoch may be below it.
+    pub(crate) epoch: Epoch,
+    pub(crate) reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResetPhase {
+    /// Everything in the directory is of the generation that ends.
+    Moving,
+    /// Nothing in the directory is.
+    Making,
+}
+
+/// To fill an empty journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImportOrder {
+    pub(crate) is_done: bool,
+    pub(crate) identity: Identity,
+    /// Safe point before the first record.
+    pub(crate) start: u64,
+    pub(crate) records: u64,
+    /// What the records are from, as the importer tells sources apart.
+    pub(crate) source: [u8; 32],
+}
+
+/// What opening would have to carry out or refuse first.
+pub(crate) fn pending(disk: &dyn Disk, dir: &Path) -> Result<Option<&'static str>, Error> {
+    if ResetOrder::read(disk, dir)?.is_some() {
+        return Ok(Some("a reset"));
+    }
+    let import = ImportOrder::read(disk, dir)?;
+    Ok(import
+        .is_some_and(|import| !import.is_done)
+        .then_some("an import"))
+}
+
+/// A name in a journal's directory that belongs to orders.
+pub(crate) fn is_ours(name: &str) -> bool {
+    [RESET_NAME, IMPORT_NAME, AUDIT_NAME].contains(&name)
+}
+
+/// The name of a directory that a reset moved a generation into.
+pub(crate) fn is_moved_aside(name: &str) -> bool {
+    generation_moved_aside(name).is_some()
+}
+
+pub(crate) fn generation_moved_aside(name: &str) -> Option<u32> {
+    let (generation, time) = name.strip_prefix(MOVED_PREFIX)?.split_once('-')?;
+    time.parse::<u64>().ok()?;
+    generation.parse().ok()
+}
+
+impl ResetOrder {
+    pub(crate) fn moved_to(&self) -> String {
+        format!("{MOVED_PREFIX}{}-{}", self.ended, self.time)
+    }
+
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, Error> {
+        let Some(block) = read(disk, dir, RESET_NAME, RESET_MAGIC)? else {
+            return Ok(None);
+        };
+        let len = usize::try_from(REASON_LEN.u32(&block)).unwrap_or(REASON_LEN_MAX);
+        let reason = &REASON.bytes(&block)[..len.min(REASON_LEN_MAX)];
+        Ok(Some(Self {
+            phase: match PHASE.u32(&block) {
+                1 => ResetPhase::Moving,
+                _ => ResetPhase::Making,
+            },
+            identity: identity::get(&block),
+            ended: ENDED.u32(&block),
+            time: TIME.u64(&block),
+            epoch: Epoch(RESET_EPOCH.u64(&block)),
+            reason: String::from_utf8_lossy(reason).into_owned(),
+        }))
+    }
+
+    pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+        let mut block = vec![0; LEN];
+        identity::put(&mut block, self.identity);
+        let phase = match self.phase {
+            ResetPhase::Moving => 1,
+            ResetPhase::Making => 2,
+        };
+        PHASE.put_u32(&mut block, phase);
+        ENDED.put_u32(&mut block, self.ended);
+        TIME.put_u64(&mut block, self.time);
+        RESET_EPOCH.put_u64(&mut block, self.epoch.0);
+        let reason = self.reason.as_bytes();
+        let len = u32::try_from(reason.len()).expect("checked against REASON_LEN_MAX");
+        REASON_LEN.put_u32(&mut block, len);
+        block[REASON.at..REASON.at + reason.len()].copy_from_slice(reason);
+        write(disk, dir, RESET_NAME, block, RESET_MAGIC)
+    }
+}
+
+impl ImportOrder {
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, Error> {
+        let Some(block) = read(disk, dir, IMPORT_NAME, IMPORT_MAGIC)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            is_done: PHASE.u32(&block) == 2,
+            identity: identity::get(&block),
+            start: START.u64(&block),
+            records: RECORDS.u64(&block),
+            source: SOURCE.array(&block),
+        }))
+    }
+
+    pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+        let mut block = vec![0; LEN];
+        identity::put(&mut block, self.identity);
+        PHASE.put_u32(&mut block, if self.is_done { 2 } else { 1 });
+        START.put_u64(&mut block, self.start);
+        RECORDS.put_u64(&mut block, self.records);
+        SOURCE.put(&mut block, &self.source);
+        write(disk, dir, IMPORT_NAME, block, IMPORT_MAGIC)
+    }
+
+    /// The refusal to open what is half imported, to whoever does not import it.
+    pub(crate) fn refuse_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+        match Self::read(disk, dir)? {
+            Some(order) if !order.is_done => Err(Error::new(
+                Kind::Invalid,
+                "an import into this journal was interrupted; import the same file again, or reset \
+                 the journal",
+            )
+            .with_path(dir)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read(disk: &dyn Disk, dir: &Path, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>, Error> {
+    let path = dir.join(name);
+    let stat = disk
+        .stat(&path)
+        .map_err(|source| Error::io("look for an order", &path, source))?;
+    let Some(entry) = stat else { return Ok(None) };
+    // It says which journal this is to be, so it is damaged as the identity is.
+    let damaged = || {
+        Error::recovery(
+            Cause::IdentityMismatch,
+            "the order of an operator does not verify",
+        )
+        .with_path(&path)
+    };
+    if entry.len != LEN as u64 {
+        return Err(damaged());
+    }
+    let block = disk
+        .read(&path, LEN as u64)
+        .map_err(|source| Error::io("read an order", &path, source))?;
+    match block::verify(&block, magic) {
+        Ok(()) => Ok(Some(block)),
+        Err(Fault::Damaged) => Err(damaged()),
+        Err(Fault::Version(version)) => Err(Error::version(version).with_path(path)),
+    }
+}
+
+fn write(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+    mut block: Vec<u8>,
+    magic: [u8; 8],
+) -> Result<(), Error> {
+    block::seal(&mut block, magic);
+    let path = dir.join(name);
+    disk.replace(&path, &block)
+        .map_err(|source| Error::io("write an order", path, source))
+}

@@ -1,0 +1,159 @@
+//! Looking at directories without changing them: what opening says, and what lies beyond a break.
+
+use std::ops::ControlFlow;
+
+use world::{Disk, disk::Open, sim};
+
+use super::{append, fresh, open, options, path, segment};
+use crate::{
+    Cause, Journal, Lsn, slots,
+    survey::{Opening, Seen, State, Survey, survey},
+};
+
+/// Three segments of records 1 to 3, 4 to 6, and 7 to 8, all settled.
+fn three_segments() -> sim::Disk {
+    let (disk, journal) = fresh();
+    for number in 1..=8_u8 {
+        append(&journal, &[number; 2000]).unwrap();
+    }
+    journal.close().unwrap();
+    drop(journal);
+    disk
+}
+
+/// The survey and the positions of the records it handed out; it changed nothing.
+fn look(disk: &sim::Disk) -> (Survey, Vec<u64>) {
+    let effects = disk.effects();
+    let mut records = Vec::new();
+    let found = survey(&options(disk), &mut |seen| {
+        if let Seen::Record(record) = seen
+            && !record.is_above
+        {
+            records.push(record.lsn.get());
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(disk.effects(), effects, "looking changed something");
+    (found, records)
+}
+
+/// Proves: JRN-21
+#[test]
+fn a_whole_journal_is_told_segment_by_segment() {
+    let disk = three_segments();
+    let (found, records) = look(&disk);
+    assert!(matches!(found.opening, Ok(Opening::Opens(_))), "{found:?}");
+    assert_eq!(records, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(
+        (found.batches, found.records, found.damage_count),
+        (8, 8, 0)
+    );
+    let states: Vec<State> = found.segments.iter().map(|segment| segment.state).collect();
+    assert_eq!(states, [State::Sealed, State::Sealed, State::Active]);
+    assert_eq!(found.tail, None);
+    assert_eq!(found.cause(), None);
+}
+
+/// Every record that verifies is found, behind the break too, wherever it is.
+///
+/// Proves: JRN-21
+#[test]
+fn records_on_both_sides_of_a_break_are_found() {
+    type Case = (u64, usize, &'static [u64], u64, Option<u64>);
+    // Offset in a segment, whose three batches have 2064 bytes each from 4096 on.
+    let cases: [Case; 5] = [
+        (1, 4100, &[2, 3, 4, 5, 6, 7, 8], 1, Some(2)),
+        (4, 7000, &[1, 2, 3, 4, 6, 7, 8], 5, Some(6)),
+        (4, 10_000, &[1, 2, 3, 4, 5, 7, 8], 6, None),
+        (7, 4200, &[1, 2, 3, 4, 5, 6, 8], 7, Some(8)),
+        (7, 7000, &[1, 2, 3, 4, 5, 6, 7], 8, None),
+    ];
+    for (base, offset, expected, lost, resumes) in cases {
+        let disk = three_segments();
+        disk.rot(&segment(base), offset, 1).unwrap();
+        let (found, records) = look(&disk);
+        assert_eq!(records, expected, "{base} at {offset}");
+        assert_eq!(found.damage_count, 1, "{base} at {offset}: {found:?}");
+        assert_eq!(found.damages[0].cause, Cause::FrameCorrupt);
+        assert_eq!(found.damages[0].expected, Lsn::new(lost));
+        assert_eq!(found.damages[0].resumes, resumes.map(Lsn::new));
+        assert_eq!(found.cause(), open(&disk).unwrap_err().cause());
+    }
+}
+
+#[test]
+fn a_missing_segment_and_a_bad_header_cost_no_other_records() {
+    let disk = three_segments();
+    disk.remove_file(&segment(4)).unwrap();
+    let (found, records) = look(&disk);
+    assert_eq!(records, [1, 2, 3, 7, 8]);
+    assert_eq!(found.cause(), Some(Cause::SegmentMissing));
+    assert!(found.damages.iter().any(|damage| {
+        damage.cause == Cause::SegmentMissing && damage.resumes == Some(Lsn::new(7))
+    }));
+
+    let disk = three_segments();
+    disk.rot(&segment(4), 100, 1).unwrap();
+    let (found, records) = look(&disk);
+    assert_eq!(records, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(found.cause(), Some(Cause::SegmentHeaderCorrupt));
+    assert_eq!(found.damage_count, 1);
+}
+
+#[test]
+fn a_torn_tail_is_no_damage_and_its_bytes_are_told() {
+    let (disk, journal) = fresh();
+    append(&journal, &[1; 500]).unwrap();
+    let disk_after = disk.power_loss_total();
+    drop(journal);
+    let file = disk_after.open(&segment(1), Open::Write).unwrap();
+    file.write_all_at(b"half a batch", 5000).unwrap();
+    let (found, records) = look(&disk_after);
+    assert_eq!(records, [1]);
+    assert_eq!(found.damage_count, 0, "{found:?}");
+    assert_eq!(found.tail.unwrap().to, 5012);
+}
+
+/// Proves: JRN-21
+#[test]
+fn a_journal_in_use_is_looked_at_beside_its_owner() {
+    let (disk, journal) = fresh();
+    append(&journal, b"one").unwrap();
+    append(&journal, b"two").unwrap();
+    let (found, records) = look(&disk);
+    assert_eq!(found.holder.as_deref(), Some("the test"));
+    // Nothing durable vouches for the last one yet: it could be in flight.
+    assert_eq!(records, [1]);
+    journal.settle().unwrap();
+    assert_eq!(look(&disk).1, [1, 2]);
+    append(&journal, b"three").unwrap();
+    assert_eq!(journal.safe_point(), Lsn::new(3));
+}
+
+#[test]
+fn one_slot_that_does_not_verify_is_told_and_is_no_damage() {
+    let disk = three_segments();
+    disk.rot(&path(slots::NAME), 50, 1).unwrap();
+    let (found, records) = look(&disk);
+    assert_eq!(records.len(), 8);
+    assert!(found.slots[0].held.is_err());
+    assert!(matches!(&found.opening, Ok(Opening::Opens(found)) if found.slot_torn));
+}
+
+#[test]
+fn records_are_told_under_the_identity_of_whatever_file_still_has_it() {
+    let disk = three_segments();
+    disk.remove_file(&path(crate::identity::NAME)).unwrap();
+    let (found, records) = look(&disk);
+    assert_eq!(found.identity_from.as_deref(), Some(slots::NAME));
+    assert_eq!(records.len(), 8);
+    disk.remove_file(&path(slots::NAME)).unwrap();
+    let (found, records) = look(&disk);
+    assert!(found.identity_from.unwrap().ends_with(".seg"));
+    assert_eq!(records.len(), 8);
+    assert_eq!(
+        found.opening.unwrap_err().cause(),
+        Some(Cause::SafePointMissing)
+    );
+}

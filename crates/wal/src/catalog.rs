@@ -6,24 +6,42 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use world::Timestamp;
+
 use crate::{Error, Kind, Lsn, Pin, hold};
 
 /// Bytes between two marks of a segment: what a read may have to skip over, against 16 bytes of
-/// memory per mark (256 KiB of marks per 4 GiB of journal).
+/// memory per mark.
 const MARK_STRIDE: u64 = 256 << 10;
+/// Marks of all segments together: 16 MiB of memory, enough for 256 GiB of journal. A larger one
+/// has every second mark taken out, as often as needed, and reads skip over more.
+pub(crate) const MARKS_MAX: usize = 1 << 20;
+/// Characters of a pin's name: a label of a metric, not a document.
+pub const PIN_NAME_LEN_MAX: usize = 64;
 
 /// Segments in order; the last one is appended to. Never empty.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     segments: VecDeque<Segment>,
-    pins: BTreeMap<Lsn, usize>,
+    /// By position, so that the first is what retention must keep; numbered, so that two pins may
+    /// hold the same.
+    pins: BTreeMap<(Lsn, u64), Option<Arc<str>>>,
+    pins_made: u64,
+    /// Everything below was released by the owner.
+    released: Lsn,
+    /// Marks of all segments.
+    marks: usize,
+    marks_max: usize,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) base: Lsn,
     pub(crate) path: PathBuf,
+    /// When it was begun, by a wall clock that may have been stepped.
+    pub(crate) created: Timestamp,
     marks: Vec<Mark>,
+    stride: u64,
 }
 
 /// The batch that begins at `offset` begins with `first`.
@@ -33,24 +51,49 @@ struct Mark {
     offset: u64,
 }
 
+/// A pin as metrics show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) from: Lsn,
+}
+
 impl Segment {
-    pub(crate) fn new(base: Lsn, path: PathBuf) -> Self {
+    pub(crate) fn new(base: Lsn, path: PathBuf, created: Timestamp) -> Self {
         Self {
             base,
             path,
+            created,
             marks: Vec::new(),
+            stride: MARK_STRIDE,
         }
     }
 
-    /// Told of each batch, in order.
-    pub(crate) fn mark(&mut self, first: Lsn, offset: u64) {
+    /// Told of each batch, in order. True when it was worth a mark.
+    pub(crate) fn mark(&mut self, first: Lsn, offset: u64) -> bool {
         let due = self
             .marks
             .last()
-            .map_or(0, |mark| mark.offset + MARK_STRIDE);
+            .map_or(0, |mark| mark.offset + self.stride);
         if offset >= due {
             self.marks.push(Mark { first, offset });
         }
+        offset >= due
+    }
+
+    pub(crate) fn marks(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Takes every second mark out.
+    pub(crate) fn thin(&mut self) {
+        let mut keep = false;
+        self.marks.retain(|_| {
+            keep = !keep;
+            keep
+        });
+        self.marks.shrink_to_fit();
+        self.stride = self.stride.saturating_mul(2);
     }
 }
 
@@ -75,10 +118,16 @@ pub(crate) struct Stretch {
 
 impl Catalog {
     pub(crate) fn new(segments: VecDeque<Segment>) -> Self {
-        Self {
+        let mut catalog = Self {
+            marks: segments.iter().map(Segment::marks).sum(),
             segments,
             pins: BTreeMap::new(),
-        }
+            pins_made: 0,
+            released: Lsn::ZERO,
+            marks_max: MARKS_MAX,
+        };
+        catalog.thin_to_bound();
+        catalog
     }
 
     pub(crate) fn first_retained(&self) -> Lsn {
@@ -94,9 +143,50 @@ impl Catalog {
     }
 
     pub(crate) fn mark_active(&mut self, first: Lsn, offset: u64) {
-        if let Some(active) = self.segments.back_mut() {
-            active.mark(first, offset);
+        if let Some(active) = self.segments.back_mut()
+            && active.mark(first, offset)
+        {
+            self.marks += 1;
+            self.thin_to_bound();
         }
+    }
+
+    fn thin_to_bound(&mut self) {
+        if self.marks <= self.marks_max {
+            return;
+        }
+        self.segments.iter_mut().for_each(Segment::thin);
+        self.marks = self.segments.iter().map(Segment::marks).sum();
+        // With a mark in each of very many segments, nothing is left to take out.
+        self.marks_max = MARKS_MAX.max(self.marks.saturating_mul(2));
+    }
+
+    /// Segments in order, the active one last.
+    pub(crate) fn segments(&self) -> impl ExactSizeIterator<Item = &Segment> {
+        self.segments.iter()
+    }
+
+    /// What the owner released so far.
+    pub(crate) fn released(&self) -> Lsn {
+        self.released
+    }
+
+    /// Notes what the owner released.
+    pub(crate) fn note_released(&mut self, keep_from: Lsn) {
+        self.released = self.released.max(keep_from);
+    }
+
+    /// The pin that holds most, if there is one.
+    pub(crate) fn lowest_pin(&self) -> Option<Held> {
+        self.held().next()
+    }
+
+    /// All pins, the one that holds most first.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
+        self.pins.iter().map(|(&(from, _), name)| Held {
+            name: name.clone(),
+            from,
+        })
     }
 
     /// The segment that holds `lsn`, and where in it to start. `None` below the retained range.
@@ -112,23 +202,47 @@ impl Catalog {
         })
     }
 
+    /// Removes and returns the oldest segment, unless a pin holds it or it is the last one.
+    pub(crate) fn release_oldest(&mut self) -> Vec<Segment> {
+        match self.segments.get(1).map(|next| next.base) {
+            Some(next) => self.release(next),
+            None => Vec::new(),
+        }
+    }
+
     /// Removes and returns, oldest first, the segments that end below `keep_from` and below every
     /// pin. The last one always stays.
     pub(crate) fn release(&mut self, keep_from: Lsn) -> Vec<Segment> {
         let floor = match self.pins.first_key_value() {
-            Some((&pinned, _)) => pinned.min(keep_from),
+            Some((&(pinned, _), _)) => pinned.min(keep_from),
             None => keep_from,
         };
         let mut released = Vec::new();
         while self.segments.get(1).is_some_and(|next| next.base <= floor) {
             released.extend(self.segments.pop_front());
         }
+        self.marks -= released.iter().map(Segment::marks).sum::<usize>();
         released
     }
 }
 
-/// Holds `from` and everything after it until the pin is dropped.
-pub(crate) fn pin(catalog: &Arc<Mutex<Catalog>>, from: Lsn, safe_point: Lsn) -> Result<Pin, Error> {
+/// Holds `from` and everything after it until the pin is dropped. The name is for metrics and for
+/// the error of whoever wants the space.
+pub(crate) fn pin(
+    catalog: &Arc<Mutex<Catalog>>,
+    name: Option<&str>,
+    from: Lsn,
+    safe_point: Lsn,
+) -> Result<Pin, Error> {
+    if let Some(name) = name
+        && (name.is_empty() || name.chars().count() > PIN_NAME_LEN_MAX)
+    {
+        let message = format!(
+            "pin name of {} bytes; 1 to {PIN_NAME_LEN_MAX} characters",
+            name.len()
+        );
+        return Err(Error::new(Kind::Invalid, message));
+    }
     let mut locked = hold(catalog);
     let first = locked.first_retained();
     if from < first {
@@ -138,16 +252,12 @@ pub(crate) fn pin(catalog: &Arc<Mutex<Catalog>>, from: Lsn, safe_point: Lsn) -> 
         )
         .with_lsn(from));
     }
-    *locked.pins.entry(from).or_insert(0) += 1;
+    let key = (from, locked.pins_made);
+    locked.pins_made += 1;
+    locked.pins.insert(key, name.map(Arc::from));
     drop(locked);
     let catalog = Arc::clone(catalog);
     Ok(Pin::new(from, move || {
-        let mut locked = hold(&catalog);
-        if let Some(count) = locked.pins.get_mut(&from) {
-            *count -= 1;
-            if *count == 0 {
-                locked.pins.remove(&from);
-            }
-        }
+        hold(&catalog).pins.remove(&key);
     }))
 }

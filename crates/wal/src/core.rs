@@ -11,16 +11,17 @@ use std::{
     },
 };
 
-use world::{
-    Clock, Disk, File,
-    disk::{Entry, Open},
-};
+use world::{Clock, Disk, File, disk::Open};
 
 use crate::{
     Epoch, Error, Identity, Kind, Lsn, Mode,
     catalog::{Catalog, Segment},
+    ceiling::{Ask, Ceiling, Need, Space},
     counts::{Counters, add},
     hold,
+    metrics::Gauges,
+    reserve,
+    retention::Retention,
     segment::{self, Opened, zero_fill},
     slots::{Slots, Watermark},
     spare::{Spare, Spares},
@@ -49,6 +50,11 @@ pub(crate) struct Core {
     pub(crate) active: Mutex<Arc<Active>>,
     pub(crate) spares: Mutex<Spares>,
     pub(crate) counters: Counters,
+    pub(crate) gauges: Gauges,
+    pub(crate) space: Space,
+    pub(crate) retention: Retention,
+    pub(crate) ceiling: Option<Ceiling>,
+    pub(crate) reserve_bytes: u64,
     poison: OnceLock<Error>,
     pub(crate) is_closed: AtomicBool,
 }
@@ -107,6 +113,11 @@ impl Core {
             active: Mutex::new(Arc::new(active)),
             spares: Mutex::default(),
             counters: Counters::default(),
+            gauges: Gauges::default(),
+            space: Space::default(),
+            retention: options.retention,
+            ceiling: options.ceiling,
+            reserve_bytes: options.reserve_bytes,
             poison: OnceLock::new(),
             is_closed: AtomicBool::new(false),
         }
@@ -126,6 +137,10 @@ impl Core {
             return Err(Error::new(Kind::Closed, "journal is closed").with_path(&self.dir));
         }
         Ok(())
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poison.get().is_some()
     }
 
     /// Ends all writing. What the disk holds beyond the safe point is not known any more; only
@@ -159,7 +174,7 @@ impl Core {
         self.settle_held(&mut slots)
     }
 
-    fn settle_held(&self, slots: &mut Slots) -> Result<(), Error> {
+    pub(crate) fn settle_held(&self, slots: &mut Slots) -> Result<(), Error> {
         // The safe point before the segments: a segment that the slots name exists, one that begins
         // above the safe point they name does no harm.
         let at = self.tail.at();
@@ -197,57 +212,8 @@ impl Core {
         }
     }
 
-    /// Takes segments away that end below `keep_from`. Order: the slots stop vouching for them, then
-    /// they go, oldest first, then the directory is synced, then their files may be used again. A
-    /// crash in between leaves leftovers that the next open removes.
-    pub(crate) fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
-        self.check_writable()?;
-        let mut room = hold(&self.spares).room();
-        let mut slots = hold(&self.slots);
-        let keep_from = keep_from.min(self.tail.safe_point().next());
-        let released = hold(&self.catalog).release(keep_from);
-        if released.is_empty() {
-            return Ok(());
-        }
-        self.settle_held(&mut slots)?;
-        let mut recycled = Vec::new();
-        for segment in &released {
-            let spare = self
-                .remove(segment, room > 0)
-                .map_err(|source| Error::doubt("release a segment", &segment.path, source))?;
-            room -= usize::from(spare.is_some());
-            recycled.extend(spare);
-        }
-        let sync_dir = || {
-            self.disk
-                .sync_dir(&self.dir)
-                .map_err(|source| Error::doubt("sync the journal's directory", &self.dir, source))
-        };
-        sync_dir()?;
-        // Before the spares are locked: a roll holds them while it takes the slots.
-        drop(slots);
-        for spare in recycled {
-            if let Some(excess) = hold(&self.spares).keep(spare) {
-                self.disk.remove_file(excess.path()).map_err(|source| {
-                    Error::doubt("remove a spare segment", excess.path(), source)
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A segment of the usual length becomes a spare when one is wanted.
-    fn remove(&self, segment: &Segment, is_wanted: bool) -> std::io::Result<Option<Spare>> {
-        let is_usual = |entry: Entry| entry.len == self.segment_bytes;
-        if is_wanted && self.disk.stat(&segment.path)?.is_some_and(is_usual) {
-            return Spare::recycle(&*self.disk, &self.dir, segment.base, self.segment_bytes)
-                .map(Some);
-        }
-        self.disk.remove_file(&segment.path).map(|()| None)
-    }
-
     /// Makes sure that `active` has written space up to `need`, and more if the disk has it.
-    pub(crate) fn grow(&self, active: &Active, need: u64) -> Result<(), Error> {
+    pub(crate) fn grow(&self, active: &Active, need: u64, whose: Need) -> Result<(), Error> {
         let held = hold(&active.growth);
         let extent = active.extent();
         if need <= extent {
@@ -256,9 +222,23 @@ impl Core {
         let doubled = extent.saturating_mul(2).max(EXTENT_FIRST);
         let doubled = doubled.min(self.segment_bytes);
         let enough = need.next_multiple_of(EXTENT_STEP);
-        let grown = match self.grow_to(active, extent, doubled.max(enough)) {
-            Err(error) if error.kind() == Kind::Full && doubled > enough => {
+        let ask = Ask {
+            // An attempt that the disk cut short has lengthened the file, not the extent.
+            have: active
+                .file
+                .len()
+                .map_err(|source| Error::io("measure a segment", &active.path, source))?,
+            wanted: doubled.max(enough),
+            least: enough,
+        };
+        let target = self.admit(ask, whose)?;
+        let grown = match self.grow_to(active, extent, target) {
+            Err(error) if error.kind() == Kind::Full && target > enough => {
                 self.grow_to(active, extent, enough)
+            }
+            Ok(()) => {
+                self.had_room();
+                Ok(())
             }
             grown => grown,
         };
@@ -282,19 +262,58 @@ impl Core {
     }
 
     /// Prepares the segment after the active one. Without it, the roll does the work.
-    pub(crate) fn prepare_spare(&self) -> bool {
+    pub(crate) fn prepare_ahead(&self) -> bool {
+        if let Err(error) = self.drop_ahead() {
+            tracing::debug!(%error, "nothing dropped ahead for the disk ceiling");
+        }
         let mut spares = hold(&self.spares);
         if spares.is_empty() {
-            match Spare::ahead(&*self.disk, &self.dir, self.segment_bytes) {
-                Ok(prepared) => drop(spares.keep(prepared)),
+            let prepared = self
+                .admitted(self.segment_bytes, self.segment_bytes, Need::Polite)
+                .and_then(|len| Spare::ahead(&*self.disk, &self.dir, len));
+            match prepared {
+                Ok(prepared) => {
+                    self.had_room();
+                    drop(spares.keep(prepared));
+                }
                 Err(error) => tracing::debug!(%error, "no segment prepared ahead"),
             }
         }
         !spares.is_empty()
     }
 
+    /// The length that the ceiling lets a new file have.
+    fn admitted(&self, wanted: u64, least: u64, need: Need) -> Result<u64, Error> {
+        let ask = Ask {
+            have: 0,
+            wanted,
+            least,
+        };
+        self.admit(ask, need)
+    }
+
+    /// A file for a roll, of `len` bytes, or of `least` when the disk has no more.
+    fn prepare_at_once(&self, len: u64, least: u64) -> Result<Spare, Error> {
+        match Spare::at_once(&*self.disk, &self.dir, len) {
+            Err(error) if error.kind() == Kind::Full && len > least => {
+                Spare::at_once(&*self.disk, &self.dir, least)
+            }
+            Ok(spare) => {
+                self.had_room();
+                Ok(spare)
+            }
+            failed => failed,
+        }
+    }
+
     /// Begins the segment of `base`, with room for `len` bytes of batch.
-    pub(crate) fn roll(&self, base: Lsn, epoch: Epoch, len: u64) -> Result<Arc<Active>, Error> {
+    pub(crate) fn roll(
+        &self,
+        base: Lsn,
+        epoch: Epoch,
+        len: u64,
+        whose: Need,
+    ) -> Result<Arc<Active>, Error> {
         let need = segment::HEADER_LEN as u64 + len;
         // Held until the spare has its own name: upkeep prepares the next one under the old name.
         let mut spares = hold(&self.spares);
@@ -302,11 +321,36 @@ impl Core {
             Some(spare) => spare,
             None => {
                 add(&self.counters.space_waits, 1);
-                let extent = first_extent(self.segment_bytes, need);
-                Spare::at_once(&*self.disk, &self.dir, extent)
+                let wanted = first_extent(self.segment_bytes, need);
+                let least = need.next_multiple_of(EXTENT_STEP);
+                let len = self.admitted(wanted, least, whose)?;
+                self.prepare_at_once(len, least)
                     .map_err(|error| self.poison_unless_full(error))?
             }
         };
+        self.begin(spare, base, epoch)
+    }
+
+    /// Begins the segment of `base` in the reserve, which asks the disk for nothing; `None` when
+    /// there is no reserve with room for `len` bytes of batch.
+    pub(crate) fn roll_into_reserve(
+        &self,
+        base: Lsn,
+        epoch: Epoch,
+        len: u64,
+    ) -> Result<Option<Arc<Active>>, Error> {
+        let _held = hold(&self.spares);
+        let need = segment::HEADER_LEN as u64 + len;
+        let Some(spare) = reserve::adopt(&*self.disk, &self.dir, need)? else {
+            return Ok(None);
+        };
+        self.space.has_reserve.store(false, Ordering::Release);
+        self.begin(spare, base, epoch).map(Some)
+    }
+
+    /// Gives `spare` its place. The lock of `spares` is held until it has its own name: upkeep
+    /// prepares the next one under the old name.
+    fn begin(&self, spare: Spare, base: Lsn, epoch: Epoch) -> Result<Arc<Active>, Error> {
         let previous = hold(&self.active).base;
         let header = segment::Header {
             identity: self.identity,
@@ -320,11 +364,10 @@ impl Core {
         let opened = spare
             .place(&*self.disk, &self.dir, &header)
             .map_err(|error| self.poison_unless_full(error))?;
-        drop(spares);
         let path = opened.path.clone();
         let active = Arc::new(Active::new(base, opened));
         *hold(&self.active) = Arc::clone(&active);
-        hold(&self.catalog).push(Segment::new(base, path));
+        hold(&self.catalog).push(Segment::new(base, path, header.created));
         add(&self.counters.rolls, 1);
         add(&self.counters.recycled, u64::from(active.is_recycled));
         if self.mode == Mode::Ordinary {

@@ -25,6 +25,17 @@ pub struct Counts {
     /// Torn tails cut by opening.
     pub repairs: u64,
     pub poisonings: u64,
+    /// Appends refused for want of space, on the disk or below the ceiling.
+    pub refused: u64,
+    /// Those of them that were refused for the ceiling.
+    pub refused_for_ceiling: u64,
+    /// Segments, their records and the bytes of their files that were dropped for the ceiling.
+    pub dropped_segments: u64,
+    pub dropped_records: u64,
+    pub dropped_bytes: u64,
+    /// Segments and the bytes of their files that went by the limits of the retention.
+    pub retention_segments: u64,
+    pub retention_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +51,13 @@ pub(crate) struct Counters {
     pub(crate) space_waits: AtomicU64,
     pub(crate) repairs: AtomicU64,
     pub(crate) poisonings: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) refused_for_ceiling: AtomicU64,
+    pub(crate) dropped_segments: AtomicU64,
+    pub(crate) dropped_records: AtomicU64,
+    pub(crate) dropped_bytes: AtomicU64,
+    pub(crate) retention_segments: AtomicU64,
+    pub(crate) retention_bytes: AtomicU64,
 }
 
 pub(crate) fn add(counter: &AtomicU64, more: u64) {
@@ -62,6 +80,13 @@ impl Counters {
             space_waits: get(&self.space_waits),
             repairs: get(&self.repairs),
             poisonings: get(&self.poisonings),
+            refused: get(&self.refused),
+            refused_for_ceiling: get(&self.refused_for_ceiling),
+            dropped_segments: get(&self.dropped_segments),
+            dropped_records: get(&self.dropped_records),
+            dropped_bytes: get(&self.dropped_bytes),
+            retention_segments: get(&self.retention_segments),
+            retention_bytes: get(&self.retention_bytes),
         }
     }
 }

@@ -94,6 +94,8 @@ struct Inner {
     lsn: Option<Lsn>,
     offset: Option<u64>,
     source: Option<io::Error>,
+    /// Of kind `Full` for the journal's own ceiling, not for the disk.
+    for_ceiling: bool,
 }
 
 impl Error {
@@ -106,6 +108,7 @@ impl Error {
             lsn: None,
             offset: None,
             source: None,
+            for_ceiling: false,
         }))
     }
 
@@ -168,11 +171,20 @@ impl Error {
             lsn: None,
             offset: None,
             source: Some(io::Error::other(first.clone())),
+            for_ceiling: false,
         }))
     }
 
     pub(crate) fn recovery(cause: Cause, message: impl Into<String>) -> Self {
         Self::new(Kind::Corrupt, message).change(|inner| inner.cause = Some(cause))
+    }
+
+    pub(crate) fn for_ceiling(self) -> Self {
+        self.change(|inner| inner.for_ceiling = true)
+    }
+
+    pub(crate) fn is_for_ceiling(&self) -> bool {
+        self.0.for_ceiling
     }
 
     pub(crate) fn with_path(self, path: impl Into<PathBuf>) -> Self {

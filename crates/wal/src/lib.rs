@@ -8,6 +8,7 @@
 mod batch;
 mod block;
 mod catalog;
+mod ceiling;
 pub mod conformance;
 mod core;
 mod counts;
@@ -19,12 +20,16 @@ mod import;
 mod journal;
 mod local;
 mod looking;
+mod metrics;
 mod options;
 mod order;
+mod progress;
 mod quarantine;
 mod reader;
 mod recover;
+mod reserve;
 mod reset;
+mod retention;
 mod scan;
 mod segment;
 mod slots;
@@ -38,6 +43,8 @@ mod window;
 mod writer;
 
 pub use batch::{APPEND_LEN_MAX, RECORD_LEN_MAX};
+pub use catalog::PIN_NAME_LEN_MAX;
+pub use ceiling::{Ceiling, OnReaching};
 pub use counts::Counts;
 pub use error::{Cause, Error, Kind};
 pub use evidence::{Evidence, Sign};
@@ -47,10 +54,14 @@ pub use journal::{
     Records,
 };
 pub use local::Local;
+pub use metrics::{BATCH_BYTES, BATCH_RECORDS, Backlog, Histogram, Metrics, SYNC_MICROS};
 pub use options::{Mode, Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Upkeep};
 pub use order::REASON_LEN_MAX;
+pub use progress::{OnProgress, PROGRESS_PAUSE, Progress};
 pub use recover::{Cut, Examined, Recovery, TailFound};
+pub use reserve::RESERVE_BYTES;
 pub use reset::{Reset, reset};
+pub use retention::{Limits, Retention};
 pub use survey::survey;
 
 use std::sync::{Mutex, MutexGuard};

@@ -17,7 +17,9 @@ use crate::{
     counts::add,
     group::Group,
     hold, identity,
+    metrics::Metrics,
     order::ImportOrder,
+    progress::Meter,
     reader::Reader,
     recover::{self, Recovered},
     reset, segment,
@@ -25,7 +27,7 @@ use crate::{
     spare::Spare,
     tail::Tail,
     upkeep::Thread,
-    writer::{Pending, Writer},
+    writer::{Pending, Room, Writer},
 };
 
 pub(crate) const LOCK_NAME: &str = "lock";
@@ -89,7 +91,7 @@ impl Local {
         let recovered = match (identity::read(&*disk, dir)?, &reset) {
             (Some(identity), _) => {
                 require_slots(options)?;
-                recover::recover(&disk, dir, identity)?
+                recover::recover(&disk, dir, identity, Meter::new(options))?
             }
             // The reset moved everything away: nothing here can be what a lost identity belonged to.
             (None, Some(order)) => create(options, order.identity, order.epoch)?,
@@ -131,6 +133,8 @@ impl Local {
             Tail::new(report.safe_point, recovered.epoch),
         ));
         add(&core.counters.repairs, u64::from(report.cut.is_some()));
+        core.announce_ceiling();
+        core.keep_reserve();
         let writer = Writer::new(&core, recovered.position, report.safe_point.next(), epoch);
         let upkeep = match options.upkeep {
             Upkeep::Caller => None,
@@ -172,6 +176,48 @@ impl Local {
         self.core.counters.read()
     }
 
+    /// What the journal tells about itself. Lists the directory; otherwise a look in memory.
+    pub fn metrics(&self) -> Metrics {
+        self.core.metrics()
+    }
+
+    /// Like [`Journal::pin`], under a name that metrics show with its backlog and errors tell.
+    /// A reader that moves on takes a pin at its new position and drops the one it had.
+    pub fn pin_named(&self, name: &str, from: Lsn) -> Result<Pin, Error> {
+        self.core.check_open()?;
+        catalog::pin(&self.core.catalog, Some(name), from, self.safe_point())
+    }
+
+    /// Removes the segments that are beyond the limits of the retention, as upkeep does from time
+    /// to time; returns how many.
+    pub fn apply_retention(&self) -> Result<u64, Error> {
+        self.core.apply_retention()
+    }
+
+    /// Appends like [`Journal::append`], except that a full disk or a ceiling that is reached does
+    /// not refuse it while there is a reserve: an owner's last word. Uses the reserve up; it is made
+    /// again when there is room. What goes in there is at most the reserve, less a header.
+    pub fn append_closing(&self, records: &[(RecordKind, &[u8])]) -> Result<Appended, Error> {
+        let pending = encode(records)?;
+        let mut writer = hold(&self.writer);
+        let mut outcomes = writer.commit(&self.core, vec![pending], Room::Closing);
+        outcomes.pop().expect("one outcome per member")
+    }
+
+    /// What the upkeep thread does when appends pause: settles, makes the reserve again when it is
+    /// missing, applies the retention.
+    pub fn tend(&self) -> Result<(), Error> {
+        self.core.settle()?;
+        self.core.tend();
+        Ok(())
+    }
+
+    /// Prepares the next segment, as upkeep does.
+    #[cfg(test)]
+    pub(crate) fn prepare_ahead(&self) -> bool {
+        self.core.prepare_ahead()
+    }
+
     /// Keeps every group from being written, as a slow disk does.
     #[cfg(test)]
     pub(crate) fn hold_writer(&self) -> std::sync::MutexGuard<'_, Writer> {
@@ -188,7 +234,7 @@ impl Local {
 
     fn lead(&self, group: Vec<Pending>) -> Vec<Result<Appended, Error>> {
         let mut writer = hold(&self.writer);
-        let outcomes = writer.commit(&self.core, group);
+        let outcomes = writer.commit(&self.core, group, Room::Ordinary);
         if let Some(upkeep) = &self.upkeep {
             upkeep.appended(&self.core, writer.position(), writer.extent());
         }
@@ -235,7 +281,7 @@ impl Journal for Local {
     fn read(&self, from: Lsn) -> Result<Records<'_>, Error> {
         self.core.check_open()?;
         let upper = self.safe_point();
-        let pin = catalog::pin(&self.core.catalog, from, upper)?;
+        let pin = catalog::pin(&self.core.catalog, None, from, upper)?;
         Ok(Box::new(Reader::new(
             Arc::clone(&self.core.disk),
             self.core.identity,
@@ -255,7 +301,7 @@ impl Journal for Local {
 
     fn pin(&self, from: Lsn) -> Result<Pin, Error> {
         self.core.check_open()?;
-        catalog::pin(&self.core.catalog, from, self.safe_point())
+        catalog::pin(&self.core.catalog, None, from, self.safe_point())
     }
 
     fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
@@ -376,7 +422,7 @@ fn create(options: &Options, identity: Identity, epoch: Epoch) -> Result<Recover
     let identity_path = dir.join(identity::NAME);
     disk.replace(&identity_path, &identity::encode(identity))
         .map_err(|source| Error::io("make the identity file", &identity_path, source))?;
-    let segment = catalog::Segment::new(Lsn::FIRST, active.path.clone());
+    let segment = catalog::Segment::new(Lsn::FIRST, active.path.clone(), header.created);
     Ok(Recovered {
         identity,
         slots: Slots::open(disk, slots_path, identity)?.known_durable(),

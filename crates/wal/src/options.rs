@@ -4,7 +4,9 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use world::{Clock, Disk, Random, RealClock, RealDisk, RealRandom};
 
-use crate::{Epoch, Error, Evidence, Kind, segment};
+use crate::{
+    Ceiling, Epoch, Error, Evidence, Kind, OnProgress, RESERVE_BYTES, Retention, ceiling, segment,
+};
 
 /// Bytes of a segment unless told otherwise. Large enough that a roll is rare, small enough that
 /// retention by whole segments wastes little.
@@ -50,6 +52,15 @@ pub struct Options {
     pub epoch: Option<Epoch>,
     pub mode: Mode,
     pub upkeep: Upkeep,
+    /// Who decides that a segment goes.
+    pub retention: Retention,
+    /// Most bytes the directory may take; `None`: what the disk has.
+    pub ceiling: Option<Ceiling>,
+    /// Bytes kept for closing records and for keeping a torn tail aside when the disk is full, at
+    /// most a segment; 0: none.
+    pub reserve_bytes: u64,
+    /// Told how far opening is.
+    pub progress: Option<OnProgress>,
     /// What shows that this node ran before, besides the journal's own bytes.
     pub evidence: Vec<Evidence>,
     /// Told to whoever finds the journal locked.
@@ -76,6 +87,10 @@ impl Options {
             epoch: None,
             mode: Mode::Ordinary,
             upkeep: Upkeep::Thread,
+            retention: Retention::Owner,
+            ceiling: None,
+            reserve_bytes: RESERVE_BYTES,
+            progress: None,
             evidence: Vec::new(),
             holder: format!("pid {} ({})", std::process::id(), command.join(" ")),
         }
@@ -101,7 +116,7 @@ impl Options {
                 ),
             ));
         }
-        Ok(())
+        ceiling::check(self)
     }
 }
 
@@ -116,6 +131,9 @@ impl fmt::Debug for Options {
             .field("epoch", &self.epoch)
             .field("mode", &self.mode)
             .field("upkeep", &self.upkeep)
+            .field("retention", &self.retention)
+            .field("ceiling", &self.ceiling)
+            .field("reserve_bytes", &self.reserve_bytes)
             .field("evidence", &self.evidence)
             .field("holder", &self.holder)
             .finish_non_exhaustive()

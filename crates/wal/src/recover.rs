@@ -18,9 +18,11 @@ use std::{
 use world::{Disk, File, disk::Open};
 
 use crate::{
-    Cause, Epoch, Error, Evidence, Identity, Lsn, batch,
-    catalog::Segment,
-    identity, quarantine,
+    Cause, Epoch, Error, Evidence, Identity, Kind, Lsn, batch,
+    catalog::{MARKS_MAX, Segment},
+    identity,
+    progress::Meter,
+    quarantine, reserve,
     scan::{Found, Rest, Scan, Stop, Why},
     segment,
     slots::{self, Slots, Watermark},
@@ -98,9 +100,10 @@ pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     identity: Identity,
+    meter: Meter,
 ) -> Result<Recovered, Error> {
     let mut window = None;
-    let plan = survey(disk, dir, identity, &mut window)?;
+    let plan = survey(disk, dir, identity, &mut window, meter)?;
     let window = window.expect("the survey reads at least one segment");
     mend(disk, dir, plan, window)
 }
@@ -110,6 +113,7 @@ fn survey(
     dir: &Path,
     identity: Identity,
     window: &mut Option<Window>,
+    mut meter: Meter,
 ) -> Result<Plan, Error> {
     let slots = Slots::open(&**disk, dir.join(slots::NAME), identity)?;
     let slot = slots.watermark();
@@ -121,18 +125,14 @@ fn survey(
 
     let mut scan = Scan::new(identity, slot.first_retained);
     let last = found.len() - 1;
+    meter.begin(found.iter().map(|found| found.len).sum());
+    let mut meter = Some(meter);
+    let mut marks = Marks::default();
     let mut outcome = None;
     for index in 0..found.len() {
         let end = found.get(index + 1).map(|next| next.header.base);
         let this = &mut found[index];
-        let file = disk
-            .open(&this.segment.path, Open::Read)
-            .map_err(|source| Error::io("open a segment", &this.segment.path, source))?;
-        match window {
-            Some(window) => window.turn_to(file),
-            None => *window = Some(Window::new(file)),
-        }
-        let window = window.as_mut().expect("set above");
+        let window = look_into(&**disk, &this.segment.path, window, &mut meter)?;
         let stop = scan.segment(window, this, end)?;
         let rest = match stop.why {
             Why::Complete => Rest::default(),
@@ -146,6 +146,13 @@ fn survey(
             return Err(missing(&scan, this, stop, rest, watermark, index == last));
         }
         outcome = Some((stop, rest, watermark));
+        if let Some(meter) = window.meter() {
+            meter.segment_done(this.len);
+        }
+        marks.count(&mut found[..=index]);
+    }
+    if let Some(meter) = window.as_mut().and_then(Window::meter) {
+        meter.end();
     }
     let (mut stop, mut rest, watermark) = outcome.expect("a chain has a segment");
     check_slot(&slots, &scan, dir)?;
@@ -167,6 +174,47 @@ fn survey(
         rest,
         watermark,
     })
+}
+
+/// The window on a segment. It is made for the first one, and from then on tells the meter.
+fn look_into<'a>(
+    disk: &dyn Disk,
+    path: &Path,
+    window: &'a mut Option<Window>,
+    meter: &mut Option<Meter>,
+) -> Result<&'a mut Window, Error> {
+    let file = disk
+        .open(path, Open::Read)
+        .map_err(|source| Error::io("open a segment", path, source))?;
+    if let Some(window) = window {
+        window.turn_to(file);
+    } else {
+        let made = Window::new(file);
+        *window = Some(match meter.take() {
+            Some(meter) => made.metered(meter),
+            None => made,
+        });
+    }
+    Ok(window.as_mut().expect("made above"))
+}
+
+/// Keeps what a long journal leaves in memory within a bound while it is looked through.
+#[derive(Default)]
+struct Marks {
+    count: usize,
+    max: usize,
+}
+
+impl Marks {
+    /// Told after each segment; `found` are those that were looked through.
+    fn count(&mut self, found: &mut [Found]) {
+        self.count += found.last().map_or(0, |last| last.segment.marks());
+        if self.count > self.max.max(MARKS_MAX) {
+            found.iter_mut().for_each(|found| found.segment.thin());
+            self.count = found.iter().map(|found| found.segment.marks()).sum();
+            self.max = 2 * self.count;
+        }
+    }
 }
 
 /// Base LSNs of the segments in `dir`, ascending.
@@ -198,7 +246,7 @@ fn headers(
             .len()
             .map_err(|source| Error::io("measure a segment", &path, source))?;
         found.push(Found {
-            segment: Segment::new(base, path),
+            segment: Segment::new(base, path, header.created),
             header,
             len,
         });
@@ -452,7 +500,16 @@ fn quarantine_tail(
         expected: plan.scan.expected,
         why,
     };
-    let kept = cut.keep(&**disk, dir, window)?;
+    let kept = match cut.keep(&**disk, dir, window) {
+        // What the reserve is for. Nothing was cut yet, so all of it can be done again.
+        Err(error) if error.kind() == Kind::Full => {
+            let tried = reserve::give_up(&**disk, dir)?.then(|| cut.keep(&**disk, dir, window));
+            tried
+                .unwrap_or(Err(error))
+                .map_err(|error| reserve::no_room_to_open(dir, end - plan.stop.offset, error))?
+        }
+        kept => kept?,
+    };
     let cut = Cut {
         segment: last.segment.path.clone(),
         offset: plan.stop.offset,
@@ -531,9 +588,10 @@ pub(crate) fn refuse_steady_state(
 /// The refusal to start without a safe point where one must have been.
 pub(crate) fn safe_point_missing(dir: &Path, evidence: &str) -> Error {
     let message = format!(
-        "the safe-point file is missing, and this node ran before ({evidence}); put the file back \
-         from a copy of the whole directory {dir}, or move {dir} and that evidence away to start \
-         empty",
+        "the safe-point file is missing, and this node ran before ({evidence}); to keep the \
+         records, put the safe-point file back from a copy of the whole directory, or let \
+         `holdfast journal repair --dir {dir}` say what it can do; to give them up and start \
+         empty, `holdfast journal reset --dir {dir} --reason TEXT`",
         dir = dir.display()
     );
     Error::recovery(Cause::SafePointMissing, message).with_path(dir.join(slots::NAME))

@@ -74,6 +74,16 @@ impl Spare {
         &self.path
     }
 
+    /// A file of zeros that was written and synced up to `extent` elsewhere.
+    pub(crate) fn written(path: PathBuf, file: Arc<dyn File>, extent: u64) -> Self {
+        Self {
+            path,
+            file,
+            extent,
+            stale: Lsn::ZERO,
+        }
+    }
+
     /// A file of `extent` zero bytes, all of them written and synced, for a later roll.
     pub(crate) fn ahead(disk: &dyn Disk, dir: &Path, extent: u64) -> Result<Self, Error> {
         Self::prepare(disk, dir, AHEAD, extent)

@@ -14,11 +14,16 @@ use std::{
     time::Duration,
 };
 
-use crate::{LOCK_HELD, core::Core, hold};
+use crate::{LOCK_HELD, ceiling::Need, core::Core, hold};
 
 /// Without an append for this long, the journal is idle and is settled. Long against a sync, so
 /// that it happens between bursts, not inside them; short against a person.
 const IDLE: Duration = Duration::from_millis(100);
+
+/// Between two looks at an idle journal that has something due by time: the age of its segments, or
+/// the reserve that a full disk took. Arbitrary: fine against any age that is kept for, rare against
+/// the cost of listing a directory.
+const TEND_PAUSE: Duration = Duration::from_secs(10);
 
 /// Between two attempts to get space ahead of need. Arbitrary: rare against a write of a segment,
 /// soon against a person who frees space.
@@ -101,7 +106,20 @@ impl Signal {
                 continue;
             }
             if !self.is_dirty.load(Ordering::Acquire) {
-                wants = self.changed.wait(wants).expect(LOCK_HELD);
+                wants = match core.tend_pause() {
+                    None => self.changed.wait(wants).expect(LOCK_HELD),
+                    Some(pause) => {
+                        let (held, waited) =
+                            self.changed.wait_timeout(wants, pause).expect(LOCK_HELD);
+                        if waited.timed_out() {
+                            drop(held);
+                            core.tend();
+                            hold(&self.wants)
+                        } else {
+                            held
+                        }
+                    }
+                };
                 continue;
             }
             let seen = core.tail.safe_point();
@@ -113,6 +131,7 @@ impl Signal {
                 drop(wants);
                 // A failure has poisoned the journal; appenders are told.
                 drop(core.settle());
+                core.tend();
                 wants = hold(&self.wants);
             }
         }
@@ -127,8 +146,38 @@ fn prepare(core: &Core) -> bool {
     }
     if active.extent() < core.segment_bytes {
         // Without room nothing is lost yet: the append that needs the space is told.
-        core.grow(&active, active.extent() + 1).is_ok()
+        core.grow(&active, active.extent() + 1, Need::Polite)
+            .is_ok()
     } else {
-        core.prepare_spare()
+        core.apply_retention_logged();
+        core.prepare_ahead()
+    }
+}
+
+impl Core {
+    /// What is due from time to time, whether there are appends or not.
+    pub(crate) fn tend(&self) {
+        if self.check_writable().is_ok() {
+            self.keep_reserve();
+            self.apply_retention_logged();
+        }
+    }
+
+    /// How long an idle journal may be left alone; `None`: until the next append.
+    fn tend_pause(&self) -> Option<Duration> {
+        let ages = self
+            .retention
+            .limits()
+            .is_some_and(|limits| limits.age_max.is_some());
+        let lacks_reserve =
+            self.reserve_len() > 0 && !self.space.has_reserve.load(Ordering::Relaxed);
+        (ages || lacks_reserve).then_some(TEND_PAUSE)
+    }
+
+    fn apply_retention_logged(&self) {
+        if let Err(error) = self.apply_retention() {
+            // Tried again; a journal that is poisoned or closed has said so already.
+            tracing::warn!(dir = %self.dir.display(), %error, "retention was not applied");
+        }
     }
 }

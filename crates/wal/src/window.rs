@@ -4,6 +4,8 @@ use std::{io, sync::Arc};
 
 use world::File;
 
+use crate::progress::Meter;
+
 /// Fits a core's second-level cache, so that the checksum reads what the kernel has just copied from
 /// there and not from memory. Derived, not measured against other lengths.
 pub(crate) const WINDOW_LEN: usize = 256 << 10;
@@ -15,6 +17,7 @@ pub(crate) struct Window {
     /// Offset in the file of `buffer[0]`.
     start: u64,
     filled: usize,
+    meter: Option<Meter>,
 }
 
 impl Window {
@@ -24,7 +27,18 @@ impl Window {
             buffer: vec![0; WINDOW_LEN],
             start: 0,
             filled: 0,
+            meter: None,
         }
+    }
+
+    /// Tells `meter` what is read from here on.
+    pub(crate) fn metered(mut self, meter: Meter) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+
+    pub(crate) fn meter(&mut self) -> Option<&mut Meter> {
+        self.meter.as_mut()
     }
 
     /// Another file in the same buffer.
@@ -72,6 +86,9 @@ impl Window {
     fn fill(&mut self, offset: u64) -> io::Result<()> {
         self.start = offset;
         self.filled = 0;
+        if let Some(meter) = &mut self.meter {
+            meter.at(offset);
+        }
         while self.filled < self.buffer.len() {
             let at = offset + self.filled as u64;
             match self.file.read_at(&mut self.buffer[self.filled..], at) {

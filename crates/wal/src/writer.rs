@@ -5,8 +5,9 @@ use std::sync::{Arc, atomic::Ordering};
 use world::invariant;
 
 use crate::{
-    Appended, Epoch, Error, Lsn, Mode,
+    Appended, Epoch, Error, Kind, Lsn, Mode,
     batch::{self, Closing, Place},
+    ceiling::Need,
     core::{Active, Core},
     counts::add,
     hold, segment,
@@ -17,6 +18,14 @@ use crate::{
 pub(crate) struct Pending {
     pub(crate) batch: Vec<u8>,
     pub(crate) count: u32,
+}
+
+/// What an append may do for space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Ordinary,
+    /// It may use the reserve.
+    Closing,
 }
 
 /// Owned by whoever leads a group.
@@ -57,10 +66,12 @@ impl Writer {
         &mut self,
         core: &Core,
         group: Vec<Pending>,
+        room: Room,
     ) -> Vec<Result<Appended, Error>> {
         let counts: Vec<u32> = group.iter().map(|pending| pending.count).collect();
         let total = counts.iter().map(|&count| u64::from(count)).sum();
-        if let Err(error) = self.write(core, join(group), total) {
+        if let Err(error) = self.write(core, join(group), total, room) {
+            core.refused(&error, counts.len() as u64);
             return counts.iter().map(|_| Err(error.clone())).collect();
         }
         let mut first = self.next;
@@ -83,7 +94,13 @@ impl Writer {
         outcomes
     }
 
-    fn write(&mut self, core: &Core, mut bytes: Vec<u8>, total: u64) -> Result<(), Error> {
+    fn write(
+        &mut self,
+        core: &Core,
+        mut bytes: Vec<u8>,
+        total: u64,
+        room: Room,
+    ) -> Result<(), Error> {
         core.check_writable()?;
         let safe_point = core.tail.safe_point();
         invariant!(
@@ -92,7 +109,12 @@ impl Writer {
             self.next
         );
         let len = bytes.len().next_multiple_of(batch::ALIGNMENT) as u64;
-        self.make_room(core, len)?;
+        match self.make_room(core, len) {
+            Err(error) if error.kind() == Kind::Full && room == Room::Closing => {
+                self.move_to_reserve(core, len, error)?;
+            }
+            made => made?,
+        }
         let offset = self.position;
         let closing = Closing {
             count: u32::try_from(total).expect("records of at most APPEND_LEN_MAX bytes"),
@@ -114,8 +136,11 @@ impl Writer {
         let file = &self.active.file;
         file.write_all_at(&bytes, offset)
             .map_err(|source| self.poison(core, "write a batch", source))?;
+        let from = core.clock.monotonic();
         file.sync_data()
             .map_err(|source| self.poison(core, "sync a batch", source))?;
+        let took = core.clock.monotonic().saturating_sub(from);
+        core.gauges.batch(total, len, took);
         add(&core.counters.syncs, 1);
         if core.mode == Mode::Strict {
             let last = Lsn::new(self.next.get() + total - 1);
@@ -136,20 +161,51 @@ impl Writer {
         core.poison(&first)
     }
 
-    /// Space for `len` bytes that was written before, here or in the next segment.
+    /// Space for `len` bytes that was written before, here or in the next segment. What was prepared
+    /// ahead goes before a record does, and before an append is refused.
     fn make_room(&mut self, core: &Core, len: u64) -> Result<(), Error> {
+        match self.find_room(core, len, Need::Polite) {
+            Err(error) if error.kind() == Kind::Full => {
+                core.give_up_spares()?;
+                self.find_room(core, len, Need::Urgent)
+            }
+            found => found,
+        }
+    }
+
+    fn find_room(&mut self, core: &Core, len: u64, need: Need) -> Result<(), Error> {
         let is_fresh = self.position == segment::HEADER_LEN as u64;
         if self.position + len > core.segment_bytes && !is_fresh {
-            self.active = core.roll(self.next, self.epoch, len)?;
-            self.place = Place::new(core.identity, self.active.base);
-            self.position = segment::HEADER_LEN as u64;
+            let active = core.roll(self.next, self.epoch, len, need)?;
+            self.turn_to(core, active);
         }
         let end = self.position + len;
         if end > self.active.extent() {
             add(&core.counters.space_waits, 1);
-            core.grow(&self.active, end)?;
+            core.grow(&self.active, end, need)?;
         }
         Ok(())
+    }
+
+    fn turn_to(&mut self, core: &Core, active: Arc<Active>) {
+        self.place = Place::new(core.identity, active.base);
+        self.position = segment::HEADER_LEN as u64;
+        self.active = active;
+    }
+
+    /// Space for `len` bytes in the reserve, or the error that there was without it. A segment
+    /// without a batch stays: two cannot have one name.
+    fn move_to_reserve(&mut self, core: &Core, len: u64, full: Error) -> Result<(), Error> {
+        if self.position == segment::HEADER_LEN as u64 {
+            return Err(full);
+        }
+        match core.roll_into_reserve(self.next, self.epoch, len)? {
+            Some(active) => {
+                self.turn_to(core, active);
+                Ok(())
+            }
+            None => Err(full),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use world::{
 
 use super::Survey;
 use crate::{
-    Error, identity, local, order, quarantine, segment, slots, spare,
+    Error, identity, local, order, quarantine, reserve, segment, slots, spare,
     window::{WINDOW_LEN, Window},
 };
 
@@ -39,6 +39,7 @@ pub(super) fn names(disk: &dyn Disk, survey: &mut Survey) -> Result<(), Error> {
             slots::NAME,
             local::LOCK_NAME,
             quarantine::DIR,
+            reserve::NAME,
         ]
         .contains(&&*name)
             || order::is_ours(&name)

@@ -339,7 +339,10 @@ fn a_safe_point_file_that_is_gone_is_safe_point_missing() {
     let disk = one_segment(3, 3);
     disk.remove_file(&path(slots::NAME)).unwrap();
     let error = refused(&disk, Cause::SafePointMissing).to_string();
-    for way_out in ["put the file back", "move /journal and that evidence away"] {
+    for way_out in [
+        "journal repair --dir /journal",
+        "journal reset --dir /journal",
+    ] {
         assert!(error.contains(way_out), "{error}");
     }
     // The journal's own bytes are evidence without its identity file, too.

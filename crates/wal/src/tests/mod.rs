@@ -1,14 +1,19 @@
 //! Tests that need to see the bytes: crashes, faults and damage on a simulated disk.
 
+mod ceiling;
 mod conforms;
 mod crash;
 mod damage;
+mod evidence;
 mod faults;
 mod format;
 mod group;
 mod import;
+mod metrics;
 mod order;
+mod reserve;
 mod reset;
+mod retention;
 mod space;
 mod start;
 mod survey;
@@ -28,6 +33,8 @@ fn options(disk: &sim::Disk) -> Options {
     Options {
         segment_bytes: SEGMENT_BYTES,
         upkeep: Upkeep::Caller,
+        // What it does to the disk is the subject of tests of its own.
+        reserve_bytes: 0,
         holder: "the test".to_owned(),
         ..Options::new(
             DIR,

@@ -21,10 +21,10 @@ use crate::{
 
 /// Keeps what is logged on this thread, one line each: level, message, fields.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+pub(super) struct Log(Arc<Mutex<Vec<(Level, String)>>>);
 
 impl Log {
-    fn of(body: impl FnOnce()) -> Vec<(Level, String)> {
+    pub(super) fn of(body: impl FnOnce()) -> Vec<(Level, String)> {
         let log = Self::default();
         tracing::subscriber::with_default(log.clone(), body);
         let lines = log.0.lock().unwrap();
@@ -152,8 +152,11 @@ fn registered_evidence_stops_a_start_without_a_safe_point() {
                 assert_eq!(error.cause(), Some(Cause::SafePointMissing));
                 let text = error.to_string();
                 assert!(text.contains("trace /site/"), "{text}");
-                assert!(text.contains("put the file back"), "{text}");
-                assert!(text.contains("away to start empty"), "{text}");
+                assert!(text.contains("journal repair --dir /journal"), "{text}");
+                assert!(
+                    text.contains("journal reset --dir /journal --reason TEXT"),
+                    "{text}"
+                );
             }
         }
     }

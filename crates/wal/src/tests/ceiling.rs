@@ -75,7 +75,7 @@ struct Model {
 impl Model {
     fn new(seed: u64, on_reaching: OnReaching) -> Self {
         let random = sim::Random::new(seed);
-        let ceiling = 60_000 + random.number().unwrap() % 100_000;
+        let ceiling = 64_000 + random.number().unwrap() % 100_000;
         let disk = sim::Disk::new(seed);
         let journal = with(&disk, ceiling, on_reaching).unwrap();
         put_into_quarantine(&disk, usize::try_from(seed * 200).unwrap());
@@ -234,7 +234,7 @@ fn dropping_the_oldest_keeps_what_is_pinned_and_refuses_when_nothing_else_is_lef
 fn a_ceiling_is_told_at_open_on_reaching_it_and_when_there_is_room_again() {
     let disk = sim::Disk::new(1);
     let log = Log::of(|| {
-        let journal = with(&disk, 60_000, OnReaching::Refuse).unwrap();
+        let journal = with(&disk, 64_000, OnReaching::Refuse).unwrap();
         for _ in 0..2 {
             while append(&journal, &[1; 5000]).is_ok() {}
             for _ in 0..3 {
@@ -252,7 +252,7 @@ fn a_ceiling_is_told_at_open_on_reaching_it_and_when_there_is_room_again() {
     for ((level, line), part) in log.iter().zip(expected) {
         assert_eq!(*level, Level::WARN);
         assert!(
-            line.contains(part) && line.contains("60000"),
+            line.contains(part) && line.contains("64000"),
             "{part} in {line}"
         );
     }
@@ -263,7 +263,7 @@ fn a_ceiling_is_told_at_open_on_reaching_it_and_when_there_is_room_again() {
 fn a_log_that_lives_at_its_ceiling_says_so_once() {
     let disk = sim::Disk::new(1);
     let log = Log::of(|| {
-        let journal = with(&disk, 60_000, OnReaching::DropOldest).unwrap();
+        let journal = with(&disk, 64_000, OnReaching::DropOldest).unwrap();
         for number in 0..40 {
             append(&journal, &[number; 5000]).unwrap();
         }

@@ -3,12 +3,12 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
 use tracing::{
-    Event, Level, Metadata, Subscriber,
+    Dispatch, Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     span,
 };
@@ -25,6 +25,12 @@ pub(super) struct Log(Arc<Mutex<Vec<(Level, String)>>>);
 
 impl Log {
     pub(super) fn of(body: impl FnOnce()) -> Vec<(Level, String)> {
+        // With one subscriber alive, `tracing` asks the thread that meets a line first whether anybody
+        // listens, and remembers the answer for all: a test that runs beside this one would silence
+        // it. With two it asks both.
+        static LISTENING: LazyLock<[Dispatch; 2]> =
+            LazyLock::new(|| [(); 2].map(|()| Dispatch::new(Log::default())));
+        LazyLock::force(&LISTENING);
         let log = Self::default();
         tracing::subscriber::with_default(log.clone(), body);
         let lines = log.0.lock().unwrap();

@@ -31,6 +31,7 @@ mod library;
 mod log;
 mod machine;
 mod place;
+mod sharp;
 #[cfg(test)]
 mod tests;
 
@@ -55,13 +56,16 @@ pub(crate) struct Options {
     /// Syncs that are taken for never made, by their place as `--places` prints it
     #[arg(long, value_name = "PLACE")]
     swallow: Vec<String>,
+    /// Take each sync away in turn, for up to `--runs` machines each, until that is found; only at places that contain PART
+    #[arg(long, value_name = "PART", num_args = 0..=1, default_missing_value = "")]
+    sharpness: Option<String>,
     /// Print every place of a sync that was met
     #[arg(long)]
     places: bool,
 }
 
 /// What one run gave.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Outcome {
     counts: Counts,
     places: BTreeMap<Place, u64>,
@@ -74,6 +78,12 @@ struct Found {
     seed: u64,
     words: String,
     dir: PathBuf,
+}
+
+impl Found {
+    fn promise(&self) -> &str {
+        self.words.lines().next().unwrap_or_default()
+    }
 }
 
 pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
@@ -95,7 +105,17 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
     let swallowed = options.swallow.iter().map(|it| Place::named(it)).collect();
     let jobs = options.jobs.unwrap_or_else(processors);
     let clock = RealClock::new();
-    let result = campaign(&kit, seed, options.runs, jobs, &swallowed);
+    if let Some(only) = &options.sharpness {
+        return sharp::run(&kit, seed, options.runs, jobs, only);
+    }
+    let result = Campaign {
+        kit: &kit,
+        seed,
+        runs: options.runs,
+        jobs,
+        swallowed,
+    }
+    .run();
     let took = clock.monotonic();
     let total = result?;
     if options.places {
@@ -130,45 +150,53 @@ fn kit(binary: &Path, sandbox: &TempDir) -> io::Result<Kit> {
     })
 }
 
-/// Runs of consecutive seeds until all are done or one found something.
-fn campaign(
-    kit: &Kit,
+/// Machines of consecutive seeds.
+struct Campaign<'k> {
+    kit: &'k Kit,
     seed: u64,
     runs: u64,
     jobs: usize,
-    swallowed: &BTreeSet<Place>,
-) -> io::Result<Outcome> {
-    let next = AtomicU64::new(0);
-    let total = Mutex::new(Outcome::none());
-    let failure = Mutex::new(None);
-    thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= runs {
-                        return;
-                    }
-                    match once(kit, seed.wrapping_add(number), swallowed) {
-                        Ok(outcome) => {
-                            let ends = outcome.found.is_some();
-                            locked(&total).add(outcome);
-                            if ends {
-                                next.store(runs, Ordering::Relaxed);
-                            }
-                        }
-                        Err(error) => {
-                            next.store(runs, Ordering::Relaxed);
-                            locked(&failure).get_or_insert(error);
-                        }
-                    }
+    swallowed: BTreeSet<Place>,
+}
+
+impl Campaign<'_> {
+    /// Until all are done or one found something.
+    fn run(&self) -> io::Result<Outcome> {
+        let next = AtomicU64::new(0);
+        let total = Mutex::new(Outcome::default());
+        let failure = Mutex::new(None);
+        let work = || {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= self.runs {
+                    return;
                 }
-            });
+                let is_last = match once(self.kit, self.seed.wrapping_add(number), &self.swallowed)
+                {
+                    Ok(outcome) => {
+                        let found = outcome.found.is_some();
+                        locked(&total).add(outcome);
+                        found
+                    }
+                    Err(error) => {
+                        locked(&failure).get_or_insert(error);
+                        true
+                    }
+                };
+                if is_last {
+                    next.store(self.runs, Ordering::Relaxed);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(work);
+            }
+        });
+        match locked(&failure).take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut *locked(&total))),
         }
-    });
-    match locked(&failure).take() {
-        Some(error) => Err(error),
-        None => Ok(std::mem::replace(&mut *locked(&total), Outcome::none())),
     }
 }
 
@@ -219,14 +247,6 @@ fn in_words(fault: Fault) -> io::Error {
 }
 
 impl Outcome {
-    fn none() -> Self {
-        Self {
-            counts: Counts::default(),
-            places: BTreeMap::new(),
-            found: None,
-        }
-    }
-
     fn add(&mut self, other: Self) {
         self.counts.add(other.counts);
         for (place, count) in other.places {

@@ -25,6 +25,17 @@ use crate::crash::{
 /// How long a sync takes at most. Long enough that others come meanwhile, short enough for many.
 const SYNC_MICROS: [u64; 3] = [0, 200, 1000];
 
+/// Calls after a rare one, and after a sync that is missing, within which the machine ends. What
+/// rests on a sync may come some calls later.
+const REACH: u64 = 6;
+const REACH_MISSING: u64 = 60;
+
+/// Calls after the first change of a name: within them a directory is made, or opened again.
+const REACH_FIRST: u64 = 12;
+
+/// Moments tried in one process whose sync is missing.
+const MOMENTS: u64 = 4;
+
 /// The product and the library it is run under.
 #[derive(Debug)]
 pub(super) struct Kit {
@@ -114,6 +125,11 @@ impl<'k> Bench<'k> {
         })
     }
 
+    /// Whether a sync is missing on purpose.
+    pub(super) fn is_handicapped(&self) -> bool {
+        !self.swallowed.is_empty()
+    }
+
     pub(super) const fn product(&self) -> &Product {
         &self.kit.product
     }
@@ -123,8 +139,15 @@ impl<'k> Bench<'k> {
         self.dir.path().join("disk").join("data")
     }
 
-    pub(super) const fn machine(&mut self) -> &mut Machine {
-        &mut self.machine
+    /// The machine after a bit of it has rotted.
+    pub(super) fn rots(&mut self, dice: &mut Dice) -> io::Result<Option<PathBuf>> {
+        let files: Vec<_> = self.machine.files()?;
+        let Some((path, len)) = dice.pick(&files).filter(|(_, len)| *len > 0) else {
+            return Ok(None);
+        };
+        let offset = usize::try_from(dice.below(*len as u64)).expect("less than a length");
+        self.machine.rot(path, offset, 1 << dice.below(8))?;
+        Ok(Some(path.clone()))
     }
 
     /// Leaves the directory in place.
@@ -205,32 +228,78 @@ impl<'k> Bench<'k> {
         vec![("HOLDFAST_PROOF_SIZES", text.into())]
     }
 
-    /// Ends the process of this log where `end` says.
-    pub(super) fn ends(&mut self, log: &Log, end: End) -> io::Result<()> {
-        self.machine.go_on(log, end, &self.swallowed)
-    }
-}
-
-/// Where to cut: anywhere, but more often close after what happens rarely, and after it all.
-pub(super) fn cut(log: &Log, dice: &mut Dice) -> usize {
-    let len = log.entries.len();
-    let rare: Vec<usize> = (0..len)
-        .filter(|at| {
+    /// Where to cut: anywhere, but more often close after what happens rarely, and after a sync that
+    /// was swallowed.
+    pub(super) fn cut(&self, log: &Log, dice: &mut Dice) -> usize {
+        let len = log.entries.len();
+        let is_rare = |at: &usize| {
+            let what = &log.entries[*at].what;
             matches!(
-                log.entries[*at].what,
+                what,
                 What::Rename { .. } | What::Unlink(_) | What::MakeDir(_) | What::SyncDir { .. }
             )
+        };
+        let rare: Vec<usize> = (0..len).filter(is_rare).collect();
+        let missing = self.missing(log);
+        let (near, reach) = match dice.below(8) {
+            0..3 if !missing.is_empty() => (dice.pick(&missing), REACH_MISSING),
+            1..5 => (dice.pick(&rare), REACH),
+            5 => (rare.first(), REACH_FIRST),
+            _ => (None, 0),
+        };
+        let (from, bound) = near.map_or((0, len as u64 + 1), |near| (*near, reach));
+        let after = usize::try_from(dice.below(bound)).expect("less than a length");
+        (from + after).min(len)
+    }
+
+    /// Another machine, on which the process of this log ended where `end` says.
+    pub(super) fn fork(&self, log: &Log, end: End) -> io::Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("fork-")
+            .tempdir_in(&self.kit.product.sandbox)?;
+        let root = dir.path().join("disk");
+        Ok(Self {
+            kit: self.kit,
+            machine: self.machine.after(&root, log, end, &self.swallowed)?,
+            dir,
+            sizes: self.sizes,
+            sync_micros: self.sync_micros,
+            swallowed: self.swallowed.clone(),
+            places: BTreeMap::new(),
+            processes: 0,
         })
-        .collect();
-    let below = |dice: &mut Dice, bound: usize| {
-        usize::try_from(dice.below(bound as u64)).expect("less than a length")
-    };
-    match dice.below(2) {
-        0 if !rare.is_empty() => {
-            let near = rare[below(dice, rare.len())];
-            (near + below(dice, 6)).min(len)
+    }
+
+    /// Some moments at which a sync that was swallowed could be missed.
+    pub(super) fn moments(&self, log: &Log, dice: &mut Dice) -> Vec<usize> {
+        let missing = self.missing(log);
+        let len = log.entries.len();
+        let moment = |_| {
+            let from = *dice.pick(&missing)?;
+            let reach = if dice.one_in(2) { REACH } else { REACH_MISSING };
+            let after = usize::try_from(dice.below(reach)).expect("less than a length");
+            Some((from + after).min(len))
+        };
+        (0..MOMENTS).filter_map(moment).collect()
+    }
+
+    fn missing(&self, log: &Log) -> Vec<usize> {
+        if self.swallowed.is_empty() {
+            return Vec::new();
         }
-        _ => below(dice, len + 1),
+        let mut places = Places::default();
+        let mut is_missing = |at: &usize| {
+            let place = places.next(&log.entries[*at].what);
+            place.is_some_and(|(_, place)| self.swallowed.contains(&place))
+        };
+        (0..log.entries.len()).filter(|at| is_missing(at)).collect()
+    }
+
+    /// Ends the process of this log where `end` says.
+    pub(super) fn ends(&mut self, log: &Log, end: End) -> io::Result<()> {
+        let root = self.dir.path().join("disk");
+        self.machine = self.machine.after(&root, log, end, &self.swallowed)?;
+        Ok(())
     }
 }
 

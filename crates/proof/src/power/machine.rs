@@ -60,11 +60,6 @@ impl Machine {
         Self::of(sim::Disk::new(0), root)
     }
 
-    /// Another machine with the same disk, laid out elsewhere.
-    pub(super) fn fork(&self, root: &Path) -> io::Result<Self> {
-        Self::of(self.disk.fork(), root)
-    }
-
     fn of(disk: sim::Disk, root: &Path) -> io::Result<Self> {
         let mut machine = Self {
             disk,
@@ -75,21 +70,22 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Does again what a process did up to its end, and lays out what the next one finds. Syncs at
-    /// the `swallowed` places are taken for never made.
-    pub(super) fn go_on(
-        &mut self,
+    /// The machine after what a process did up to its end, laid out in `root` for the next one. Syncs
+    /// at the `swallowed` places are taken for never made.
+    pub(super) fn after(
+        &self,
+        root: &Path,
         log: &Log,
         end: End,
         swallowed: &BTreeSet<Place>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Self> {
         let disk = self.disk.fork();
         self.replay(&disk, log, end.cut(), swallowed)?;
-        self.disk = match end {
+        let disk = match end {
             End::Power { seed, .. } => disk.power_loss(seed),
             End::Death { .. } => disk.process_death(),
         };
-        self.lay_out()
+        Self::of(disk, root)
     }
 
     /// An error when the calls in the log do not lead to the files that are there: then something

@@ -13,6 +13,12 @@ use super::log::{SyncNumber, What};
 /// Length of the random part of a temporary file's name, as the crate tempfile makes it.
 const RANDOM_LEN: usize = 6;
 
+/// Where stores are. Their syncs are made by the same code, whichever they are of.
+const STORES: [&str; 2] = ["/data/load", "/data"];
+
+/// Digits of a number in base 16 that is no word.
+const HEX_LEN_MIN: usize = 8;
+
 /// A place in words, the same in every run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(String);
@@ -48,7 +54,11 @@ impl Places {
                 number,
                 data_only,
             } => {
-                let call = if *data_only { "fdatasync" } else { "fsync" };
+                if *data_only {
+                    // Of a file that is written again and again: one place, however old it is.
+                    let words = format!("fdatasync {}", shape(path));
+                    return Some((*number, Place(words)));
+                }
                 let age = match self.made.get_mut(inode) {
                     None => "of an older file",
                     Some(count) => {
@@ -60,12 +70,17 @@ impl Places {
                         }
                     }
                 };
-                let words = format!("{call} {}, {age}", shape(path));
+                let words = format!("fsync {}, {age}", shape(path));
                 return Some((*number, Place(words)));
             }
             What::SyncDir { path, number } => {
                 let after = self.changed.get(path).map_or("nothing", String::as_str);
-                let words = format!("fsync {}/ after {after}", shape(path));
+                let dir = match path.to_str() {
+                    Some("/") => "above the data directory".to_owned(),
+                    Some("/data") => "the data directory".to_owned(),
+                    _ => format!("./{}", shape(path)),
+                };
+                let words = format!("fsync {dir} after {after}");
                 return Some((*number, Place(words)));
             }
             What::Open { .. }
@@ -108,9 +123,12 @@ fn last(path: &Path) -> String {
 /// A path without what differs from run to run: numbers, and random parts.
 fn shape(path: &Path) -> String {
     let text = path.to_string_lossy();
-    let text = text.trim_start_matches('/');
     let mut shape = String::new();
-    let mut rest = text;
+    let mut rest = STORES
+        .iter()
+        .find_map(|store| text.strip_prefix(store))
+        .unwrap_or(&text)
+        .trim_start_matches('/');
     while let Some(first) = rest.chars().next() {
         if let Some(random) = rest.strip_prefix(".tmp")
             && random.len() >= RANDOM_LEN
@@ -121,6 +139,11 @@ fn shape(path: &Path) -> String {
         {
             shape.push_str(".tmp*");
             rest = &random[RANDOM_LEN..];
+        } else if let hex = rest.bytes().take_while(u8::is_ascii_hexdigit).count()
+            && hex >= HEX_LEN_MIN
+        {
+            shape.push('#');
+            rest = &rest[hex..];
         } else if first.is_ascii_digit() {
             shape.push('#');
             rest = rest.trim_start_matches(|it: char| it.is_ascii_digit());
@@ -143,7 +166,7 @@ mod tests {
             path: path(at),
             inode: 5,
             number,
-            data_only: true,
+            data_only: false,
         };
         let mut places = Places::default();
         let mut check = |what: What, expected: Option<&str>| {
@@ -151,7 +174,7 @@ mod tests {
             assert_eq!(place.as_deref(), expected, "{what:?}");
         };
         let seg = "/j/00000000000000000042.seg";
-        check(sync(seg, 1), Some("fdatasync j/#.seg, of an older file"));
+        check(sync(seg, 1), Some("fsync j/#.seg, of an older file"));
         check(
             What::Create {
                 path: path("/j/.tmpa1b2C3"),
@@ -159,10 +182,7 @@ mod tests {
             },
             None,
         );
-        check(
-            sync("/j/.tmpa1b2C3", 2),
-            Some("fdatasync j/.tmp*, the first"),
-        );
+        check(sync("/j/.tmpa1b2C3", 2), Some("fsync j/.tmp*, the first"));
         check(
             What::Rename {
                 from: path("/j/.tmpa1b2C3"),
@@ -170,21 +190,21 @@ mod tests {
             },
             None,
         );
-        check(sync(seg, 3), Some("fdatasync j/#.seg, the second"));
-        check(sync(seg, 4), Some("fdatasync j/#.seg, a later one"));
+        check(sync(seg, 3), Some("fsync j/#.seg, the second"));
+        check(sync(seg, 4), Some("fsync j/#.seg, a later one"));
         check(
             What::SyncDir {
                 path: path("/j"),
                 number: 5,
             },
-            Some("fsync j/ after rename .tmp* to #.seg"),
+            Some("fsync ./j after rename .tmp* to #.seg"),
         );
         check(
             What::SyncDir {
                 path: path("/"),
                 number: 6,
             },
-            Some("fsync / after nothing"),
+            Some("fsync above the data directory after nothing"),
         );
     }
 }

@@ -1,0 +1,79 @@
+//! Whether the proof would see a missing sync: each place is taken away alone, until that is found.
+
+use std::{collections::BTreeSet, io, process::ExitCode};
+
+use world::{Disk, RealDisk};
+
+use super::{Campaign, bench::Kit, place::Place};
+
+/// Machines that tell which places there are.
+const SURVEY_RUNS: u64 = 100;
+
+/// Places whose sync may be missing without a loss, and why. What stands here is not needed for
+/// what is promised; a place that belongs here and is not found needed is a finding.
+const EXPENDABLE: [(&str, &str); 0] = [];
+
+/// Takes away every place that a survey meets, each for up to `runs` machines. Exit code 1 when one
+/// of them is not missed.
+pub(super) fn run(
+    kit: &Kit,
+    seed: u64,
+    runs: u64,
+    jobs: usize,
+    only: &str,
+) -> io::Result<ExitCode> {
+    let survey = Campaign {
+        kit,
+        seed,
+        runs: SURVEY_RUNS,
+        jobs,
+        swallowed: BTreeSet::new(),
+    };
+    let survey = survey.run()?;
+    if let Some(found) = survey.found {
+        println!("{}", found.words);
+        println!("found with every sync in place: nothing can be said about one that is missing");
+        return Ok(ExitCode::from(1));
+    }
+    let mut blind = 0_u64;
+    println!("{:>8}  {:>12}  place", "met", "missed after");
+    for (place, met) in &survey.places {
+        if !place.words().contains(only) {
+            continue;
+        }
+        let without = Campaign {
+            kit,
+            seed,
+            runs,
+            jobs,
+            swallowed: BTreeSet::from([place.clone()]),
+        };
+        let outcome = without.run()?;
+        let after = match &outcome.found {
+            Some(found) => {
+                RealDisk.remove_dir_all(&found.dir)?;
+                (found.seed.wrapping_sub(seed) + 1).to_string()
+            }
+            None => match expendable(place) {
+                Some(_) => "expendable".to_owned(),
+                None => {
+                    blind += 1;
+                    format!("not in {runs}")
+                }
+            },
+        };
+        println!("{met:>8}  {after:>12}  {place}");
+        match (&outcome.found, expendable(place)) {
+            (Some(found), _) => println!("{:>24}{}", "", found.promise()),
+            (None, Some(why)) => println!("{:>24}{why}", ""),
+            (None, None) => {}
+        }
+    }
+    println!("{} places, {blind} not missed", survey.places.len());
+    Ok(ExitCode::from(u8::from(blind > 0)))
+}
+
+fn expendable(place: &Place) -> Option<&'static str> {
+    let found = EXPENDABLE.iter().find(|(words, _)| *words == place.words());
+    found.map(|(_, why)| *why)
+}

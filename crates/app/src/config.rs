@@ -5,6 +5,7 @@
 
 use std::{
     env, fmt, io,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -64,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) scan_interval: Setting<Duration>,
     pub(crate) scan_walk: Setting<bool>,
     pub(crate) scan_rules_dir: Setting<Option<PathBuf>>,
+    pub(crate) events_enabled: Setting<bool>,
+    pub(crate) events_listen: Setting<SocketAddr>,
 }
 
 /// One key: its name in the file, its environment variable, what it means.
@@ -106,6 +109,18 @@ pub(crate) const KEYS: &[Key] = &[
         example: "\"/etc/holdfast/rules\"",
         about: "directory of the site's own rules, judged beside the built-in ones",
     },
+    Key {
+        name: "events.enabled",
+        environment: "HOLDFAST_EVENTS_ENABLED",
+        example: "true",
+        about: "take events while `holdfast up` runs",
+    },
+    Key {
+        name: "events.listen",
+        environment: "HOLDFAST_EVENTS_LISTEN",
+        example: "\"127.0.0.1:4318\"",
+        about: "where events are taken over HTTP, on this machine only; 4318 is OTLP's port",
+    },
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -115,6 +130,8 @@ struct FileConfig {
     output: Option<String>,
     #[serde(default)]
     scan: FileScan,
+    #[serde(default)]
+    events: FileEvents,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,6 +142,13 @@ struct FileScan {
     rules_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileEvents {
+    enabled: Option<bool>,
+    listen: Option<String>,
+}
+
 impl Config {
     /// Reads the file and the environment and lays the flags over them.
     pub(crate) fn load(global: &Global) -> Result<Self, Refusal> {
@@ -133,8 +157,10 @@ impl Config {
             data_dir: data_dir(global, &values)?,
             output: output(global, &values, file.as_deref())?,
             scan_interval: interval(&values, file.as_deref())?,
-            scan_walk: walk(&values)?,
+            scan_walk: truth("HOLDFAST_SCAN_WALK", values.scan.walk)?,
             scan_rules_dir: rules_dir(&values),
+            events_enabled: truth("HOLDFAST_EVENTS_ENABLED", values.events.enabled)?,
+            events_listen: listen(&values, file.as_deref())?,
             file,
         };
         Ok(config)
@@ -293,9 +319,9 @@ pub(crate) fn checked_interval(text: &str) -> Option<Duration> {
     moment::parse_span(text).filter(|span| (INTERVAL_MIN..=INTERVAL_MAX).contains(span))
 }
 
-fn walk(values: &FileConfig) -> Result<Setting<bool>, Refusal> {
-    let name = "HOLDFAST_SCAN_WALK";
-    let (value, origin) = match (variable(name), values.scan.walk) {
+/// A switch that is on unless it is turned off.
+fn truth(name: &str, of_file: Option<bool>) -> Result<Setting<bool>, Refusal> {
+    let (value, origin) = match (variable(name), of_file) {
         (Some(text), _) => {
             let value = text
                 .parse()
@@ -305,6 +331,28 @@ fn walk(values: &FileConfig) -> Result<Setting<bool>, Refusal> {
         (None, Some(value)) => (value, Origin::File),
         (None, None) => (true, Origin::Default),
     };
+    Ok(Setting { value, origin })
+}
+
+/// OTLP over HTTP has a port of its own, and SDKs send there unless told otherwise.
+const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4318);
+
+fn listen(values: &FileConfig, file: Option<&Path>) -> Result<Setting<SocketAddr>, Refusal> {
+    let name = "HOLDFAST_EVENTS_LISTEN";
+    let (key, text, file, origin) = match (variable(name), &values.events.listen) {
+        (Some(text), _) => (name, text, None, Origin::Environment),
+        (None, Some(text)) => ("events.listen", text.clone(), file, Origin::File),
+        (None, None) => {
+            return Ok(Setting {
+                value: LISTEN_DEFAULT,
+                origin: Origin::Default,
+            });
+        }
+    };
+    let value = text
+        .parse()
+        .map_err(|_| bad_value(key, &text, file, "an address and a port, as 127.0.0.1:4318"))?;
     Ok(Setting { value, origin })
 }
 

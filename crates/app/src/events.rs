@@ -19,6 +19,8 @@ pub(crate) mod client;
 pub(crate) const DIR: &str = "events";
 /// Unix socket of the HTTP interface, below [`DIR`].
 pub(crate) const API_SOCKET: &str = "api";
+/// Unix socket of JSON lines, below [`DIR`].
+pub(crate) const LINES_SOCKET: &str = "socket";
 const JOURNAL_DIR: &str = "journal";
 const IDS_DIR: &str = "ids";
 const CURSORS_DIR: &str = "cursors";
@@ -35,6 +37,8 @@ const SMALL_SEGMENT_BYTES: u64 = 4 << 20;
 /// The opened log with the cursors of its drains. While it is open, nobody else has it.
 pub(crate) struct Events {
     pub(crate) log: Arc<Log>,
+    /// What `log` is over; to ask for its counts and to close it.
+    pub(crate) journal: Arc<wal::Local>,
     #[allow(dead_code, reason = "held for its pin; moved by the drain")]
     pub(crate) cursors: Arc<Cursors>,
     dir: PathBuf,
@@ -99,9 +103,9 @@ impl Events {
         let cursors = open_journal(&cursors_dir, SMALL_SEGMENT_BYTES)
             .map_err(|error| site::cannot_open_journal(&cursors_dir, &error))?;
         let cursors =
-            Cursors::open(cursors, Arc::clone(&journal)).map_err(|error| refused(&error))?;
+            Cursors::open(cursors, over(&journal)).map_err(|error| refused(&error))?;
         let options = log::Options::new(
-            journal,
+            over(&journal),
             Arc::new(RealDisk),
             Arc::new(RealClock::new()),
             dir.join(IDS_DIR),
@@ -109,6 +113,7 @@ impl Events {
         let (log, _) = Log::open(options).map_err(|error| refused(&error))?;
         Ok(Ok(Self {
             log: Arc::new(log),
+            journal,
             cursors: Arc::new(cursors),
             dir: dir.to_owned(),
         }))
@@ -119,17 +124,33 @@ impl Events {
     pub(crate) fn dead_letter(&self) -> Result<Arc<dyn Journal>, Refusal> {
         let dir = self.dir.join(DEAD_LETTER_DIR);
         open_journal(&dir, SMALL_SEGMENT_BYTES)
+            .map(|journal| over(&journal))
             .map_err(|error| site::cannot_open_journal(&dir, &error))
     }
 
+    /// Closes in order, so that the next open has nothing to recover. What was acknowledged is durable
+    /// before this and stays so when it does not succeed.
+    pub(crate) fn close(&self, screen: Screen) {
+        let closed = self.log.close().map_err(|error| error.to_string());
+        let settled = self.journal.close().map_err(|error| error.to_string());
+        if let Err(error) = closed.and(settled) {
+            screen.remark(format_args!(
+                "every event acknowledged is safe, but tidying up was put off: {error}"
+            ));
+        }
+    }
+
     /// Where the sockets are.
-    #[allow(dead_code, reason = "the server's")]
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 }
 
-fn open_journal(dir: &Path, segment_bytes: u64) -> Result<Arc<dyn Journal>, wal::Error> {
+fn over(journal: &Arc<wal::Local>) -> Arc<dyn Journal> {
+    Arc::<wal::Local>::clone(journal)
+}
+
+fn open_journal(dir: &Path, segment_bytes: u64) -> Result<Arc<wal::Local>, wal::Error> {
     let mut options = wal::Options::on_this_machine(dir);
     options.segment_bytes = segment_bytes;
     options.holder = site::holder();

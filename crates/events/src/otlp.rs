@@ -9,6 +9,7 @@
 //! Memory is bounded by what the caller grants while decoding: a record repeats its resource, so a
 //! small request may make large events.
 
+mod answer;
 mod decode;
 mod encode;
 mod json;
@@ -19,6 +20,7 @@ mod wire;
 
 use std::{error, fmt};
 
+pub use answer::{Code, Encoding, failure, success};
 pub use decode::{Decoded, Grant, REFUSALS_TOLD_MAX, Refused, decode_protobuf};
 pub use encode::{Identity, encode};
 pub use json::{decode_json, json_cost};

@@ -1,6 +1,6 @@
 //! `holdfast events`: its commands and flags.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -20,6 +20,8 @@ pub(crate) enum Action {
     Query(Query),
     /// Write events to a file as JSON lines
     Export(Export),
+    /// Take events over HTTP (OTLP, JSON lines) and Unix sockets until stopped
+    Serve(Serve),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +78,13 @@ pub(crate) struct Export {
     pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) filter: Filter,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where to listen, on this machine [default: events.listen of the configuration]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]

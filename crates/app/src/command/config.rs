@@ -62,6 +62,14 @@ fn rows(config: &Config) -> Vec<Row> {
         ),
         (config.scan_walk.value.to_string(), config.scan_walk.origin),
         (path(rules_dir.value.as_deref()), rules_dir.origin),
+        (
+            config.events_enabled.value.to_string(),
+            config.events_enabled.origin,
+        ),
+        (
+            config.events_listen.value.to_string(),
+            config.events_listen.origin,
+        ),
     ];
     KEYS.iter()
         .zip(values)

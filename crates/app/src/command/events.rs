@@ -10,6 +10,7 @@ use crate::{
 mod append;
 mod export;
 mod read;
+pub(crate) mod serve;
 
 pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     match action {
@@ -17,5 +18,6 @@ pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Ex
         Action::Tail(tail) => read::tail(tail, config, screen),
         Action::Query(query) => read::query(query, config, screen),
         Action::Export(export) => export::run(export, config, screen),
+        Action::Serve(serve) => serve::run(serve, config, screen),
     }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use world::{Clock, Disk, RealClock, RealDisk};
 
-use super::scan::{self, Source};
+use super::{
+    events::serve::Intake,
+    scan::{self, Source},
+};
 use crate::{
     cli::{Output, Up},
     config::{self, Config},
@@ -26,24 +29,41 @@ const STOP_POLL: Duration = Duration::from_millis(200);
 const UP_LOCK: &str = "up.lock";
 
 pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    let interval = interval(up, config)?;
+    interval(up, config)?;
     let stop = site::stop_flag()?;
     let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
-    let source = scan::this_machine(&up.scope, config);
     Site::open(config.data_dir()?, screen)?.close(screen);
     let _running = hold(config)?;
+    let intake = Intake::beside(config, screen)?;
+    let watched = watch(up, &rules, config, screen, &stop);
+    // Also when watching failed: what is in flight is finished either way.
+    if let Some(intake) = intake {
+        intake.stop(screen);
+    }
+    watched
+}
 
-    let Some(first) = scan::scan_once(source, &rules, config, screen, &stop, None)? else {
+/// Scans, shows, and goes on scanning until stopped.
+fn watch(
+    up: &Up,
+    rules: &Ruleset,
+    config: &Config,
+    screen: Screen,
+    stop: &Arc<AtomicBool>,
+) -> Result<Exit, Refusal> {
+    let interval = interval(up, config)?;
+    let source = scan::this_machine(&up.scope, config);
+    let Some(first) = scan::scan_once(source, rules, config, screen, stop, None)? else {
         return Ok(stopped(screen));
     };
-    scan::print(&first, &rules, config.output.value, screen)?;
+    scan::print(&first, rules, config.output.value, screen)?;
     screen.remark(format_args!(
         "\nRecorded in {}. Watching: a scan every {}; Ctrl-C stops, the next start goes on from here.",
         config.data_dir()?.display(),
         span_words(interval)
     ));
-    while wait(interval, &stop) {
-        match watch_once(source, &rules, config, screen, &stop) {
+    while wait(interval, stop) {
+        match watch_once(source, rules, config, screen, stop) {
             Ok(true) => {}
             Ok(false) => break,
             // A disk that is full now may not be at the next scan: whoever watches goes on, and says

@@ -1,0 +1,112 @@
+//! `holdfast events serve`, and the same server inside of `holdfast up`.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use world::{Clock, RealClock};
+
+use crate::{
+    cli::events::Serve,
+    config::{Config, Origin},
+    events::{API_SOCKET, Events, LINES_SOCKET},
+    exit::{Exit, Refusal},
+    http::{Listen, Server},
+    screen::Screen,
+    site,
+};
+
+/// How soon a stop request is noticed.
+const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// The opened log and the server in front of it.
+pub(crate) struct Intake {
+    events: Events,
+    server: Server,
+}
+
+impl Intake {
+    /// Opens the log and serves it on `tcp` and on the socket files.
+    fn start(config: &Config, tcp: Option<SocketAddr>, screen: Screen) -> Result<Self, Refusal> {
+        let events = Events::open(config, screen)?;
+        let listen = Listen {
+            tcp,
+            api: events.dir().join(API_SOCKET),
+            lines: events.dir().join(LINES_SOCKET),
+        };
+        let journal = Arc::clone(&events.journal);
+        let server = Server::start(&listen, Arc::clone(&events.log), journal)?;
+        Ok(Self { events, server })
+    }
+
+    /// For `holdfast up`, which goes on without the port when another program has the one that nobody
+    /// asked for, such as a Collector.
+    pub(crate) fn beside(config: &Config, screen: Screen) -> Result<Option<Self>, Refusal> {
+        if !config.events_enabled.value {
+            return Ok(None);
+        }
+        let listen = &config.events_listen;
+        let is_asked_for = listen.origin != Origin::Default;
+        let tcp = if is_asked_for || is_free(listen.value) {
+            Some(listen.value)
+        } else {
+            screen.remark(format_args!(
+                "events are taken on the socket files only: another program listens on {}; \
+                 events.listen names another port",
+                listen.value
+            ));
+            None
+        };
+        let intake = Self::start(config, tcp, screen)?;
+        intake.tell(screen);
+        Ok(Some(intake))
+    }
+
+    fn tell(&self, screen: Screen) {
+        let dir = self.events.dir().display();
+        match self.server.address() {
+            Some(address) => screen.remark(format_args!(
+                "events are taken at http://{address} (OTLP at /v1/logs) and at {dir}/{LINES_SOCKET}"
+            )),
+            None => screen.remark(format_args!("events are taken at {dir}/{LINES_SOCKET}")),
+        }
+    }
+
+    /// Finishes what is in flight and closes the log.
+    pub(crate) fn stop(self, screen: Screen) {
+        if !self.server.stop() {
+            screen.remark(
+                "requests that did not end in time were cut off; none of them was acknowledged",
+            );
+        }
+        self.events.close(screen);
+    }
+}
+
+/// Nobody listens there now; who comes in between is told as an error.
+fn is_free(address: SocketAddr) -> bool {
+    std::net::TcpListener::bind(address).is_ok()
+}
+
+pub(crate) fn run(serve: &Serve, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let stop = site::stop_flag()?;
+    let address = serve.listen.unwrap_or(config.events_listen.value);
+    let intake = Intake::start(config, Some(address), screen)?;
+    intake.tell(screen);
+    wait(&stop);
+    intake.stop(screen);
+    screen.remark("stopped; everything acknowledged is safe");
+    Ok(Exit::Clean)
+}
+
+fn wait(stop: &AtomicBool) {
+    let clock = RealClock::new();
+    while !stop.load(Ordering::Relaxed) {
+        clock.sleep(STOP_POLL);
+    }
+}

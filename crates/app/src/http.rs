@@ -1,0 +1,23 @@
+//! The server: OTLP and JSON lines in, events out, over HTTP and Unix sockets.
+//!
+//! Nothing here says yes before the log says durable. What a client may hold is bounded: bytes
+//! before they are read (the log's room for events in flight), time for each part of a request, and
+//! the number of connections. Journal work runs on threads of its own, never on those that serve
+//! connections.
+//!
+//! There are no tokens and no TLS here, so it listens on this machine only, and refuses what a
+//! browser sends on behalf of another site.
+
+mod answer;
+mod body;
+mod export;
+mod intake;
+mod lines;
+mod origin;
+mod query;
+mod server;
+mod sockets;
+mod state;
+mod stream;
+
+pub(crate) use server::{Listen, Server};

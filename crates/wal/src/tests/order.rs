@@ -1,9 +1,18 @@
 //! The order of effects, read off the disk's own log.
 
-use world::sim::{self, Call, Effect};
+use std::sync::Mutex;
 
-use super::{KIND, MODES, append, fresh, fresh_in, open, open_in, path};
-use crate::{Journal, Mode, slots};
+use world::{
+    Disk as _,
+    sim::{self, Call, Effect},
+};
+
+use super::{KIND, MODES, append, fresh, fresh_in, open, open_in, options, path, segment};
+use crate::{
+    Journal, Local, Lsn, Mode, Options,
+    batch::{Header, Place},
+    slots,
+};
 
 /// Each effect since the log was cleared, in one word, files by what they are for.
 fn told(disk: &sim::Disk) -> Vec<String> {
@@ -64,18 +73,105 @@ fn an_append_writes_then_syncs_and_only_then_is_acknowledged() {
     }
 }
 
-/// A sync that fails is the one the append waited for: the safe point stays, nobody is told `Ok`.
+/// A call that fails is one the append waited for: the safe point stays, nobody is told `Ok`, neither
+/// the one who leads nor those of the group it leads.
 ///
 /// Proves: JRN-5
 #[test]
-fn what_is_not_synced_is_neither_acknowledged_nor_seen() {
-    let (disk, journal) = fresh();
-    append(&journal, b"one").unwrap();
-    let fault = sim::Fault::Fail(std::io::ErrorKind::Other);
-    disk.inject(Call::SyncData, 1, fault);
-    append(&journal, b"two").unwrap_err();
-    assert_eq!(journal.safe_point().get(), 1);
-    assert_eq!(super::bodies(&journal), [b"one"]);
+fn what_is_not_durable_is_neither_acknowledged_nor_seen() {
+    const LATE: usize = 5;
+    for mode in MODES {
+        let steps = effects_of_append(mode);
+        for step in 0..steps.len() {
+            let call = [Call::Write, Call::SyncData][step % 2];
+            let (disk, journal) = fresh_in(mode);
+            append(&journal, b"one").unwrap();
+            let fault = sim::Fault::Fail(std::io::ErrorKind::Other);
+            // In the group behind the one that is led first.
+            disk.inject(call, (steps.len() / 2 + 1 + step / 2) as u64, fault);
+            let writer = journal.hold_writer();
+            std::thread::scope(|scope| {
+                let leader = scope.spawn(|| append(&journal, b"leader"));
+                journal.wait_until(|led, _| led);
+                let members: Vec<_> = (0..LATE)
+                    .map(|_| scope.spawn(|| append(&journal, b"member")))
+                    .collect();
+                journal.wait_until(|_, waiting| waiting == LATE);
+                drop(writer);
+                assert_eq!(leader.join().unwrap().unwrap().get(), 2);
+                for member in members {
+                    member.join().unwrap().unwrap_err();
+                }
+            });
+            assert_eq!(disk.unmet_faults(), 0);
+            assert_eq!(journal.safe_point().get(), 2, "{mode:?}: {}", steps[step]);
+            assert_eq!(super::bodies(&journal), [&b"one"[..], b"leader"]);
+        }
+    }
+}
+
+/// Many threads append; each looks at the disk's log the moment it is told. All that its group had to
+/// do stands there, in order, and between two groups nothing else.
+///
+/// Proves: JRN-5, JRN-6
+#[test]
+fn every_member_of_every_group_is_told_after_the_last_sync_of_its_group() {
+    const APPENDERS: u64 = 12;
+    const EACH: u64 = 25;
+    for mode in MODES {
+        let disk = sim::Disk::new(1);
+        let (journal, _) = Local::open(Options {
+            mode,
+            segment_bytes: 1 << 20,
+            ..options(&disk)
+        })
+        .unwrap();
+        disk.clear_log();
+        let syncs = disk.count(Call::SyncData);
+        let told_at = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..APPENDERS {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let lsn = append(&journal, b"record").unwrap();
+                        let effects = disk.log().len();
+                        told_at.lock().unwrap().push((lsn, effects));
+                    }
+                });
+            }
+        });
+        let pattern = effects_of_append(mode);
+        let groups = usize::try_from(journal.counts().groups).unwrap();
+        let expected: Vec<&str> = std::iter::repeat_n(pattern, groups)
+            .flatten()
+            .copied()
+            .collect();
+        assert_eq!(told(&disk), expected);
+        assert_eq!(journal.counts().syncs, disk.count(Call::SyncData) - syncs);
+        let lasts = last_of_each_batch(&disk);
+        assert_eq!(lasts.len(), groups);
+        for (lsn, effects) in told_at.into_inner().unwrap() {
+            let done = effects / pattern.len();
+            assert!(
+                done > 0 && lsn <= lasts[done - 1],
+                "{mode:?}: {lsn} after {effects}"
+            );
+        }
+    }
+}
+
+/// The last position of each batch of the first segment.
+fn last_of_each_batch(disk: &sim::Disk) -> Vec<Lsn> {
+    let bytes = disk.read(&segment(1), u64::MAX).unwrap();
+    let identity = crate::identity::read(disk, super::DIR.as_ref()).unwrap();
+    let place = Place::new(identity.unwrap(), Lsn::FIRST);
+    let mut lasts = Vec::new();
+    let mut at = crate::segment::HEADER_LEN;
+    while let Some(header) = Header::decode(&bytes[at..], place, at as u64) {
+        lasts.push(header.last());
+        at += usize::try_from(header.batch_len()).unwrap();
+    }
+    lasts
 }
 
 /// Power is lost the moment an append returns, with nothing kept but what was synced.
@@ -83,18 +179,25 @@ fn what_is_not_synced_is_neither_acknowledged_nor_seen() {
 /// Proves: JRN-5
 #[test]
 fn the_acknowledged_record_is_durable_when_the_append_returns() {
-    let (disk, journal) = fresh();
-    for number in 1..=12_u8 {
-        append(&journal, &[number; 1500]).unwrap();
-        let mut found = disk.fork().power_loss_total();
-        let (reopened, _) = open(&found).unwrap();
-        assert_eq!(reopened.safe_point().get(), u64::from(number));
-        drop(reopened);
-        found = disk.fork().power_loss(u64::from(number));
-        assert_eq!(
-            open(&found).unwrap().0.safe_point().get(),
-            u64::from(number)
-        );
+    for mode in MODES {
+        let (disk, journal) = fresh_in(mode);
+        for number in 1..=12_u8 {
+            append(&journal, &[number; 1500]).unwrap();
+            let found = disk.fork().power_loss_total();
+            let (reopened, report) = open(&found).unwrap();
+            assert_eq!(reopened.safe_point().get(), u64::from(number));
+            if mode == Mode::Strict {
+                assert_eq!(
+                    report.watermark,
+                    reopened.safe_point(),
+                    "known, not inferred"
+                );
+            }
+            drop(reopened);
+            let found = disk.fork().power_loss(u64::from(number));
+            let (reopened, _) = open(&found).unwrap();
+            assert_eq!(reopened.safe_point().get(), u64::from(number));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Damage made on purpose, and the one cause that opening names for it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use world::{Disk, Timestamp, disk::Open, sim};
 
@@ -561,90 +561,4 @@ fn a_batch_verifies_in_its_own_place_only() {
     let (journal, report) = open(&disk).unwrap();
     assert_eq!(journal.safe_point(), Lsn::new(2));
     assert!(report.cut.is_some());
-}
-
-/// What opening a damaged journal came to, for the sweeps below.
-fn outcome(disk: &sim::Disk, records: &[Vec<u8>], story: &str) -> Option<Cause> {
-    match open(disk) {
-        Ok((journal, _)) => {
-            let found = bodies(&journal);
-            assert!(found == records, "{story}: {} records", found.len());
-            drop(journal);
-            let (journal, report) = open(disk).unwrap();
-            assert!(
-                bodies(&journal) == records && report.cut.is_none(),
-                "{story}, again"
-            );
-            None
-        }
-        Err(error) => Some(error.cause().unwrap_or_else(|| panic!("{story}: {error}"))),
-    }
-}
-
-/// Proves: JRN-10, JRN-11, JRN-13
-#[test]
-fn every_flipped_byte_is_refused_for_what_it_is_or_was_never_read() {
-    let (whole, records) = three_segments();
-    let tail = crate::segment::HEADER_LEN + 2 * 2064;
-    let mut seen = BTreeMap::new();
-    for base in [1, 4, 7] {
-        let end = if base == 7 { tail } else { tail + 2064 };
-        // Behind the last batch nothing distinguishes one byte from the next.
-        let behind = (end..usize::try_from(SEGMENT_BYTES).unwrap()).step_by(16);
-        for offset in (0..end).chain(behind) {
-            let disk = whole.fork();
-            disk.rot(&segment(base), offset, 0x20).unwrap();
-            let story = format!("byte {offset} of segment {base}");
-            let expected = if offset < crate::segment::HEADER_LEN {
-                Some(Cause::SegmentHeaderCorrupt)
-            } else if offset < end {
-                Some(Cause::FrameCorrupt)
-            } else {
-                None
-            };
-            assert_eq!(outcome(&disk, &records, &story), expected, "{story}");
-            *seen.entry(expected.map(Cause::code)).or_insert(0) += 1;
-        }
-    }
-    for (name, len, expected) in [
-        (identity::NAME, identity::LEN, Some(Cause::IdentityMismatch)),
-        (slots::NAME, slots::FILE_LEN, None),
-    ] {
-        for offset in 0..len {
-            let disk = whole.fork();
-            disk.rot(&path(name), offset, 0x20).unwrap();
-            let story = format!("byte {offset} of {name}");
-            assert_eq!(outcome(&disk, &records, &story), expected, "{story}");
-        }
-    }
-    assert_eq!(seen.len(), 3);
-}
-
-/// Proves: JRN-10, JRN-13
-#[test]
-fn every_truncation_is_refused_for_what_it_is() {
-    let (whole, records) = three_segments();
-    for base in [1, 4, 7] {
-        let batches = if base == 7 { 2 } else { 3 };
-        let end = crate::segment::HEADER_LEN as u64 + batches * 2064;
-        let behind = (end..SEGMENT_BYTES).step_by(16);
-        for len in (0..end).chain(behind) {
-            let disk = whole.fork();
-            truncate(&disk, &segment(base), len);
-            let story = format!("segment {base} truncated to {len} bytes");
-            let header = crate::segment::HEADER_LEN as u64;
-            let expected = if len < header {
-                Some(Cause::SegmentHeaderCorrupt)
-            } else if len >= end {
-                None
-            } else if !(len - header).is_multiple_of(2064) {
-                Some(Cause::FrameCorrupt)
-            } else if base == 7 {
-                Some(Cause::SafeseqGtMaxseq)
-            } else {
-                Some(Cause::SeqGap)
-            };
-            assert_eq!(outcome(&disk, &records, &story), expected, "{story}");
-        }
-    }
 }

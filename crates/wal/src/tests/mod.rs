@@ -17,6 +17,7 @@ mod retention;
 mod space;
 mod start;
 mod survey;
+mod sweep;
 
 use std::{path::PathBuf, sync::Arc};
 

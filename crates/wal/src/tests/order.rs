@@ -328,13 +328,13 @@ fn readers_neither_wait_for_the_writer_nor_hold_it_up() {
         "read while a group is written"
     );
     drop(writer);
-    let mut begun = journal.read(crate::Lsn::new(2)).unwrap();
+    let mut begun = journal.read(Lsn::new(2)).unwrap();
     begun.next().unwrap().unwrap();
     for number in 6..12_u8 {
         append(&journal, &[number; 1000]).unwrap();
     }
     journal.settle().unwrap();
-    journal.release_below(crate::Lsn::new(12)).unwrap();
+    journal.release_below(Lsn::new(12)).unwrap();
     assert_eq!(
         begun.count(),
         4,

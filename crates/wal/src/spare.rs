@@ -125,6 +125,11 @@ impl Spare {
         }
     }
 
+    /// What the file of the released segment `base` is called.
+    pub(crate) fn path_of(dir: &Path, base: Lsn) -> PathBuf {
+        dir.join(format!("{:0NAME_DIGITS$}{EXTENSION}", base.get()))
+    }
+
     /// Takes the place of the released segment `base` away and keeps its file. The caller syncs the
     /// directory before the spare is used.
     pub(crate) fn recycle(
@@ -133,7 +138,7 @@ impl Spare {
         base: Lsn,
         extent: u64,
     ) -> std::io::Result<Self> {
-        let path = dir.join(format!("{:0NAME_DIGITS$}{EXTENSION}", base.get()));
+        let path = Self::path_of(dir, base);
         disk.rename(&segment::path(dir, base), &path)?;
         let file = disk.open(&path, Open::Write)?;
         Ok(Self {

@@ -5,6 +5,7 @@
 //! turns bodies into events and events into bodies, and `app` carries them.
 
 pub mod cursors;
+pub mod drain;
 mod error;
 pub mod event;
 mod ids;
@@ -16,11 +17,10 @@ pub mod query;
 mod record;
 #[cfg(test)]
 mod tests;
+pub mod v1;
 
 pub use cursors::Cursors;
 pub use error::{Error, Kind};
 pub use event::{Class, Event, EventId, NewEvent, SpanId, TraceId};
 pub use log::{Ack, Admission, Log, Options, Recovery};
 pub use query::Filter;
-
-pub mod v1;

@@ -15,6 +15,7 @@
 mod aside;
 mod error;
 mod frame;
+mod import;
 mod judge;
 mod log;
 mod once;
@@ -29,6 +30,9 @@ mod walk;
 pub use aside::Cut;
 pub use error::{Cause, Error, Kind};
 pub use frame::{Seq, SequenceName, sequence_of};
+pub use import::{
+    Events, Frame, Frames, Imported, REFUSED_LISTED_MAX, SOURCE, events, frames, import,
+};
 pub use log::{Committed, Log, Recovery};
 pub use options::{FRAME_LEN_MAX, LEGACY_UPGRADE, OPERATOR_RESET, OTHER_STATE, Options};
 pub use survey::{SafeSequence, Survey, is_here, survey};

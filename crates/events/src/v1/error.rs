@@ -118,6 +118,13 @@ impl Error {
         }))
     }
 
+    pub(crate) fn with_source(mut self, source: io::Error) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.source = Some(source);
+        }
+        self
+    }
+
     /// The same fault as seen by every append after it.
     pub(crate) fn poisoned(first: &Self) -> Self {
         Self(Arc::new(Inner {

@@ -3,6 +3,8 @@
 mod crash;
 mod damage;
 mod faults;
+mod golden;
+mod import;
 
 mod order;
 mod reader;

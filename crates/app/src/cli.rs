@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod drain;
 pub(crate) mod events;
 
 const AFTER_HELP: &str = "\

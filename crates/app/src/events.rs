@@ -39,7 +39,6 @@ pub(crate) struct Events {
     pub(crate) log: Arc<Log>,
     /// What `log` is over; to ask for its counts and to close it.
     pub(crate) journal: Arc<wal::Local>,
-    #[allow(dead_code, reason = "held for its pin; moved by the drain")]
     pub(crate) cursors: Arc<Cursors>,
     dir: PathBuf,
 }
@@ -120,7 +119,6 @@ impl Events {
     }
 
     /// The journal of events that a receiver refused; opened by the drain alone.
-    #[allow(dead_code, reason = "the drain's")]
     pub(crate) fn dead_letter(&self) -> Result<Arc<dyn Journal>, Refusal> {
         let dir = self.dir.join(DEAD_LETTER_DIR);
         open_journal(&dir, SMALL_SEGMENT_BYTES)

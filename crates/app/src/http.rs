@@ -10,6 +10,7 @@
 
 mod answer;
 mod body;
+mod bridge;
 mod export;
 mod intake;
 mod lines;
@@ -20,4 +21,5 @@ mod sockets;
 mod state;
 mod stream;
 
+pub(crate) use bridge::Bridge;
 pub(crate) use server::{Listen, Server};

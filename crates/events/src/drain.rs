@@ -23,7 +23,8 @@ mod tests;
 pub use dead_letter::{Attempt, DeadLetters, Entry, Letter};
 pub use engine::{Handle, Mode, Options, Summary};
 pub use receiver::{
-    Accepted, Header, Receiver, Receivers, Refused, SEND_TIMEOUT, SendError, Target,
+    Accepted, Forward, Forwarded, Header, Receiver, Receivers, Refused, SEND_TIMEOUT, SendError,
+    Target,
 };
 pub use retry::{Retried, retry};
 pub use status::{ClassStatus, Status};

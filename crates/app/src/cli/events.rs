@@ -22,6 +22,12 @@ pub(crate) enum Action {
     Export(Export),
     /// Take events over HTTP (OTLP, JSON lines) and Unix sockets until stopped
     Serve(Serve),
+    /// Hand events on to a receiver, at least once
+    Drain(super::drain::Drain),
+    /// Events that a receiver refused: list them, send them again, write them out
+    DeadLetter(super::drain::DeadLetter),
+    /// Take OTLP and hand it on at once; say yes only to what the receiver took
+    Bridge(super::drain::Bridge),
 }
 
 #[derive(Debug, Args)]
@@ -109,7 +115,7 @@ pub(crate) struct Filter {
     pub(crate) from: Option<u64>,
 }
 
-fn class(text: &str) -> Result<events::Class, String> {
+pub(super) fn class(text: &str) -> Result<events::Class, String> {
     events::Class::parse(text)
         .ok_or_else(|| "write error, decision, action, lifecycle or other".to_owned())
 }

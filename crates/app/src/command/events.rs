@@ -8,6 +8,9 @@ use crate::{
 };
 
 mod append;
+mod bridge;
+mod dead_letter;
+mod drain;
 mod export;
 mod read;
 pub(crate) mod serve;
@@ -19,5 +22,8 @@ pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Ex
         Action::Query(query) => read::query(query, config, screen),
         Action::Export(export) => export::run(export, config, screen),
         Action::Serve(serve) => serve::run(serve, config, screen),
+        Action::Drain(drain) => drain::run(drain, config, screen),
+        Action::DeadLetter(letters) => dead_letter::run(&letters.action, config, screen),
+        Action::Bridge(bridge) => bridge::run(bridge, screen),
     }
 }

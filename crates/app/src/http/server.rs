@@ -241,7 +241,7 @@ impl Door {
         let state = Arc::clone(&self.state);
         tokio::spawn(async move {
             state.counts.connections.fetch_add(1, Ordering::Relaxed);
-            serve_http(&state, stream, routes).await;
+            serve_connection(stream, routes, state.stop.clone()).await;
             state.counts.connections.fetch_sub(1, Ordering::Relaxed);
             drop(place);
         });
@@ -258,11 +258,10 @@ async fn serve_lines(state: Arc<State>, stream: UnixStream, place: OwnedSemaphor
 }
 
 /// Serves one connection until its client goes or the server stops.
-async fn serve_http<S>(state: &Arc<State>, stream: S, routes: Router)
+pub(super) async fn serve_connection<S>(stream: S, routes: Router, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut stop = state.stop.clone();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
@@ -285,7 +284,7 @@ where
 }
 
 /// Returns when the server stops, or is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stopped| *stopped).await);
 }
 

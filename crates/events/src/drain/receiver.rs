@@ -6,13 +6,17 @@
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use world::{Clock, Disk};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Class, Error, Event, Kind};
 
 mod file;
+mod forward;
 mod holdfast;
 mod http;
 mod otlp;
+
+pub use forward::{Forward, Forwarded};
 
 /// How long one send may take, from connecting to the last byte of the answer. Arbitrary: the
 /// default of OTLP exporters.
@@ -104,6 +108,27 @@ impl FromStr for Target {
                 format!("`{text}` is no receiver; write otlp=URL, holdfast=URL or file=PATH"),
             )),
         }
+    }
+}
+
+/// Characters of a receiver that a drain's name shows; with the number behind them below the longest
+/// name.
+const NAME_SHOWN_MAX: usize = 48;
+
+impl Target {
+    /// The name of a drain that was given none: what can be read of the receiver, and a number that
+    /// keeps those apart that read alike.
+    pub fn drain_name(&self) -> String {
+        let text = self.to_string();
+        let shown: String = text
+            .chars()
+            .map(|c| match c {
+                'a'..='z' | 'A'..='Z' | '0'..='9' | '.' => c,
+                _ => '-',
+            })
+            .take(NAME_SHOWN_MAX)
+            .collect();
+        format!("{shown}-{:08x}", xxh3_64(text.as_bytes()) >> 32)
     }
 }
 

@@ -140,11 +140,13 @@ impl Schedule {
         moments.filter(|moment| *moment > now).min()
     }
 
+    #[cfg(test)]
     pub(crate) fn failures(&self, class: Class) -> u32 {
         self.lanes[index(class)].failures
     }
 
     /// When a class that failed is tried again.
+    #[cfg(test)]
     pub(crate) fn not_before(&self, class: Class) -> Duration {
         self.lanes[index(class)].not_before
     }

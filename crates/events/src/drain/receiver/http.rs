@@ -25,6 +25,7 @@ pub(super) struct Post {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
+    pub(super) content_type: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -64,23 +65,37 @@ impl Post {
     /// Sends `body` compressed. An error means that no answer came: whether the receiver has the
     /// body is not known.
     pub(super) fn send(&self, content_type: &str, body: &[u8]) -> Result<Answer, SendError> {
-        let compressed = gzip(body);
-        let mut request = self
-            .agent
-            .post(&self.url)
-            .header("content-type", content_type)
-            .header("content-encoding", "gzip");
+        self.send_folded(content_type, Some("gzip"), &gzip(body))
+    }
+
+    /// Sends `body` as it is, folded as `encoding` says.
+    pub(super) fn send_folded(
+        &self,
+        content_type: &str,
+        encoding: Option<&str>,
+        body: &[u8],
+    ) -> Result<Answer, SendError> {
+        let mut request = self.agent.post(&self.url);
+        request = request.header("content-type", content_type);
+        if let Some(encoding) = encoding {
+            request = request.header("content-encoding", encoding);
+        }
         for header in &self.headers {
             request = request.header(&header.name, &header.value);
         }
         let mut response = request
-            .send(&compressed[..])
+            .send(body)
             .map_err(|error| SendError::retry(format_args!("{}: {error}", self.url)))?;
         let retry_after = response
             .headers()
             .get("retry-after")
             .and_then(|value| value.to_str().ok())
             .and_then(|text| retry_after(text, &*self.clock));
+        let content_type = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         let status = response.status().as_u16();
         let body = response
             .body_mut()
@@ -91,6 +106,7 @@ impl Post {
         Ok(Answer {
             status,
             retry_after,
+            content_type,
             body,
         })
     }

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) mod drain;
 pub(crate) mod events;
+pub(crate) mod journal;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -87,6 +88,8 @@ pub(crate) enum Command {
     Config(Config),
     /// What happened: keep events, read them back, hand them on
     Events(events::Events),
+    /// Look at, check, rescue and measure journals; no server is needed
+    Journal(journal::Journal),
     /// The plug test: write numbered records, and afterwards check that none is missing
     Load(Load),
 }

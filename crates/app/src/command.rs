@@ -21,6 +21,7 @@ mod diff;
 mod doctor;
 mod events;
 mod history;
+pub(crate) mod journal;
 mod load;
 mod rules;
 mod scan;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
         Command::Events(events) => events::run(&events.action, &config, screen),
+        Command::Journal(journal) => journal::run(&journal.action, &config, screen),
         Command::Load(load) => load::run(&load.action, &config, screen),
     }
 }

@@ -7,13 +7,19 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use world::{Disk, RealDisk};
+use world::{Disk, File, RealDisk, disk::Open};
 
 /// The whole file, refused with `InvalidData` when longer than `len_max`.
 pub(crate) fn read(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
     RealDisk.read(&regular(path)?, len_max)
+}
+
+/// The file, for reading.
+pub(crate) fn open(path: &Path) -> io::Result<Arc<dyn File>> {
+    RealDisk.open(&regular(path)?, Open::Read)
 }
 
 /// Where `path` would be written. Replacing a file renames another over it, which would turn a

@@ -15,7 +15,9 @@ use store::{Options, Store, Table};
 use wal::Journal;
 use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
 
-use crate::{exit::Refusal, present::safe, screen::Screen, sizes::Sizes};
+use crate::{
+    command::journal::after_damage, exit::Refusal, present::safe, screen::Screen, sizes::Sizes,
+};
 
 /// How long to wait for a directory that another process has open. Applying a scan takes
 /// milliseconds; whatever holds it longer than this is not about to let go.
@@ -169,6 +171,18 @@ pub(crate) fn open_store(
     })
 }
 
+/// What shows beside a journal that the node ran before.
+pub(crate) fn evidence_beside(journal: &Path) -> Vec<wal::Evidence> {
+    match journal.parent() {
+        Some(dir) if journal.ends_with(JOURNAL_DIR) => vec![wal::Evidence::new(
+            "the store's tables",
+            dir.join(TABLES_DIR),
+            wal::Sign::Present,
+        )],
+        _ => Vec::new(),
+    }
+}
+
 /// Waits for whoever has the directory, for [`LOCK_WAIT`] at most.
 fn open_journal(dir: &Path, screen: Screen) -> Result<(Arc<dyn Journal>, wal::Recovery), Refusal> {
     let clock = RealClock::new();
@@ -179,11 +193,7 @@ fn open_journal(dir: &Path, screen: Screen) -> Result<(Arc<dyn Journal>, wal::Re
         if let Some(sizes) = Sizes::asked_for()? {
             options.segment_bytes = sizes.segment;
         }
-        options.evidence = vec![wal::Evidence::new(
-            "the store's tables",
-            dir.join(TABLES_DIR),
-            wal::Sign::Present,
-        )];
+        options.evidence = evidence_beside(&options.dir);
         match wal::Local::open(options) {
             Ok((journal, recovery)) => return Ok((Arc::new(journal), recovery)),
             Err(error) if error.kind() == wal::Kind::Locked && clock.monotonic() < LOCK_WAIT => {
@@ -212,13 +222,18 @@ pub(crate) fn cannot_open_journal(dir: &Path, error: &wal::Error) -> Refusal {
         wal::Kind::Full => {
             "free space on its file system, then try again; nothing is harmed".to_owned()
         }
-        wal::Kind::Corrupt => format!(
-            "nothing was changed; copy {} away first, then check the disk; \
-             docs/format/journal.md says what the code means",
-            dir.display()
-        ),
+        wal::Kind::Corrupt => after_damage(error.cause(), damaged(dir, error)),
         _ => "check the disk and the permissions with `holdfast doctor`".to_owned(),
     })
+}
+
+/// The journal in `dir`, or `dir` itself, that an error is about: the error names it or a file in it.
+fn damaged<'a>(dir: &'a Path, error: &'a wal::Error) -> &'a Path {
+    match error.path() {
+        Some(path) if path.is_dir() => path,
+        Some(path) => path.parent().unwrap_or(dir),
+        None => dir,
+    }
 }
 
 fn cannot_open_store(dir: &Path, error: &store::Error) -> Refusal {

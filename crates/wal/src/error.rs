@@ -125,6 +125,11 @@ impl Error {
         self.0.lsn
     }
 
+    /// The file or directory that the message names.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        self.0.path.as_deref()
+    }
+
     /// Byte offset in the file that the message names.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset

@@ -191,6 +191,8 @@ pub struct Damage {
 /// What the walk hands out, in the order of the files.
 #[derive(Clone, Copy, Debug)]
 pub enum Seen<'a> {
+    /// First of all: what opening says, and nothing of the segments yet.
+    Begins(&'a Survey),
     /// Before its batches: the counts are still zero.
     Segment(&'a Segment),
     Batch(&'a Batch),
@@ -248,6 +250,10 @@ pub fn survey(
     };
     find_identity(disk, &mut survey)?;
     kept::names(disk, &mut survey)?;
+    if seen(Seen::Begins(&survey)).is_break() {
+        survey.is_cut_short = true;
+        return Ok(survey);
+    }
     walk::Walk::new(disk, &mut survey, seen).run()?;
     Ok(survey)
 }

@@ -138,13 +138,13 @@ impl Core {
 
     /// Removes the oldest segment, unless it is held or the one appended to; then false.
     fn drop_oldest(&self, usage: &Usage) -> Result<bool, Error> {
-        let mut slots = hold(&self.slots);
+        let slots = hold(&self.slots);
         let (released, first) = {
             let mut catalog = hold(&self.catalog);
             (catalog.release_oldest(), catalog.first_retained())
         };
         // None is recycled: its space is wanted elsewhere.
-        drop(self.remove_released(&mut slots, &released, 0)?);
+        drop(self.remove_released(slots, &released, 0)?);
         Ok(self.count_dropped(usage, &released, first))
     }
 
@@ -197,6 +197,8 @@ impl Core {
     /// Gives back what is prepared ahead, for an append that needs the space now. Whether there
     /// was anything.
     pub(crate) fn give_up_spares(&self) -> Result<bool, Error> {
+        // First what is being prepared: its file must not go while it is written.
+        let _preparing = hold(&self.preparing);
         let mut spares = hold(&self.spares);
         *spares = Spares::default();
         let attempt = || {

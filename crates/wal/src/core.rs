@@ -1,6 +1,6 @@
 //! What appenders, readers and upkeep of one open journal share.
 //!
-//! Locks, in the order in which they may be taken: writer, growth of the active segment or spares,
+//! Locks, in the order in which they may be taken: writer, preparing, releasing, growth of the active segment or spares,
 //! slots, active, catalog, tail. The last three are never held across I/O.
 
 use std::{
@@ -44,11 +44,15 @@ pub(crate) struct Core {
     pub(crate) mode: Mode,
     pub(crate) catalog: Arc<Mutex<Catalog>>,
     pub(crate) slots: Mutex<Slots>,
+    /// Held while released files go, so that closing waits for them.
+    pub(crate) releasing: Mutex<()>,
     /// The safe point that both slots hold, for the next batch to carry.
     pub(crate) settled: AtomicU64,
     pub(crate) tail: Tail,
     pub(crate) active: Mutex<Arc<Active>>,
     pub(crate) spares: Mutex<Spares>,
+    /// Held while a spare is prepared ahead that is not one of `spares` yet.
+    pub(crate) preparing: Mutex<()>,
     pub(crate) counters: Counters,
     pub(crate) gauges: Gauges,
     pub(crate) space: Space,
@@ -109,9 +113,11 @@ impl Core {
             catalog: Arc::new(Mutex::new(catalog)),
             settled: AtomicU64::new(slots.settled().get()),
             slots: Mutex::new(slots),
+            releasing: Mutex::default(),
             tail,
             active: Mutex::new(Arc::new(active)),
             spares: Mutex::default(),
+            preparing: Mutex::default(),
             counters: Counters::default(),
             gauges: Gauges::default(),
             space: Space::default(),
@@ -266,20 +272,27 @@ impl Core {
         if let Err(error) = self.drop_ahead() {
             tracing::debug!(%error, "nothing dropped ahead for the disk ceiling");
         }
-        let mut spares = hold(&self.spares);
-        if spares.is_empty() {
+        let _preparing = hold(&self.preparing);
+        // The spares are not held while zeros are written: a roll that comes meanwhile does with a
+        // short file of its own instead of waiting for a whole segment of zeros. One that took the
+        // last spare held them until the file had its own name.
+        let is_wanted = hold(&self.spares).is_empty();
+        if is_wanted {
             let prepared = self
                 .admitted(self.segment_bytes, self.segment_bytes, Need::Polite)
                 .and_then(|len| Spare::ahead(&*self.disk, &self.dir, len));
             match prepared {
                 Ok(prepared) => {
                     self.had_room();
-                    drop(spares.keep(prepared));
+                    if let Some(excess) = hold(&self.spares).keep(prepared) {
+                        // Released segments came first. Opening removes it if this fails.
+                        drop(self.disk.remove_file(excess.path()));
+                    }
                 }
                 Err(error) => tracing::debug!(%error, "no segment prepared ahead"),
             }
         }
-        !spares.is_empty()
+        !hold(&self.spares).is_empty()
     }
 
     /// The length that the ceiling lets a new file have.

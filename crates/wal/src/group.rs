@@ -82,6 +82,12 @@ impl<T, R> Group<T, R> {
         hold(&self.state).is_led
     }
 
+    /// Whether a leader panicked.
+    #[cfg(test)]
+    pub(crate) fn is_broken(&self) -> bool {
+        hold(&self.state).is_broken
+    }
+
     /// Members of the round that is led next.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {

@@ -164,6 +164,7 @@ impl Local {
         if let Some(upkeep) = &self.upkeep {
             upkeep.stop();
         }
+        let _releasing = hold(&self.core.releasing);
         let settled = self.core.settle();
         self.core.is_closed.store(true, Ordering::Release);
         drop(writer);

@@ -3,7 +3,7 @@
 //! A segment goes whole, oldest first, and never while a pin holds it; the one appended to never
 //! goes. What goes on reaching a ceiling is decided in `ceiling.rs`.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::MutexGuard, time::Duration};
 
 use world::{
     Disk, Timestamp,
@@ -168,12 +168,13 @@ impl Core {
         &self,
         let_go: impl FnOnce(&mut Catalog) -> Vec<Segment>,
     ) -> Result<Vec<Segment>, Error> {
+        let _releasing = hold(&self.releasing);
+        // Again: the journal may have been closed while another release went on.
+        self.check_writable()?;
         let room = hold(&self.spares).room();
-        let mut slots = hold(&self.slots);
+        let slots = hold(&self.slots);
         let released = let_go(&mut hold(&self.catalog));
-        let recycled = self.remove_released(&mut slots, &released, room)?;
-        // Before the spares are locked: a roll holds them while it takes the slots.
-        drop(slots);
+        let recycled = self.remove_released(slots, &released, room)?;
         for spare in recycled {
             if let Some(excess) = hold(&self.spares).keep(spare) {
                 self.disk.remove_file(excess.path()).map_err(|source| {
@@ -185,9 +186,12 @@ impl Core {
     }
 
     /// At most `room` of them become spares; the others are gone when this returns.
+    ///
+    /// The slots are let go before the files are: in strict mode every append waits for them. And
+    /// before the spares are locked: a roll holds those while it takes the slots.
     pub(crate) fn remove_released(
         &self,
-        slots: &mut Slots,
+        mut slots: MutexGuard<'_, Slots>,
         released: &[Segment],
         mut room: usize,
     ) -> Result<Vec<Spare>, Error> {
@@ -195,7 +199,8 @@ impl Core {
         if released.is_empty() {
             return Ok(recycled);
         }
-        self.settle_held(slots)?;
+        self.settle_held(&mut slots)?;
+        drop(slots);
         for segment in released {
             let spare = self
                 .remove(segment, room > 0)

@@ -26,6 +26,8 @@ use world::{Clock, Random, RealClock, RealRandom};
 use crate::crash::{self, breach::Fault, dice::Dice};
 
 mod bench;
+mod events;
+mod faults;
 mod history;
 mod library;
 mod log;
@@ -59,6 +61,9 @@ pub(crate) struct Options {
     /// Take each sync away in turn, for up to `--runs` machines each, until that is found; only at places that contain PART
     #[arg(long, value_name = "PART", num_args = 0..=1, default_missing_value = "")]
     sharpness: Option<String>,
+    /// Instead: let each call of a few processes fail in turn
+    #[arg(long)]
+    faults: bool,
     /// Print every place of a sync that was met
     #[arg(long)]
     places: bool,
@@ -105,6 +110,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
     let swallowed = options.swallow.iter().map(|it| Place::named(it)).collect();
     let jobs = options.jobs.unwrap_or_else(processors);
     let clock = RealClock::new();
+    if options.faults {
+        return faults::run(&kit, seed, jobs);
+    }
     if let Some(only) = &options.sharpness {
         return sharp::run(&kit, seed, options.runs, jobs, only);
     }
@@ -267,6 +275,7 @@ impl Counts {
         self.deaths += other.deaths;
         self.records += other.records;
         self.scans += other.scans;
+        self.events += other.events;
         self.checks += other.checks;
     }
 }
@@ -281,6 +290,7 @@ impl fmt::Display for Counts {
         row("deaths of a process only", self.deaths)?;
         row("acknowledged records", self.records)?;
         row("acknowledged scans", self.scans)?;
+        row("acknowledged events", self.events)?;
         row("comparisons with all that was told", self.checks)
     }
 }

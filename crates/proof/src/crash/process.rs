@@ -92,10 +92,10 @@ struct Pipe {
 impl Product {
     /// Starts `holdfast` on a data directory, with nothing of this process's environment.
     pub(crate) fn start(&self, data_dir: &Path, words: &[&str]) -> Result<Running<'_>, Fault> {
-        self.start_with(data_dir, words, &[])
+        self.start_with(data_dir, words, &[], None)
     }
 
-    /// Like [`Product::start`], with more in its environment.
+    /// Like [`Product::start`], with more in its environment, and a file as its standard input.
     #[allow(
         clippy::disallowed_methods,
         reason = "this program exists to run others"
@@ -105,7 +105,16 @@ impl Product {
         data_dir: &Path,
         words: &[&str],
         environment: &[(&str, OsString)],
+        input: Option<&Path>,
     ) -> Result<Running<'_>, Fault> {
+        let input = match input {
+            Some(path) => {
+                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+                let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty());
+                Stdio::from(file.map_err(io::Error::from)?)
+            }
+            None => Stdio::null(),
+        };
         let mut command = Command::new(&self.binary);
         command
             .args(words)
@@ -116,7 +125,7 @@ impl Product {
             .env("RUST_BACKTRACE", "1")
             .env("TZ", "UTC")
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = self.spawn(&mut command).map_err(|error| {

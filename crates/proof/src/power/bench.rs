@@ -170,6 +170,16 @@ impl<'k> Bench<'k> {
         words: &[&str],
         fault: Option<Planned>,
     ) -> Result<(Ended, Log), Fault> {
+        self.run_with(words, fault, None)
+    }
+
+    /// Like [`Bench::run`], with a file as standard input.
+    pub(super) fn run_with(
+        &mut self,
+        words: &[&str],
+        fault: Option<Planned>,
+        input: Option<&Path>,
+    ) -> Result<(Ended, Log), Fault> {
         self.processes += 1;
         let log = self.dir.path().join(format!("log-{}", self.processes));
         let root = self.dir.path().join("disk");
@@ -187,7 +197,7 @@ impl<'k> Bench<'k> {
         let started = self
             .kit
             .product
-            .start_with(&self.data(), words, &environment)?;
+            .start_with(&self.data(), words, &environment, input)?;
         let ended = started.end()?;
         if ended.stderr.contains("power: cannot see") {
             return Err(io::Error::other(ended.stderr).into());
@@ -208,7 +218,7 @@ impl<'k> Bench<'k> {
     pub(super) fn ask(&self, words: &[&str]) -> Result<Ended, Fault> {
         let product = &self.kit.product;
         let ended = product
-            .start_with(&self.data(), words, &self.environment())?
+            .start_with(&self.data(), words, &self.environment(), None)?
             .end()?;
         ended.is_orderly()?;
         Ok(ended)
@@ -252,15 +262,31 @@ impl<'k> Bench<'k> {
         (from + after).min(len)
     }
 
+    /// One that flushes, rolls and merges in every process, with nothing on its disk.
+    pub(super) fn busy(kit: &'k Kit, dice: &mut Dice) -> io::Result<Self> {
+        let mut bench = Self::new(kit, dice, &BTreeSet::new())?;
+        bench.sizes = SIZES[1];
+        bench.sync_micros = 0;
+        Ok(bench)
+    }
+
     /// Another machine, on which the process of this log ended where `end` says.
     pub(super) fn fork(&self, log: &Log, end: End) -> io::Result<Self> {
+        self.beside(|root| self.machine.after(root, log, end, &self.swallowed))
+    }
+
+    /// Another machine with the same on its disk.
+    pub(super) fn copy(&self) -> io::Result<Self> {
+        self.beside(|root| self.machine.fork(root))
+    }
+
+    fn beside(&self, machine: impl FnOnce(&Path) -> io::Result<Machine>) -> io::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("fork-")
             .tempdir_in(&self.kit.product.sandbox)?;
-        let root = dir.path().join("disk");
         Ok(Self {
             kit: self.kit,
-            machine: self.machine.after(&root, log, end, &self.swallowed)?,
+            machine: machine(&dir.path().join("disk"))?,
             dir,
             sizes: self.sizes,
             sync_micros: self.sync_micros,

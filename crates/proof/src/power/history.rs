@@ -1,9 +1,14 @@
 //! What a machine's processes acknowledged, over all its losses of power, and the comparison with
 //! what is there.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use super::{bench::Bench, log::Log, machine::End};
+use super::{
+    bench::{Bench, Planned},
+    events::Events,
+    log::Log,
+    machine::End,
+};
 use crate::crash::{
     acks::{Acks, Checked},
     breach::{Breach, Fault},
@@ -34,6 +39,7 @@ pub(super) struct Counts {
     pub(super) deaths: u64,
     pub(super) records: u64,
     pub(super) scans: u64,
+    pub(super) events: u64,
     pub(super) checks: u64,
 }
 
@@ -45,7 +51,33 @@ pub(super) struct History {
     /// The last scan of a host, when nobody has asked since whether it is there.
     open: BTreeMap<String, Attempt>,
     bundles: Vec<(Bundle, String)>,
+    events: Events,
     pub(super) counts: Counts,
+}
+
+/// What is done while calls fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    FirstLoad,
+    Load,
+    FirstScan,
+    Scan,
+}
+
+/// The host of the first bundles.
+const FIRST_HOST: &str = bundle::HOSTS[0];
+
+impl Subject {
+    pub(super) const ALL: [Self; 4] = [Self::FirstLoad, Self::Load, Self::FirstScan, Self::Scan];
+
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::FirstLoad => "a load that makes its directory",
+            Self::Load => "a load that goes on",
+            Self::FirstScan => "a scan that makes the directory",
+            Self::Scan => "a later scan",
+        }
+    }
 }
 
 /// What a process tells, if it comes to it.
@@ -63,6 +95,9 @@ enum Telling<'e> {
         host: &'e str,
         ended: &'e Ended,
     },
+    Events {
+        numbers: Vec<u64>,
+    },
     Nothing,
 }
 
@@ -72,6 +107,7 @@ enum Step {
     Check,
     Scan,
     Status,
+    Events,
 }
 
 impl History {
@@ -87,6 +123,7 @@ impl History {
             records: BTreeMap::new(),
             open: BTreeMap::new(),
             bundles,
+            events: Events::default(),
             counts: Counts::default(),
         })
     }
@@ -96,10 +133,11 @@ impl History {
         self.counts.runs = 1;
         let ends = 1 + dice.below(ENDS_MAX);
         for number in 1..=ends {
-            let step = match dice.below(10) {
+            let step = match dice.below(14) {
                 0..5 => Step::Load,
                 5..6 => Step::Check,
                 6..9 => Step::Scan,
+                9..13 => Step::Events,
                 _ => Step::Status,
             };
             // What a sync after a mere death is for, only such a death shows.
@@ -146,6 +184,18 @@ impl History {
                 self.end(bench, &log, &Telling::Nothing, loses_power, dice)?;
             }
             Step::Scan => self.scan(bench, loses_power, dice)?,
+            Step::Events => {
+                let more = dice.pick(&COMMITS).copied().unwrap_or(1);
+                let numbers = self.events.next(more);
+                let lines = bench.write("lines", Events::lines(&numbers).as_bytes())?;
+                let words = ["events", "append", "-"];
+                let (ended, log) = bench.run_with(&words, None, Some(Path::new(&lines)))?;
+                if ended.code() != Some(0) {
+                    return Err(ended.breach("opens and keeps events").into());
+                }
+                let telling = Telling::Events { numbers };
+                self.end(bench, &log, &telling, loses_power, dice)?;
+            }
             Step::Status => {
                 let host = dice.pick(&bundle::HOSTS).copied().unwrap_or_default();
                 self.status(bench, host, loses_power, dice)?;
@@ -202,6 +252,107 @@ impl History {
             stdout: &ended.stdout,
         };
         self.end(bench, &log, &telling, loses_power, dice)
+    }
+
+    /// Does what must be there before a subject: nothing for a first start.
+    pub(super) fn prepare(&mut self, bench: &mut Bench<'_>, subject: Subject) -> Result<(), Fault> {
+        if matches!(subject, Subject::FirstLoad | Subject::FirstScan) {
+            return Ok(());
+        }
+        for before in [Subject::FirstLoad, Subject::FirstScan] {
+            let words = self.words(before);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let (ended, log) = bench.run(&words, None)?;
+            let cut = log.entries.len();
+            bench.ends(&log, End::Death { cut })?;
+            self.take_all(bench, before, &ended, &log)?;
+            if before == Subject::FirstScan {
+                let (ended, log) = self.ask_status(bench, FIRST_HOST)?;
+                let cut = log.entries.len();
+                bench.ends(&log, End::Death { cut })?;
+                self.settle(bench, FIRST_HOST, &ended)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn words(&self, subject: Subject) -> Vec<String> {
+        let words: &[&str] = match subject {
+            Subject::FirstLoad | Subject::Load => &[
+                "load",
+                "run",
+                "--quiet",
+                "--writers",
+                "2",
+                "--commits",
+                "20",
+            ],
+            Subject::FirstScan => &["scan", "--replay", &self.bundles[0].1, "--output", "json"],
+            Subject::Scan => &["scan", "--replay", &self.bundles[1].1, "--output", "json"],
+        };
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn take_all(
+        &mut self,
+        bench: &Bench<'_>,
+        subject: Subject,
+        ended: &Ended,
+        log: &Log,
+    ) -> Result<(), Fault> {
+        let telling = match subject {
+            Subject::FirstLoad | Subject::Load => Telling::Load { writers: 2 },
+            Subject::FirstScan | Subject::Scan => match Report::in_output(&ended.stdout) {
+                Some(report) => Telling::Scan {
+                    host: FIRST_HOST,
+                    report: Arc::new(report),
+                    stdout: &ended.stdout,
+                },
+                None => {
+                    self.open.insert(FIRST_HOST.to_owned(), Attempt::Unseen);
+                    return Ok(());
+                }
+            },
+        };
+        self.take_in(bench, log, log.entries.len(), &telling)
+    }
+
+    /// A process in which one call fails, and what is there afterwards. `None` when it made no call
+    /// of that number, else whether it ended with an error.
+    pub(super) fn suffer(
+        &mut self,
+        bench: &mut Bench<'_>,
+        subject: Subject,
+        planned: Planned,
+        dice: &mut Dice,
+    ) -> Result<Option<bool>, Fault> {
+        let words = self.words(subject);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (ended, log) = bench.run(&words, Some(planned))?;
+        if !log.entries.iter().any(|entry| entry.injected) {
+            return Ok(None);
+        }
+        let refused = ended.code() == Some(2);
+        if refused && !ended.stderr.contains("error") {
+            return Err(ended.breach("says why it failed").into());
+        }
+        let cut = log.entries.len();
+        let end = if dice.one_in(4) {
+            End::Death { cut }
+        } else {
+            End::Power {
+                cut,
+                seed: dice.next(),
+            }
+        };
+        bench.ends(&log, end)?;
+        self.take_all(bench, subject, &ended, &log)?;
+        let wanted = matches!(subject, Subject::FirstLoad | Subject::Load);
+        if wanted && !refused && !self.acks.count().is_multiple_of(40) {
+            return Err(ended.breach("tells of every commit, or of an error").into());
+        }
+        self.compare(bench, dice)?;
+        Ok(Some(refused))
     }
 
     /// Ends a process at a moment that the dice choose.
@@ -267,6 +418,9 @@ impl History {
                 };
                 self.open.insert((*host).to_owned(), attempt);
             }
+            Telling::Events { numbers } => {
+                self.counts.events += self.events.take_in(numbers, &log.told(cut))?;
+            }
             // An answer that nobody got binds nobody: what it rests on may be lost with it.
             Telling::Answer { host, ended } if log.told(cut) == ended.stdout => {
                 self.settle(bench, host, ended)?;
@@ -282,6 +436,14 @@ impl History {
             let acks = bench.write("acks", self.acks.text())?;
             let ended = bench.ask(&["load", "check", &acks, "--output", "json"])?;
             self.compare_acks(&ended)?;
+        }
+        if !self.events.is_empty() {
+            let ended = bench.ask(&["events", "query", "--output", "json"])?;
+            if ended.code() != Some(0) {
+                return Err(ended.breach("opens and answers").into());
+            }
+            self.events.compare(&ended.stdout)?;
+            self.counts.checks += 1;
         }
         for host in bundle::HOSTS {
             let is_known = self.open.contains_key(host)

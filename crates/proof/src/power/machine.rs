@@ -60,6 +60,11 @@ impl Machine {
         Self::of(sim::Disk::new(0), root)
     }
 
+    /// Another machine with the same disk, laid out elsewhere.
+    pub(super) fn fork(&self, root: &Path) -> io::Result<Self> {
+        Self::of(self.disk.fork(), root)
+    }
+
     fn of(disk: sim::Disk, root: &Path) -> io::Result<Self> {
         let mut machine = Self {
             disk,

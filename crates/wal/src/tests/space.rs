@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use world::{Disk, RealClock, sim};
+use world::{
+    Disk, RealClock,
+    disk::Open,
+    sim::{self, Call, Fault},
+};
 
-use super::{SEGMENT_BYTES, append, bodies, fresh, open, options, segment};
-use crate::{Journal, Kind, Local, Options, Upkeep};
+use super::{
+    MODES, SEGMENT_BYTES, append, bodies, fresh, fresh_in, open, open_in, options, segment,
+};
+use crate::{Journal, Kind, Local, Lsn, Mode, Options, Upkeep};
 
 /// Proves: JRN-9
 #[test]
@@ -143,4 +149,107 @@ fn upkeep_prepares_segments_and_settles_when_appends_pause() {
         None,
         "a spare is not kept over an open"
     );
+}
+
+/// Segments of three batches each; the one that is appended to is the file of the first one.
+fn recycled(mode: Mode) -> (sim::Disk, Local) {
+    let (disk, journal) = fresh_in(mode);
+    for number in 1..=6 {
+        append(&journal, &[number; 2000]).unwrap();
+    }
+    journal.release_below(Lsn::new(5)).unwrap();
+    append(&journal, &[7; 2000]).unwrap();
+    assert_eq!(journal.counts().recycled, 1);
+    (disk, journal)
+}
+
+/// Where the second batch of a segment begins.
+const SECOND: u64 = 4096 + 2064;
+
+/// A recycled file is full of batches that begin where the next ones will: none of them is a torn
+/// batch, nor one that says what was durable.
+///
+/// Proves: JRN-3, JRN-13
+#[test]
+fn stale_batches_are_neither_read_nor_cut() {
+    for mode in MODES {
+        let (disk, journal) = recycled(mode);
+        let stale = disk.read(&segment(7), u64::MAX).unwrap();
+        let second = usize::try_from(SECOND).unwrap();
+        assert!(stale[second..second + 56].iter().all(|&byte| byte == 0));
+        assert!(
+            stale[second + 61..second + 2000]
+                .iter()
+                .all(|&byte| byte == 2)
+        );
+        let found = disk.power_loss_total();
+        drop(journal);
+        let (journal, report) = open_in(&found, mode).unwrap();
+        assert_eq!((report.cut, report.safe_point), (None, Lsn::new(7)));
+        drop(journal);
+
+        // The zeros that end the batches are torn away, and the whole stale batch shows.
+        let file = found.open(&segment(7), Open::Write).unwrap();
+        file.write_all_at(&stale_second_header(), SECOND).unwrap();
+        file.sync_all().unwrap();
+        let (journal, report) = open_in(&found, mode).unwrap();
+        assert_eq!(report.cut.unwrap().offset, SECOND);
+        assert_eq!(report.watermark, Lsn::new(7));
+        assert_eq!(journal.safe_point(), Lsn::new(7));
+        append(&journal, &[8; 2000]).unwrap();
+        assert_eq!(bodies(&journal).len(), 5);
+    }
+}
+
+/// The header of the batch that the recycled file had in second place.
+fn stale_second_header() -> Vec<u8> {
+    let (disk, journal) = fresh();
+    append(&journal, &[1; 2000]).unwrap();
+    append(&journal, &[2; 2000]).unwrap();
+    let bytes = disk.read(&segment(1), u64::MAX).unwrap();
+    let second = usize::try_from(SECOND).unwrap();
+    bytes[second..second + crate::batch::HEADER_LEN].to_vec()
+}
+
+/// Power is lost between a roll and its first batch: what the file was before is no torn batch.
+///
+/// Proves: JRN-13, JRN-14
+#[test]
+fn a_recycled_segment_without_a_batch_has_nothing_to_cut() {
+    for mode in MODES {
+        let (disk, journal) = recycled(mode);
+        for number in 8..=9 {
+            append(&journal, &[number; 2000]).unwrap();
+        }
+        journal.release_below(Lsn::new(7)).unwrap();
+        // The first write is that of the header; in ordinary mode a slot is next.
+        let batch = if mode == Mode::Ordinary { 3 } else { 2 };
+        disk.inject(Call::Write, batch, Fault::Fail(std::io::ErrorKind::Other));
+        append(&journal, &[10; 2000]).unwrap_err();
+        assert_eq!(journal.counts().recycled, 2);
+        for found in [disk.process_death(), disk.power_loss_total()] {
+            let (reopened, report) = open_in(&found, mode).unwrap();
+            assert_eq!((report.cut, report.safe_point), (None, Lsn::new(9)));
+            append(&reopened, &[10; 2000]).unwrap();
+        }
+        drop(journal);
+    }
+}
+
+/// A batch that only the page cache has is written again by opening, the zeros behind it too: else a
+/// power loss would show stale bytes where they were.
+///
+/// Proves: JRN-14
+#[test]
+fn the_zeros_behind_a_batch_are_written_again_with_it() {
+    let (disk, journal) = recycled(Mode::Ordinary);
+    disk.inject(Call::SyncData, 1, Fault::Fail(std::io::ErrorKind::Other));
+    append(&journal, &[8; 500]).unwrap_err();
+    drop(journal);
+    let (journal, report) = open(&disk).unwrap();
+    assert_eq!((report.cut, report.safe_point), (None, Lsn::new(8)));
+    let found = disk.power_loss_total();
+    drop(journal);
+    let (_, report) = open(&found).unwrap();
+    assert_eq!((report.cut, report.safe_point), (None, Lsn::new(8)));
 }

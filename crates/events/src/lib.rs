@@ -8,6 +8,8 @@ pub mod cursors;
 pub mod drain;
 mod error;
 pub mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod json;
 pub mod lines;

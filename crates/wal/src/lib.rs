@@ -14,6 +14,8 @@ mod core;
 mod counts;
 mod error;
 mod evidence;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod group;
 mod identity;
 mod import;

@@ -335,8 +335,7 @@ fn truth(name: &str, of_file: Option<bool>) -> Result<Setting<bool>, Refusal> {
 }
 
 /// OTLP over HTTP has a port of its own, and SDKs send there unless told otherwise.
-const LISTEN_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4318);
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4318);
 
 fn listen(values: &FileConfig, file: Option<&Path>) -> Result<Setting<SocketAddr>, Refusal> {
     let name = "HOLDFAST_EVENTS_LISTEN";

@@ -101,8 +101,7 @@ impl Events {
         let cursors_dir = dir.join(CURSORS_DIR);
         let cursors = open_journal(&cursors_dir, SMALL_SEGMENT_BYTES)
             .map_err(|error| site::cannot_open_journal(&cursors_dir, &error))?;
-        let cursors =
-            Cursors::open(cursors, over(&journal)).map_err(|error| refused(&error))?;
+        let cursors = Cursors::open(cursors, over(&journal)).map_err(|error| refused(&error))?;
         let options = log::Options::new(
             over(&journal),
             Arc::new(RealDisk),

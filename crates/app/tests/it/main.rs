@@ -10,6 +10,7 @@ mod bad_input;
 mod commands;
 mod facts;
 mod holdfast;
+mod journal;
 mod machine;
 mod schema;
 mod surroundings;

@@ -7,7 +7,7 @@ use crate::{
     holdfast::{Sandbox, repository},
 };
 
-fn check(schema: &str, document: &Value) {
+pub(crate) fn check(schema: &str, document: &Value) {
     let path = repository("docs/schema").join(format!("{schema}.json"));
     let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let validator = jsonschema::draft202012::options()

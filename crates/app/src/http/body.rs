@@ -9,7 +9,10 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, StatusCode, header},
 };
-use events::{Log, log::Admission};
+use events::{
+    Kind, Log,
+    log::{Admission, IN_FLIGHT_BYTES_MAX},
+};
 use flate2::read::MultiGzDecoder;
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,8 +21,9 @@ use super::answer::Refusal;
 
 /// Bytes of a body as sent. The Collector's exporters send up to a few MiB; its receivers take 20.
 pub(super) const BODY_LEN_MAX: usize = 16 << 20;
-/// Bytes of a body once unfolded.
-pub(super) const UNFOLDED_LEN_MAX: usize = 32 << 20;
+/// Bytes of a body once unfolded. Less than half of the room for events in flight, so that the body and
+/// the events it becomes fit into it together.
+pub(super) const UNFOLDED_LEN_MAX: usize = 24 << 20;
 /// How much room is taken at a time where the whole is not known.
 const STEP: usize = 64 << 10;
 /// How long a client may send no byte of a body.
@@ -32,6 +36,7 @@ pub(crate) const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Room {
     log: Arc<Log>,
     taken: Vec<Admission>,
+    total: usize,
     unused: usize,
 }
 
@@ -40,13 +45,23 @@ impl Room {
         Self {
             log: Arc::clone(log),
             taken: Vec::new(),
+            total: 0,
             unused: 0,
         }
     }
 
-    /// Exactly `bytes` more, at once.
+    /// Exactly `bytes` more, at once. `Invalid`, and not `Overloaded`, where this request would not fit
+    /// even alone: sending it again would be refused for ever.
     pub(super) fn take_all(&mut self, bytes: usize) -> Result<(), events::Error> {
+        let total = self.total.saturating_add(bytes);
+        if total > IN_FLIGHT_BYTES_MAX {
+            let why = format!(
+                "a request that takes {total} bytes of memory; at most {IN_FLIGHT_BYTES_MAX}: send it in parts"
+            );
+            return Err(events::Error::new(Kind::Invalid, why));
+        }
         self.taken.push(self.log.admit(bytes)?);
+        self.total = total;
         Ok(())
     }
 
@@ -180,7 +195,7 @@ pub(super) fn unfold(folded: &[u8], room: &mut Room) -> Result<Vec<u8>, Refusal>
     loop {
         let len = unfolded.len();
         if len == unfolded.capacity() {
-            let more = len.max(STEP);
+            let more = len.max(STEP).min(UNFOLDED_LEN_MAX + 1 - len);
             room.take(more).map_err(|error| Refusal::of(&error))?;
             unfolded.reserve_exact(more);
         }

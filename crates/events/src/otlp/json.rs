@@ -12,7 +12,6 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest,
     common::v1::{
         AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
         any_value::Value as Any,
@@ -25,30 +24,104 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, IgnoredAny, MapAccess, Visitor},
 };
+use serde_json::value::RawValue;
 use world::Timestamp;
 
 use super::{Decoded, Error, Grant, Malformed, decode_protobuf};
 
-/// Memory of the largest message, with room for a list that doubled to hold it.
-const MESSAGE_COST: usize = 2 * size_of::<LogRecord>();
-
-/// Bytes of memory that reading `request` takes at most: every message has its own `{`.
+/// Bytes of memory that reading `request` takes at first: as protobuf, and where its parts lie. What the
+/// messages of a part take is asked for by [`decode_json`], part by part.
 pub fn json_cost(request: &[u8]) -> usize {
-    let messages = request.iter().filter(|byte| **byte == b'{').count();
-    2 * request.len() + messages * MESSAGE_COST
+    let parts = request.iter().filter(|byte| **byte == b',').count() + 1;
+    // Twice: a list doubles where it grows.
+    2 * request.len() + 2 * parts * size_of::<&RawValue>()
 }
 
 /// Decodes an `ExportLogsServiceRequest`. `now` dates records that carry no time. The memory of
 /// [`json_cost`] is the caller's to bound before.
+///
+/// One resource, one scope and one record are in memory as messages at a time: a message that takes
+/// two bytes as text takes a few hundred as a struct.
 pub fn decode_json(request: &[u8], now: Timestamp, grant: Grant<'_>) -> Result<Decoded, Error> {
-    let read: Request =
-        serde_json::from_slice(request).map_err(|error| Malformed::new(error.to_string()))?;
-    let request = ExportLogsServiceRequest {
-        resource_logs: list(read.resource_logs),
+    let mut reader = Reader {
+        grant: &mut *grant,
+        granted: 0,
     };
-    let bytes = request.encode_to_vec();
-    drop(request);
+    let read: Request<'_> = serde_json::from_slice(request).map_err(malformed)?;
+    let mut bytes = Vec::new();
+    for of_resource in read.resource_logs.into_iter().flatten() {
+        put(&mut bytes, 1, &reader.of_resource(of_resource)?);
+    }
     decode_protobuf(&bytes, now, grant)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn malformed(error: serde_json::Error) -> Error {
+    Malformed::new(error.to_string()).into()
+}
+
+/// Appends a field that is a message. Fields of a message may come in any order, so what is put behind
+/// the encoding of a message is part of it.
+fn put(out: &mut Vec<u8>, number: u8, message: &[u8]) {
+    out.push(number << 3 | 2);
+    prost::encode_length_delimiter(message.len(), out).expect("a list has room");
+    out.extend_from_slice(message);
+}
+
+struct Reader<'a> {
+    grant: Grant<'a>,
+    /// For the messages of the part that took most.
+    granted: usize,
+}
+
+impl Reader<'_> {
+    /// Reads a part whose messages are gone before the next part is read.
+    fn part<'de, T: Deserialize<'de>>(&mut self, text: &'de RawValue) -> Result<T, Error> {
+        // Every message has its own `{`. Four times: a list doubles where it grows, and is read as one
+        // type and made into another.
+        let messages = text.get().bytes().filter(|byte| *byte == b'{').count();
+        let cost = 4 * messages * size_of::<KeyValue>();
+        if cost > self.granted {
+            if !(self.grant)(cost - self.granted) {
+                return Err(Error::NotGranted);
+            }
+            self.granted = cost;
+        }
+        serde_json::from_str(text.get()).map_err(malformed)
+    }
+
+    fn of_resource(&mut self, text: &RawValue) -> Result<Vec<u8>, Error> {
+        // Its parts are told apart and not yet read.
+        let read: OfResource<'_> = serde_json::from_str(text.get()).map_err(malformed)?;
+        let resource: Maybe<ResourceRead> =
+            read.resource.map(|text| self.part(text)).transpose()?;
+        let mut bytes = ResourceLogs {
+            resource: resource.map(Into::into),
+            scope_logs: Vec::new(),
+            schema_url: read.schema_url.unwrap_or_default(),
+        }
+        .encode_to_vec();
+        for of_scope in read.scope_logs.into_iter().flatten() {
+            put(&mut bytes, 2, &self.of_scope(of_scope)?);
+        }
+        Ok(bytes)
+    }
+
+    fn of_scope(&mut self, text: &RawValue) -> Result<Vec<u8>, Error> {
+        let read: OfScope<'_> = serde_json::from_str(text.get()).map_err(malformed)?;
+        let scope: Maybe<ScopeRead> = read.scope.map(|text| self.part(text)).transpose()?;
+        let mut bytes = ScopeLogs {
+            scope: scope.map(Into::into),
+            log_records: Vec::new(),
+            schema_url: read.schema_url.unwrap_or_default(),
+        }
+        .encode_to_vec();
+        for record in read.log_records.into_iter().flatten() {
+            let record: RecordRead = self.part(record)?;
+            put(&mut bytes, 2, &LogRecord::from(record).encode_to_vec());
+        }
+        Ok(bytes)
+    }
 }
 
 /// Whatever may be `null` for what is not set.
@@ -61,17 +134,29 @@ fn list<T: Into<M>, M>(values: Maybe<Vec<T>>) -> Vec<M> {
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Request {
-    #[serde(alias = "resource_logs")]
-    resource_logs: Maybe<Vec<OfResource>>,
+struct Request<'a> {
+    #[serde(borrow, alias = "resource_logs")]
+    resource_logs: Maybe<Vec<&'a RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct OfResource {
-    resource: Maybe<ResourceRead>,
-    #[serde(alias = "scope_logs")]
-    scope_logs: Maybe<Vec<OfScope>>,
+struct OfResource<'a> {
+    #[serde(borrow)]
+    resource: Maybe<&'a RawValue>,
+    #[serde(borrow, alias = "scope_logs")]
+    scope_logs: Maybe<Vec<&'a RawValue>>,
+    #[serde(alias = "schema_url")]
+    schema_url: Maybe<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct OfScope<'a> {
+    #[serde(borrow)]
+    scope: Maybe<&'a RawValue>,
+    #[serde(borrow, alias = "log_records")]
+    log_records: Maybe<Vec<&'a RawValue>>,
     #[serde(alias = "schema_url")]
     schema_url: Maybe<String>,
 }
@@ -96,16 +181,6 @@ struct EntityRead {
     id_keys: Maybe<Vec<String>>,
     #[serde(alias = "description_keys")]
     description_keys: Maybe<Vec<String>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct OfScope {
-    scope: Maybe<ScopeRead>,
-    #[serde(alias = "log_records")]
-    log_records: Maybe<Vec<RecordRead>>,
-    #[serde(alias = "schema_url")]
-    schema_url: Maybe<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -163,16 +238,12 @@ struct Pairs {
     values: Maybe<Vec<Pair>>,
 }
 
-impl From<OfResource> for ResourceLogs {
-    fn from(read: OfResource) -> Self {
+impl From<ResourceRead> for Resource {
+    fn from(read: ResourceRead) -> Self {
         Self {
-            resource: read.resource.map(|resource| Resource {
-                attributes: list(resource.attributes),
-                dropped_attributes_count: resource.dropped_attributes_count.word(),
-                entity_refs: list(resource.entity_refs),
-            }),
-            scope_logs: list(read.scope_logs),
-            schema_url: read.schema_url.unwrap_or_default(),
+            attributes: list(read.attributes),
+            dropped_attributes_count: read.dropped_attributes_count.word(),
+            entity_refs: list(read.entity_refs),
         }
     }
 }
@@ -188,17 +259,13 @@ impl From<EntityRead> for EntityRef {
     }
 }
 
-impl From<OfScope> for ScopeLogs {
-    fn from(read: OfScope) -> Self {
+impl From<ScopeRead> for InstrumentationScope {
+    fn from(read: ScopeRead) -> Self {
         Self {
-            scope: read.scope.map(|scope| InstrumentationScope {
-                name: scope.name.unwrap_or_default(),
-                version: scope.version.unwrap_or_default(),
-                attributes: list(scope.attributes),
-                dropped_attributes_count: scope.dropped_attributes_count.word(),
-            }),
-            log_records: list(read.log_records),
-            schema_url: read.schema_url.unwrap_or_default(),
+            name: read.name.unwrap_or_default(),
+            version: read.version.unwrap_or_default(),
+            attributes: list(read.attributes),
+            dropped_attributes_count: read.dropped_attributes_count.word(),
         }
     }
 }

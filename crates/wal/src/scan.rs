@@ -243,7 +243,7 @@ const TORN_LEN: u64 = WINDOW_LEN as u64;
 
 /// Where the batch ends that something was written of at `offset` of a recycled segment; `None` when
 /// the zeros that end the batches there are whole.
-fn torn_end(head: &[u8], place: Place, offset: u64) -> Option<u64> {
+pub(crate) fn torn_end(head: &[u8], place: Place, offset: u64) -> Option<u64> {
     if head.iter().all(|&byte| byte == 0) {
         return None;
     }

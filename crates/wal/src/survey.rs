@@ -136,6 +136,8 @@ pub struct Segment {
     pub state: State,
     /// Nanoseconds since 1970 when the header verifies.
     pub created: Option<Timestamp>,
+    /// The file was another segment before; its bytes lie behind the last batch and mean nothing.
+    pub is_recycled: bool,
     /// Why the header does not verify.
     pub header_fault: Option<String>,
     pub epoch: Option<Epoch>,

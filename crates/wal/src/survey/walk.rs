@@ -12,7 +12,7 @@ use crate::{
     Cause, Epoch, Error, Identity, Lsn,
     batch::{self, Header, Place},
     recover,
-    scan::last_used,
+    scan::{last_used, torn_end},
     segment,
     window::{WINDOW_LEN, Window},
 };
@@ -52,7 +52,7 @@ struct At {
 enum Beyond {
     /// A batch that verifies.
     Batch(u64, Header),
-    /// None does; the offset after the last byte that is not zero.
+    /// None does; where what the writer of this segment left ends.
     Nothing(u64),
 }
 
@@ -178,6 +178,7 @@ impl<'a, 's> Walk<'a, 's> {
                 None => State::Active,
             },
             created: None,
+            is_recycled: false,
             header_fault: None,
             epoch: None,
             first: None,
@@ -191,6 +192,7 @@ impl<'a, 's> Walk<'a, 's> {
         match header {
             Ok(Some(header)) => {
                 segment.created = Some(header.created);
+                segment.is_recycled = header.is_recycled();
                 segment.epoch = Some(header.epoch);
                 if !is_leftover && header.epoch >= self.epoch {
                     self.epoch = header.epoch;
@@ -535,6 +537,9 @@ impl<'a, 's> Walk<'a, 's> {
     fn search(&mut self, at: &At) -> Result<Beyond, Error> {
         let mut from = at.offset;
         let mut used = at.offset;
+        if at.segment.is_recycled {
+            used = self.used_end(at)?;
+        }
         while from < at.len {
             let place = at.place;
             let chunk = self.window().bytes(from, WINDOW_LEN).map_err(|source| {
@@ -547,7 +552,9 @@ impl<'a, 's> Walk<'a, 's> {
                 from += SEARCH_STEP as u64;
                 continue;
             };
-            used = from + last as u64 + 1;
+            if !at.segment.is_recycled {
+                used = from + last as u64 + 1;
+            }
             let starts = (0..(last + 1).min(SEARCH_STEP)).step_by(batch::ALIGNMENT);
             let candidates: Vec<(u64, Header)> = starts
                 .filter_map(|start| {
@@ -559,6 +566,9 @@ impl<'a, 's> Walk<'a, 's> {
                 // It was written after what it vouches for was durable, whatever became of its
                 // payload.
                 self.proven = self.proven.max(header.safe_point);
+                if at.segment.is_recycled {
+                    used = used.max((offset + header.batch_len()).min(at.len));
+                }
                 if offset > at.offset
                     && let Some(header) = self.load(at, offset)?
                 {
@@ -570,8 +580,19 @@ impl<'a, 's> Walk<'a, 's> {
         Ok(Beyond::Nothing(used))
     }
 
-    /// Offset after the last byte of the segment that is not zero.
+    /// Offset after the last byte of the segment that is not zero; in a recycled file, where stale bytes
+    /// follow, after the batch that something was written of.
     fn used_end(&mut self, at: &At) -> Result<u64, Error> {
+        if at.segment.is_recycled {
+            let head = self
+                .window()
+                .bytes(at.offset, batch::HEADER_LEN)
+                .map_err(|source| {
+                    Error::io("read a segment", &at.segment.path, source).with_offset(at.offset)
+                })?;
+            let end = torn_end(head, at.place, at.offset);
+            return Ok(end.map_or(at.offset, |end| end.min(at.len)));
+        }
         let mut from = at.offset;
         let mut used = at.offset;
         while from < at.len {

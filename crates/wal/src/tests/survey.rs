@@ -157,3 +157,30 @@ fn records_are_told_under_the_identity_of_whatever_file_still_has_it() {
         Some(Cause::SafePointMissing)
     );
 }
+
+/// Stale bytes behind the batches of a recycled file are no tail and no damage.
+///
+/// Proves: JRN-3, JRN-21
+#[test]
+fn a_recycled_segment_ends_where_its_batches_do() {
+    let (disk, journal) = fresh();
+    for number in 1..=6_u8 {
+        append(&journal, &[number; 2000]).unwrap();
+    }
+    journal.release_below(Lsn::new(5)).unwrap();
+    append(&journal, &[7; 2000]).unwrap();
+    journal.close().unwrap();
+    drop(journal);
+    let (found, records) = look(&disk);
+    assert!(found.segments.last().unwrap().is_recycled);
+    assert_eq!(found.tail, None);
+    assert_eq!(found.segments.iter().map(|it| it.damages).sum::<u64>(), 0);
+    assert_eq!(records, [4, 5, 6, 7]);
+    let end = crate::segment::HEADER_LEN as u64 + 2064;
+    let file = disk.open(&segment(7), Open::Write).unwrap();
+    file.write_all_at(b"torn", end).unwrap();
+    file.sync_all().unwrap();
+    let (found, records) = look(&disk);
+    assert_eq!(found.tail.unwrap().from, end);
+    assert_eq!(records, [4, 5, 6, 7]);
+}

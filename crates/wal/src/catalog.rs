@@ -157,8 +157,7 @@ impl Catalog {
         }
         self.segments.iter_mut().for_each(Segment::thin);
         self.marks = self.segments.iter().map(Segment::marks).sum();
-        // With a mark in each of very many segments, nothing is left to take out.
-        self.marks_max = MARKS_MAX.max(self.marks.saturating_mul(2));
+        self.marks_max = marks_max_after(self.marks);
     }
 
     /// Segments in order, the active one last.
@@ -226,6 +225,16 @@ impl Catalog {
     }
 }
 
+/// Where to thin again after thinning left `marks`. Every segment keeps one: with very many of them
+/// there is little to take out, and trying at each mark would be slow.
+pub(crate) fn marks_max_after(marks: usize) -> usize {
+    if marks <= MARKS_MAX / 4 * 3 {
+        MARKS_MAX
+    } else {
+        marks.saturating_mul(2)
+    }
+}
+
 /// Holds `from` and everything after it until the pin is dropped. The name is for metrics and for
 /// the error of whoever wants the space.
 pub(crate) fn pin(
@@ -260,4 +269,48 @@ pub(crate) fn pin(
     Ok(Pin::new(from, move || {
         hold(&catalog).pins.remove(&key);
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A journal far longer than marks are kept for: the marks stay within their bound, and every
+    /// position is still found, from a batch at or before it.
+    ///
+    /// Proves: JRN-17
+    #[test]
+    fn marks_are_bounded_whatever_the_length_and_still_lead_to_every_position() {
+        let segments = 48;
+        let batches_each = MARKS_MAX as u64 / 16;
+        let segment = |number: u64| {
+            let base = Lsn::new(1 + number * batches_each);
+            Segment::new(base, PathBuf::new(), Timestamp::default())
+        };
+        let mut catalog = Catalog::new([segment(0)].into());
+        for number in 0..segments {
+            if number > 0 {
+                catalog.push(segment(number));
+            }
+            for batch in 0..batches_each {
+                let first = Lsn::new(1 + number * batches_each + batch);
+                catalog.mark_active(first, batch * MARK_STRIDE);
+                assert!(catalog.marks <= MARKS_MAX);
+            }
+        }
+        let held: usize = catalog.segments.iter().map(|it| it.marks.capacity()).sum();
+        assert!(
+            held * size_of::<Mark>() <= 48 << 20,
+            "{held} marks have room"
+        );
+        for lsn in (1..=segments * batches_each).step_by(4999) {
+            let stretch = catalog.stretch(Lsn::new(lsn)).unwrap();
+            let batch = (lsn - 1) % batches_each;
+            let offset = stretch.offset.unwrap();
+            assert_eq!(stretch.base.get(), lsn - batch);
+            assert!(offset <= batch * MARK_STRIDE, "{lsn} is behind {offset}");
+            let skipped = batch - offset / MARK_STRIDE;
+            assert!(skipped < 16, "{lsn}: {skipped} marks were taken out");
+        }
+    }
 }

@@ -7,7 +7,10 @@
 //!
 //! A full disk is told once per transition and counted, like a ceiling; see `Core::refused`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
+};
 
 use crate::{
     Error, Kind, Lsn,
@@ -19,7 +22,6 @@ use crate::{
     reserve,
     retention::{Retention, Usage},
     slots,
-    spare::{self, Spares},
 };
 
 /// Most bytes that the files of a journal's directory may have together.
@@ -50,6 +52,7 @@ pub(crate) struct Space {
     /// that is prepared ahead.
     pub(crate) is_disk_full: AtomicBool,
     pub(crate) has_reserve: AtomicBool,
+    taking: Mutex<()>,
 }
 
 /// What may be done for space.
@@ -182,7 +185,7 @@ impl Core {
         add(&self.counters.dropped_bytes, bytes);
         add(
             &self.counters.dropped_records,
-            first.get() - oldest.base.get(),
+            first.get() - oldest.base.get() + 1,
         );
         tracing::info!(
             dir = %self.dir.display(),
@@ -194,28 +197,20 @@ impl Core {
         true
     }
 
-    /// Gives back what is prepared ahead, for an append that needs the space now. Whether there
-    /// was anything.
-    pub(crate) fn give_up_spares(&self) -> Result<bool, Error> {
+    /// Gives back what is prepared ahead, for an append that needs the space now.
+    pub(crate) fn give_up_spares(&self) -> Result<(), Error> {
         // First what is being prepared: its file must not go while it is written.
         let _preparing = hold(&self.preparing);
         let mut spares = hold(&self.spares);
-        *spares = Spares::default();
-        let attempt = || {
-            let mut any = false;
-            // By name: also the file of an attempt that failed half-way.
-            for entry in self.disk.list(&self.dir)? {
-                if spare::is_name(&entry.name) {
-                    self.disk.remove_file(&self.dir.join(entry.name))?;
-                    any = true;
-                }
-            }
-            if any {
-                self.disk.sync_dir(&self.dir)?;
-            }
-            Ok(any)
-        };
-        attempt().map_err(|source| Error::doubt("give up spare segments", &self.dir, source))
+        spares
+            .give_up(&*self.disk, &self.dir)
+            .map_err(|source| Error::doubt("give up spare segments", &self.dir, source))
+    }
+
+    /// Held from asking for space until a file has it, so that no two take the same. Without a ceiling
+    /// there is nothing to divide. Taken after growth or spares, before slots.
+    pub(crate) fn taking(&self) -> Option<MutexGuard<'_, ()>> {
+        self.ceiling.map(|_| hold(&self.space.taking))
     }
 
     fn enter_ceiling(&self, usage: &Usage, ceiling: Ceiling) {

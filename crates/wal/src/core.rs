@@ -1,7 +1,8 @@
 //! What appenders, readers and upkeep of one open journal share.
 //!
-//! Locks, in the order in which they may be taken: writer, preparing, releasing, growth of the active segment or spares,
-//! slots, active, catalog, tail. The last three are never held across I/O.
+//! Locks, in the order in which they may be taken: writer, preparing, releasing, growth of the active
+//! segment or spares, taking of space, slots, active, catalog, tail. The last three are never held
+//! across I/O.
 
 use std::{
     path::PathBuf,
@@ -237,6 +238,7 @@ impl Core {
             wanted: doubled.max(enough),
             least: enough,
         };
+        let taking = self.taking();
         let target = self.admit(ask, whose)?;
         let grown = match self.grow_to(active, extent, target) {
             Err(error) if error.kind() == Kind::Full && target > enough => {
@@ -248,6 +250,7 @@ impl Core {
             }
             grown => grown,
         };
+        drop(taking);
         drop(held);
         grown.map_err(|error| self.poison_unless_full(error))
     }
@@ -274,13 +277,16 @@ impl Core {
         }
         let _preparing = hold(&self.preparing);
         // The spares are not held while zeros are written: a roll that comes meanwhile does with a
-        // short file of its own instead of waiting for a whole segment of zeros. One that took the
-        // last spare held them until the file had its own name.
+        // short file of its own instead of waiting for a whole segment of zeros (below a ceiling it
+        // waits, or both could take the same space). One that took the last spare held them until
+        // the file had its own name.
         let is_wanted = hold(&self.spares).is_empty();
         if is_wanted {
+            let taking = self.taking();
             let prepared = self
                 .admitted(self.segment_bytes, self.segment_bytes, Need::Polite)
                 .and_then(|len| Spare::ahead(&*self.disk, &self.dir, len));
+            drop(taking);
             match prepared {
                 Ok(prepared) => {
                     self.had_room();
@@ -336,6 +342,7 @@ impl Core {
                 add(&self.counters.space_waits, 1);
                 let wanted = first_extent(self.segment_bytes, need);
                 let least = need.next_multiple_of(EXTENT_STEP);
+                let _taking = self.taking();
                 let len = self.admitted(wanted, least, whose)?;
                 self.prepare_at_once(len, least)
                     .map_err(|error| self.poison_unless_full(error))?

@@ -19,7 +19,7 @@ use world::{Disk, File, disk::Open};
 
 use crate::{
     Cause, Epoch, Error, Evidence, Identity, Kind, Lsn, batch,
-    catalog::{MARKS_MAX, Segment},
+    catalog::{MARKS_MAX, Segment, marks_max_after},
     identity,
     progress::Meter,
     quarantine, reserve,
@@ -212,7 +212,7 @@ impl Marks {
         if self.count > self.max.max(MARKS_MAX) {
             found.iter_mut().for_each(|found| found.segment.thin());
             self.count = found.iter().map(|found| found.segment.marks()).sum();
-            self.max = 2 * self.count;
+            self.max = marks_max_after(self.count);
         }
     }
 }

@@ -104,6 +104,7 @@ impl Core {
         }
         // A roll may give the reserve a segment's name at the same time.
         let _held = hold(&self.spares);
+        let _taking = self.taking();
         let attempt = || {
             if !is_there(&*self.disk, &self.dir, len)? {
                 let ask = Ask {

@@ -49,6 +49,28 @@ impl Spares {
         None
     }
 
+    /// Removes all of them, and what an attempt left that failed half-way. The files of released
+    /// segments that are on their way here stay.
+    pub(crate) fn give_up(&mut self, disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+        let mut any = false;
+        while let Some(spare) = self.0.pop_front() {
+            disk.remove_file(&spare.path)?;
+            any = true;
+        }
+        for stem in [AHEAD, AT_ONCE] {
+            let path = dir.join(format!("{stem}{EXTENSION}"));
+            if disk.stat(&path)?.is_some() {
+                disk.remove_file(&path)?;
+                any = true;
+            }
+        }
+        if any {
+            // Many file systems free the blocks only when the removal is durable.
+            disk.sync_dir(dir)?;
+        }
+        Ok(())
+    }
+
     /// The first one that has written space for `need` bytes.
     pub(crate) fn take(&mut self, need: u64) -> Option<Spare> {
         let fits = self.0.iter().position(|spare| spare.extent >= need)?;

@@ -306,3 +306,90 @@ fn a_ceiling_that_cannot_work_is_refused_at_open() {
         assert!(refused.to_string().contains(part), "{refused}");
     }
 }
+
+/// The machine ends at every effect of a log that lives at its ceiling: appends that drop, upkeep that
+/// drops ahead and uses the file again. What is found is a whole end of what was acknowledged.
+///
+/// Proves: JRN-20
+#[test]
+fn a_crash_while_the_oldest_is_dropped_loses_nothing_else() {
+    let run = |disk: &sim::Disk| -> u8 {
+        let mut acknowledged = 0;
+        let Ok(journal) = with(disk, 64_000, OnReaching::DropOldest) else {
+            return acknowledged;
+        };
+        while acknowledged < 14 {
+            if acknowledged % 3 == 0 {
+                journal.prepare_ahead();
+            }
+            if append(&journal, &vec![acknowledged; 5000]).is_err() {
+                break;
+            }
+            acknowledged += 1;
+        }
+        acknowledged
+    };
+    let whole = sim::Disk::new(1);
+    assert_eq!(run(&whole), 14);
+    for effect in 1..=whole.effects() {
+        let disk = sim::Disk::new(1);
+        disk.crash_at(effect);
+        let acknowledged = u64::from(run(&disk));
+        for seed in 0..5 {
+            let story = format!("effect {effect}, seed {seed}");
+            let after = disk.power_loss(seed);
+            let (journal, _) = open(&after).unwrap_or_else(|error| panic!("{story}: {error}"));
+            let (first, end) = (journal.first_retained().get(), journal.safe_point().get());
+            assert!(end >= acknowledged, "{story}");
+            // Three segments of one record are below the ceiling; one may have gone for the next one.
+            assert!(end + 1 - first >= end.min(2), "{story}: {first} to {end}");
+            for (at, body) in (first..).zip(bodies(&journal)) {
+                assert!(body == vec![u8::try_from(at - 1).unwrap(); 5000], "{story}");
+            }
+        }
+    }
+}
+
+/// Upkeep prepares and drops, owners release and ask, appenders append, all at once: nobody takes
+/// a file from under another, and the ceiling holds at every look.
+#[test]
+fn a_ceiling_holds_while_upkeep_retention_and_appenders_take_and_give_space() {
+    let disk = sim::Disk::new(1);
+    let ceiling = 64_000;
+    let (journal, _) = Local::open(Options {
+        retention: Retention::Policy(Limits {
+            bytes_max: Some(4 * SEGMENT_BYTES),
+            age_max: None,
+        }),
+        ceiling: Some(Ceiling {
+            bytes: ceiling,
+            on_reaching: OnReaching::DropOldest,
+        }),
+        reserve_bytes: 8192,
+        upkeep: crate::Upkeep::Thread,
+        ..options(&disk)
+    })
+    .unwrap();
+    std::thread::scope(|scope| {
+        let appenders: Vec<_> = (0..3_u8)
+            .map(|number| {
+                let journal = &journal;
+                scope.spawn(move || {
+                    for round in 0..150 {
+                        let len = 200 + usize::from(number) * 3000 + round * 17;
+                        append(journal, &vec![number; len]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        while appenders.iter().any(|appender| !appender.is_finished()) {
+            journal.apply_retention().unwrap();
+            journal.tend().unwrap();
+            let used = used(&disk, Path::new(DIR));
+            assert!(used <= ceiling, "{used} bytes used");
+        }
+    });
+    assert_eq!(journal.counts().records, 450);
+    assert_eq!(journal.counts().poisonings + journal.counts().refused, 0);
+    assert!(!bodies(&journal).is_empty());
+}

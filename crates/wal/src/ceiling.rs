@@ -185,7 +185,7 @@ impl Core {
         add(&self.counters.dropped_bytes, bytes);
         add(
             &self.counters.dropped_records,
-            first.get() - oldest.base.get() + 1,
+            first.get() - oldest.base.get(),
         );
         tracing::info!(
             dir = %self.dir.display(),

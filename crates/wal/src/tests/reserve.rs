@@ -89,6 +89,31 @@ fn open_after(disk: &sim::Disk) -> Local {
     with(&disk.power_loss_total(), 8192).unwrap().0
 }
 
+/// No open, no call: the thread notices that appends go on. The test waits for what it leaves.
+///
+/// Proves: JRN-9
+#[test]
+fn the_upkeep_thread_makes_the_reserve_again_once_there_is_room() {
+    let disk = sim::Disk::new(1);
+    let (journal, _) = Local::open(Options {
+        reserve_bytes: 8192,
+        upkeep: crate::Upkeep::Thread,
+        clock: std::sync::Arc::new(world::RealClock::new()),
+        ..options(&disk)
+    })
+    .unwrap();
+    disk.set_available(30_000);
+    fill(&disk, &journal, 3000);
+    closing(&journal, &[9; 3000]).unwrap();
+    assert!(!has_reserve(&disk));
+    disk.set_available(1 << 20);
+    append(&journal, &[1; 6000]).unwrap();
+    while !journal.metrics().has_reserve {
+        std::thread::yield_now();
+    }
+    assert!(has_reserve(&disk) && !journal.metrics().is_disk_full);
+}
+
 #[test]
 fn without_a_reserve_a_closing_record_is_refused_like_any_other() {
     let disk = sim::Disk::new(1);

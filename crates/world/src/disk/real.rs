@@ -176,8 +176,15 @@ impl Disk for RealDisk {
             Err(error) => return Err(error.into()),
         }
         // Only told to whoever comes second; the lock itself is the kernel's, so no sync.
-        file.set_len(0)?;
-        file.write_all_at(holder.as_bytes(), 0)?;
+        // Over the old text first: that asks a full disk for nothing. Where it has no room for the text,
+        // the lock holds all the same.
+        let told = file
+            .write_all_at(holder.as_bytes(), 0)
+            .and_then(|()| file.set_len(holder.len() as u64));
+        match told {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            told => told?,
+        }
         Ok(Box::new(RealLock(file)))
     }
 

@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use world::Timestamp;
 
@@ -44,8 +44,13 @@ struct Line<'a> {
     trace: Option<String>,
     span: Option<String>,
     producer_id: Option<String>,
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     body: Option<&'a RawValue>,
+}
+
+/// A body that is `null` is a body.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// Reads one line. `id` and `received` are what another log gave the event, and are read only from a

@@ -5,7 +5,9 @@
 //! no position was used.
 
 use std::{
+    collections::HashMap,
     fmt,
+    hash::BuildHasher,
     path::PathBuf,
     sync::{
         Arc,
@@ -14,13 +16,13 @@ use std::{
     time::Duration,
 };
 
-use wal::{APPEND_LEN_MAX, Identity, Journal, Lsn};
+use wal::{APPEND_LEN_MAX, Appended, Identity, Journal, Lsn, Records, Upkeep};
 use world::{Clock, Disk};
 
 use crate::{
     Error, Kind,
     event::{EventId, NewEvent},
-    ids::{Ids, Key},
+    ids::{self, Ids, Key},
     query::{Events, Filter},
     record::{self, View},
 };
@@ -44,6 +46,9 @@ pub struct Options {
     pub ids_dir: PathBuf,
     /// Bytes of events that may be in flight; see [`Log::admit`].
     pub in_flight_bytes_max: usize,
+    /// Who writes the index: a thread of its own, or appends when it is due.
+    pub upkeep: Upkeep,
+    pub(crate) ids_limits: ids::Limits,
 }
 
 impl Options {
@@ -59,6 +64,8 @@ impl Options {
             clock,
             ids_dir: ids_dir.into(),
             in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
+            upkeep: Upkeep::Thread,
+            ids_limits: ids::Limits::default(),
         }
     }
 }
@@ -78,6 +85,8 @@ impl fmt::Debug for Options {
 pub struct Recovery {
     /// Records that were read again to complete the index of ids.
     pub replayed: u64,
+    /// Files of the index that were of no use and are made again.
+    pub discarded: u64,
 }
 
 /// An event is durable under this id.
@@ -101,7 +110,13 @@ pub struct Log {
 
 impl Log {
     pub fn open(options: Options) -> Result<(Self, Recovery), Error> {
-        let ids = Ids::open(&*options.journal)?;
+        let (ids, opened) = Ids::open(
+            Arc::clone(&options.journal),
+            options.disk,
+            options.ids_dir,
+            options.ids_limits,
+            options.upkeep,
+        )?;
         let log = Self {
             journal: options.journal,
             clock: options.clock,
@@ -112,7 +127,11 @@ impl Log {
             }),
             is_closed: AtomicBool::new(false),
         };
-        Ok((log, Recovery::default()))
+        let recovery = Recovery {
+            replayed: opened.replayed,
+            discarded: opened.discarded,
+        };
+        Ok((log, recovery))
     }
 
     /// Takes room for `bytes` that are about to be read from a producer, until the guard is dropped;
@@ -142,21 +161,20 @@ impl Log {
         let weight = check(&events)?;
         let _admission = self.admit(weight)?;
         let keys: Vec<Option<Key>> = events.iter().map(|event| self.key(event)).collect();
-        let reservation = self.ids.reserve(keys.iter().flatten().copied().collect());
+        let mut reservation = self.ids.reserve(held(&keys))?;
         let plan = Plan::make(self, &events, &keys, &reservation.candidates()?)?;
         let fresh = plan.fresh(&events);
         if fresh.is_empty() {
             return Ok(plan.acknowledge(self.identity(), Lsn::ZERO));
         }
-        let first = self.commit(&fresh)?;
-        let acks = plan.acknowledge(self.identity(), first);
+        let Appended { first, last } = self.commit(&fresh)?;
         // After the journal said durable and before anybody else may reserve the ids.
-        reservation.keep(&plan.stored(&keys, first));
-        Ok(acks)
+        reservation.keep(&plan.stored(&keys, first), first, last);
+        Ok(plan.acknowledge(self.identity(), first))
     }
 
-    /// One journal append of all events; the position of the first.
-    fn commit(&self, fresh: &[&NewEvent]) -> Result<Lsn, Error> {
+    /// One journal append of all events.
+    fn commit(&self, fresh: &[&NewEvent]) -> Result<Appended, Error> {
         let received = self.clock.now();
         let len = fresh.iter().map(|event| record::encoded_len(event)).sum();
         let mut bytes = Vec::with_capacity(len);
@@ -175,37 +193,14 @@ impl Log {
                 )
             })
             .collect();
-        let appended = self
-            .journal
+        self.journal
             .append(&records)
-            .map_err(|error| Error::journal("append events", error))?;
-        Ok(appended.first)
+            .map_err(|error| Error::journal("append events", error))
     }
 
     fn key(&self, event: &NewEvent) -> Option<Key> {
         let id = event.producer_id.as_deref()?;
         Some(self.ids.keys().key(&event.source, id))
-    }
-
-    /// Whether the record at `lsn` is the event that `event` repeats. A position that retention took
-    /// meanwhile is none.
-    fn is_same(&self, lsn: Lsn, event: &NewEvent) -> Result<bool, Error> {
-        let reading = "read the event of a known id";
-        let mut records = match self.journal.read(lsn) {
-            Ok(records) => records,
-            Err(error) if error.kind() == wal::Kind::OutOfRange => return Ok(false),
-            Err(error) => return Err(Error::journal(reading, error)),
-        };
-        let Some(found) = records.next() else {
-            return Ok(false);
-        };
-        let found = found.map_err(|error| Error::journal(reading, error))?;
-        if found.kind != record::KIND {
-            return Ok(false);
-        }
-        Ok(View::of(&found.bytes).is_ok_and(|view| {
-            view.source == event.source && view.producer_id == event.producer_id.as_deref()
-        }))
     }
 
     /// Events from `from` on that `filter` lets through, in order of their positions, up to the safe
@@ -246,10 +241,86 @@ impl Log {
         self.room.taken.load(Ordering::Relaxed)
     }
 
+    /// Appends that wait for another one which holds an id of theirs.
+    #[cfg(test)]
+    pub(crate) fn waiting_for_ids(&self) -> usize {
+        self.ids.waiting()
+    }
+
     /// Appends are refused from here on; reads go on until the log is dropped.
     pub fn close(&self) -> Result<(), Error> {
-        self.is_closed.store(true, Ordering::Release);
-        Ok(())
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.ids.close()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the next open reads the producers' ids again");
+        }
+    }
+}
+
+/// Each key once.
+fn held(keys: &[Option<Key>]) -> Vec<Key> {
+    let mut held: Vec<Key> = keys.iter().flatten().copied().collect();
+    held.sort_unstable();
+    held.dedup();
+    held
+}
+
+/// Reads the events that known ids point to. A batch that is sent again points to neighbours, so one
+/// read of the journal serves many.
+struct Verifier<'a> {
+    journal: &'a dyn Journal,
+    records: Option<(Records<'a>, Lsn)>,
+}
+
+/// Records passed over rather than begun anew: what a read costs to begin.
+const PASS_OVER_MAX: u64 = 256;
+
+impl<'a> Verifier<'a> {
+    fn new(journal: &'a dyn Journal) -> Self {
+        Self {
+            journal,
+            records: None,
+        }
+    }
+
+    /// Whether the record at `lsn` is the event that `event` repeats. A position that retention took
+    /// meanwhile is none.
+    fn is_same(&mut self, lsn: Lsn, event: &NewEvent) -> Result<bool, Error> {
+        let reading = |error| Error::journal("read the event of a known id", error);
+        let mut records = match self.records.take() {
+            Some((records, next))
+                if (next..=Lsn::new(next.get() + PASS_OVER_MAX)).contains(&lsn) =>
+            {
+                records
+            }
+            _ => match self.journal.read(lsn) {
+                Ok(records) => records,
+                Err(error) if error.kind() == wal::Kind::OutOfRange => return Ok(false),
+                Err(error) => return Err(reading(error)),
+            },
+        };
+        while let Some(record) = records.next() {
+            let record = record.map_err(reading)?;
+            if record.lsn < lsn {
+                continue;
+            }
+            self.records = Some((records, lsn.next()));
+            return Ok(record.kind == record::KIND
+                && View::of(&record.bytes).is_ok_and(|view| {
+                    view.source == event.source && view.producer_id == event.producer_id.as_deref()
+                }));
+        }
+        Ok(false)
     }
 }
 
@@ -297,28 +368,26 @@ impl Plan {
         log: &Log,
         events: &[NewEvent],
         keys: &[Option<Key>],
-        candidates: &std::collections::BTreeMap<Key, Vec<Lsn>>,
+        candidates: &HashMap<Key, Vec<Lsn>, impl BuildHasher>,
     ) -> Result<Self, Error> {
         let mut fates = Vec::with_capacity(events.len());
         let mut fresh = 0;
-        // Places of the new events of this batch by key; a collision keeps the later one.
-        let mut seen = std::collections::HashMap::new();
-        for (index, event) in events.iter().enumerate() {
-            let Some(key) = keys[index] else {
+        // Places of the new events of this batch, by what their keys are made of.
+        let mut seen: HashMap<(&str, &str), u64> = HashMap::new();
+        let mut verifier = Verifier::new(&*log.journal);
+        for (event, key) in events.iter().zip(keys) {
+            let (Some(key), Some(id)) = (key, event.producer_id.as_deref()) else {
                 fates.push(Fate::Fresh(fresh));
                 fresh += 1;
                 continue;
             };
-            if let Some(&(earlier, place)) = seen.get(&key) {
-                let earlier: &NewEvent = &events[earlier];
-                if earlier.source == event.source && earlier.producer_id == event.producer_id {
-                    fates.push(Fate::Repeats(place));
-                    continue;
-                }
+            if let Some(&place) = seen.get(&(event.source.as_str(), id)) {
+                fates.push(Fate::Repeats(place));
+                continue;
             }
             let mut known = None;
-            for &lsn in candidates.get(&key).into_iter().flatten() {
-                if log.is_same(lsn, event)? {
+            for &lsn in candidates.get(key).into_iter().flatten() {
+                if verifier.is_same(lsn, event)? {
                     known = Some(lsn);
                     break;
                 }
@@ -326,7 +395,7 @@ impl Plan {
             if let Some(lsn) = known {
                 fates.push(Fate::Known(lsn));
             } else {
-                seen.insert(key, (index, fresh));
+                seen.insert((&event.source, id), fresh);
                 fates.push(Fate::Fresh(fresh));
                 fresh += 1;
             }

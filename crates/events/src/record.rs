@@ -60,13 +60,13 @@ pub(crate) const FLAG_PRODUCER_ID: u8 = 4;
 const FLAGS_KNOWN: u8 = FLAG_TRACE | FLAG_SPAN | FLAG_PRODUCER_ID;
 
 impl Field {
-    fn array<const N: usize>(self, head: &[u8]) -> [u8; N] {
+    pub(crate) fn array<const N: usize>(self, head: &[u8]) -> [u8; N] {
         let mut array = [0; N];
         array.copy_from_slice(&head[self.at..self.at + self.len]);
         array
     }
 
-    fn put(self, head: &mut [u8], bytes: &[u8]) {
+    pub(crate) fn put(self, head: &mut [u8], bytes: &[u8]) {
         head[self.at..self.at + self.len].copy_from_slice(bytes);
     }
 }

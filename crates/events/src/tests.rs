@@ -1,6 +1,12 @@
 //! Tests of the room as a whole, on a simulated disk.
 
+mod cursors;
+mod format;
+mod ids;
+mod lines;
 mod log;
+mod query;
+mod record;
 
 use std::sync::Arc;
 

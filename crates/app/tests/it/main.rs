@@ -11,6 +11,7 @@ mod commands;
 mod facts;
 mod holdfast;
 mod intake;
+mod journal;
 mod machine;
 mod schema;
 mod serving;

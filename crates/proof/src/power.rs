@@ -39,7 +39,7 @@ mod tests;
 
 use bench::{Bench, Kit};
 use history::{Counts, History};
-use place::Place;
+use place::{Met, Place};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -73,7 +73,7 @@ pub(crate) struct Options {
 #[derive(Debug, Default)]
 struct Outcome {
     counts: Counts,
-    places: BTreeMap<Place, u64>,
+    places: BTreeMap<Place, Met>,
     found: Option<Found>,
 }
 
@@ -127,8 +127,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
     let took = clock.monotonic();
     let total = result?;
     if options.places {
-        for (place, count) in &total.places {
-            println!("{count:>8}  {place}");
+        for (place, met) in &total.places {
+            println!("{:>8}  {place}", met.times);
         }
     }
     print!("{}", total.counts);
@@ -257,8 +257,8 @@ fn in_words(fault: Fault) -> io::Error {
 impl Outcome {
     fn add(&mut self, other: Self) {
         self.counts.add(other.counts);
-        for (place, count) in other.places {
-            *self.places.entry(place).or_default() += count;
+        for (place, met) in other.places {
+            self.places.entry(place).or_default().add(met);
         }
         if self.found.is_none() {
             self.found = other.found;

@@ -14,7 +14,7 @@ use world::{Disk, RealDisk};
 use super::{
     log::{Log, What},
     machine::{End, Machine},
-    place::{Place, Places},
+    place::{self, Met, Place, Places},
 };
 use crate::crash::{
     breach::Fault,
@@ -95,8 +95,7 @@ pub(super) struct Bench<'k> {
     sizes: Option<Sizes>,
     sync_micros: u64,
     swallowed: BTreeSet<Place>,
-    /// Syncs that returned, by place.
-    pub(super) places: BTreeMap<Place, u64>,
+    pub(super) places: BTreeMap<Place, Met>,
     processes: u64,
 }
 
@@ -137,17 +136,6 @@ impl<'k> Bench<'k> {
     /// Where the product keeps its data.
     pub(super) fn data(&self) -> PathBuf {
         self.dir.path().join("disk").join("data")
-    }
-
-    /// The machine after a bit of it has rotted.
-    pub(super) fn rots(&mut self, dice: &mut Dice) -> io::Result<Option<PathBuf>> {
-        let files: Vec<_> = self.machine.files()?;
-        let Some((path, len)) = dice.pick(&files).filter(|(_, len)| *len > 0) else {
-            return Ok(None);
-        };
-        let offset = usize::try_from(dice.below(*len as u64)).expect("less than a length");
-        self.machine.rot(path, offset, 1 << dice.below(8))?;
-        Ok(Some(path.clone()))
     }
 
     /// Leaves the directory in place.
@@ -205,11 +193,8 @@ impl<'k> Bench<'k> {
         ended.is_orderly()?;
         let log = Log::read(&log, &root)?;
         self.machine.has_seen_all(&log)?;
-        let mut places = Places::default();
-        for entry in &log.entries {
-            if let Some((_, place)) = places.next(&entry.what) {
-                *self.places.entry(place).or_default() += 1;
-            }
+        for (place, met) in place::survey(&log.entries) {
+            self.places.entry(place).or_default().add(met);
         }
         Ok((ended, log))
     }
@@ -251,7 +236,11 @@ impl<'k> Bench<'k> {
         };
         let rare: Vec<usize> = (0..len).filter(is_rare).collect();
         let missing = self.missing(log);
+        let is_unmet = self.is_handicapped() && missing.is_empty();
         let (near, reach) = match dice.below(8) {
+            // A sync after a mere death is met in the process after this one, if this one dies
+            // between the change of a name and its sync.
+            0..4 if is_unmet => (rare.first(), REACH_FIRST),
             0..3 if !missing.is_empty() => (dice.pick(&missing), REACH_MISSING),
             1..5 => (dice.pick(&rare), REACH),
             5 => (rare.first(), REACH_FIRST),

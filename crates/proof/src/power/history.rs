@@ -11,7 +11,7 @@ use super::{
 };
 use crate::crash::{
     acks::{Acks, Checked},
-    breach::{Breach, Fault},
+    breach::Fault,
     bundle::{self, Bundle},
     dice::Dice,
     process::Ended,
@@ -510,20 +510,5 @@ impl History {
         let words = ["history", "--host", host, rule, "--output", "json"];
         let rows = scans::history_in(&bench.ask(&words)?)?;
         Ok(record.compare_history(rule, &rows)?)
-    }
-
-    /// After a bit of a file was flipped: refusing is right, and so is everything being there. A
-    /// loss that is not told of is not.
-    pub(super) fn compare_rotten(&mut self, bench: &Bench<'_>) -> Result<(), Fault> {
-        let acks = bench.write("acks", self.acks.text())?;
-        let ended = bench.ask(&["load", "check", &acks, "--output", "json"])?;
-        if ended.code() == Some(2) {
-            if ended.stderr.trim().is_empty() {
-                let promise = "a refusal says why";
-                return Err(Breach::new(promise, "-", "no word").into());
-            }
-            return Ok(());
-        }
-        self.compare_acks(&ended)
     }
 }

@@ -190,10 +190,11 @@ static void put(struct record *it, const char *path, const char *to, const struc
     if (wrote < 0 || (uint64_t)wrote != total) give_up("how to write its log after", path ? path : "");
 }
 
-/* Whether this call is the one to fail: gives its error, -1 for half a write, 0 for none. */
-static long due(int needs_space) {
+/* Whether this call is the one to fail: gives its error, -1 for half a write, 0 for none. Where half
+ * a write is wanted, only writes count. */
+static long due(int needs_space, int is_write) {
+    if (!fault_at || (!fault_errno && !is_write)) return 0;
     counted++;
-    if (!fault_at) return 0;
     if (counted == fault_at) return fault_errno ? fault_errno : -1;
     return fault_sticky && needs_space && counted > fault_at ? fault_errno : 0;
 }
@@ -220,7 +221,7 @@ static long do_open(long n, const long *a) {
     struct stat found;
     int was = CALL4(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) == 0;
     struct record it = {.kind = !was && (flags & O_CREAT) ? CREATE : OPEN};
-    long result = due(it.kind == CREATE);
+    long result = due(it.kind == CREATE, 0);
     if (result > 0) {
         result = fail(&it, path, 0, result);
     } else {
@@ -267,7 +268,7 @@ static long do_write(long n, const long *a) {
     if (path[0] && positioned && (flags & O_APPEND)) give_up("a positioned write to the end of", path);
     lock();
     struct record it = {.kind = path[0] ? WRITE : STDOUT, .inode = found.st_ino};
-    long result = path[0] ? due(1) : 0;
+    long result = path[0] ? due(1, 1) : 0;
     if (result > 0) {
         result = fail(&it, path, 0, result);
         unlock();
@@ -277,8 +278,8 @@ static long do_write(long n, const long *a) {
         uint64_t total = 0;
         for (long i = 0; i < count; i++) total += parts[i].iov_len;
         if (count > 8) give_up("so many parts of a short write to", path);
+        it.injected = 1;
         if (total > 1) {
-            it.injected = 1;
             count = cut_short(parts, count, total / 2, half);
             parts = half;
         }
@@ -318,7 +319,7 @@ static long do_set_len(long n, const long *a) {
         it.offset = (uint64_t)(a[2] + a[3]);
         if (a[1] || it.offset < (uint64_t)found.st_size) it.offset = (uint64_t)found.st_size;
     }
-    long result = due(it.offset > (uint64_t)found.st_size || n == SYS_fallocate);
+    long result = due(it.offset > (uint64_t)found.st_size || n == SYS_fallocate, 0);
     if (result > 0) {
         result = fail(&it, path, 0, result);
     } else {
@@ -339,7 +340,7 @@ static long do_sync(long n, const long *a) {
     struct record it = {.kind = S_ISDIR(found.st_mode) ? SYNC_DIR : SYNC, .inode = found.st_ino};
     it.data_only = n == SYS_fdatasync;
     it.number = ++numbered;
-    long result = due(0);
+    long result = due(0, 0);
     if (result > 0) {
         result = fail(&it, path, 0, result);
         unlock();
@@ -373,7 +374,7 @@ static long do_name(long n, const long *a) {
     lock();
     struct stat found = {0};
     CALL4(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW);
-    long result = due(it.kind == MKDIR);
+    long result = due(it.kind == MKDIR, 0);
     if (result > 0) {
         result = fail(&it, path, 0, result);
     } else {
@@ -395,7 +396,7 @@ static long do_rename(long n, const long *a) {
     if (n == SYS_renameat2 && (a[4] & ~1l)) give_up("this kind of rename to", to);
     struct record it = {.kind = RENAME};
     lock();
-    long result = due(0);
+    long result = due(0, 0);
     if (result > 0) {
         result = fail(&it, from, to, result);
     } else {

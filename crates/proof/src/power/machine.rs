@@ -119,21 +119,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Flips bits in a byte of a file, as rot would, and lays out the result.
-    pub(super) fn rot(&mut self, path: &Path, offset: usize, mask: u8) -> io::Result<()> {
-        self.disk.rot(path, offset, mask)?;
-        self.lay_out()
-    }
-
-    /// Every file with its length.
-    pub(super) fn files(&self) -> io::Result<Vec<(PathBuf, usize)>> {
-        let found = listing(&self.disk, Path::new("/"))?;
-        let files = found
-            .into_iter()
-            .filter_map(|(path, bytes)| Some((Path::new("/").join(path), bytes?.len())));
-        Ok(files.collect())
-    }
-
     fn replay(
         &self,
         disk: &sim::Disk,

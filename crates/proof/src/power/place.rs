@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::log::{SyncNumber, What};
+use super::log::{Entry, SyncNumber, What};
 
 /// Length of the random part of a temporary file's name, as the crate tempfile makes it.
 const RANDOM_LEN: usize = 6;
@@ -22,6 +22,15 @@ const HEX_LEN_MIN: usize = 8;
 /// A place in words, the same in every run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(String);
+
+/// How often a place was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Met {
+    pub(super) times: u64,
+    /// How often the same file or directory was synced again before the process told anything: then
+    /// nothing that was told hangs on the first of the two.
+    pub(super) covered: u64,
+}
 
 /// What was done so far, as far as it tells places apart.
 #[derive(Debug, Default)]
@@ -98,6 +107,50 @@ impl Places {
     }
 }
 
+impl Met {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.times += other.times;
+        self.covered += other.covered;
+    }
+}
+
+/// The places that a process met.
+pub(super) fn survey(entries: &[Entry]) -> BTreeMap<Place, Met> {
+    let mut places = Places::default();
+    let mut met: BTreeMap<Place, Met> = BTreeMap::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if let Some((_, place)) = places.next(&entry.what) {
+            met.entry(place).or_default().add(Met {
+                times: 1,
+                covered: u64::from(is_covered(entries, at)),
+            });
+        }
+    }
+    met
+}
+
+fn is_covered(entries: &[Entry], at: usize) -> bool {
+    let mut again = None;
+    for entry in &entries[at + 1..] {
+        match (&entry.what, &entries[at].what) {
+            (What::Told(_), _) => return false,
+            (What::Synced(number), _) if again == Some(*number) => return true,
+            (What::SyncDir { path, number }, What::SyncDir { path: first, .. })
+                if path == first =>
+            {
+                again.get_or_insert(*number);
+            }
+            (What::Sync { inode, number, .. }, What::Sync { inode: first, .. })
+                if inode == first =>
+            {
+                again.get_or_insert(*number);
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 impl Place {
     pub(super) fn named(words: &str) -> Self {
         Self(words.to_owned())
@@ -158,6 +211,29 @@ fn shape(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sync_is_covered_by_another_before_anything_is_told() {
+        let sync = |number| What::SyncDir {
+            path: PathBuf::from("/j"),
+            number,
+        };
+        let check = |whats: &[What], covered: u64| {
+            let entry = |what: &What| Entry {
+                what: what.clone(),
+                injected: false,
+                failed: false,
+            };
+            let entries: Vec<Entry> = whats.iter().map(entry).collect();
+            let met = survey(&entries);
+            let total: u64 = met.values().map(|met| met.covered).sum();
+            assert_eq!(total, covered, "{whats:?}");
+        };
+        let (one, two) = (What::Synced(1), What::Synced(2));
+        check(&[sync(1), one.clone(), sync(2), two.clone()], 1);
+        check(&[sync(1), one.clone(), What::Told(0..0), sync(2), two], 0);
+        check(&[sync(1), one, sync(2), What::Told(0..0)], 0);
+    }
 
     #[test]
     fn a_place_is_the_same_in_every_run_and_tells_what_it_is_for() {

@@ -19,6 +19,8 @@ use crate::{
     moment, named_file,
 };
 
+pub(crate) mod events;
+
 /// Longest configuration file read, in bytes. Arbitrary; a full one is about 2 KiB.
 const FILE_LEN_MAX: u64 = 256 * 1024;
 
@@ -67,6 +69,7 @@ pub(crate) struct Config {
     pub(crate) scan_rules_dir: Setting<Option<PathBuf>>,
     pub(crate) events_enabled: Setting<bool>,
     pub(crate) events_listen: Setting<SocketAddr>,
+    pub(crate) events_retention: events::Retention,
 }
 
 /// One key: its name in the file, its environment variable, what it means.
@@ -121,6 +124,30 @@ pub(crate) const KEYS: &[Key] = &[
         example: "\"127.0.0.1:4318\"",
         about: "where events are taken over HTTP, on this machine only; 4318 is OTLP's port",
     },
+    Key {
+        name: "events.retain_bytes",
+        environment: "HOLDFAST_EVENTS_RETAIN_BYTES",
+        example: "\"8GiB\"",
+        about: "beyond it the oldest events go, except those that a drain has yet to send",
+    },
+    Key {
+        name: "events.retain_age",
+        environment: "HOLDFAST_EVENTS_RETAIN_AGE",
+        example: "\"none\"",
+        about: "age beyond which events go too, such as 30d; none: whatever their age",
+    },
+    Key {
+        name: "events.ceiling_bytes",
+        environment: "HOLDFAST_EVENTS_CEILING_BYTES",
+        example: "\"none\"",
+        about: "most that the log of events may take, drains or not; none: what the disk has",
+    },
+    Key {
+        name: "events.on_full",
+        environment: "HOLDFAST_EVENTS_ON_FULL",
+        example: "\"refuse\"",
+        about: "at the ceiling: refuse new events, or drop-oldest, those a drain needs excepted",
+    },
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,6 +174,10 @@ struct FileScan {
 struct FileEvents {
     enabled: Option<bool>,
     listen: Option<String>,
+    retain_bytes: Option<String>,
+    retain_age: Option<String>,
+    ceiling_bytes: Option<String>,
+    on_full: Option<String>,
 }
 
 impl Config {
@@ -161,6 +192,7 @@ impl Config {
             scan_rules_dir: rules_dir(&values),
             events_enabled: truth("HOLDFAST_EVENTS_ENABLED", values.events.enabled)?,
             events_listen: listen(&values, file.as_deref())?,
+            events_retention: events::retention(&values.events, file.as_deref())?,
             file,
         };
         Ok(config)

@@ -11,7 +11,15 @@ use events::{Cursors, Log, log};
 use wal::Journal;
 use world::{Clock, Disk, RealClock, RealDisk};
 
-use crate::{config::Config, exit::Refusal, screen::Screen, site};
+use crate::{
+    config::{
+        Config,
+        events::{OnFull, Retention},
+    },
+    exit::Refusal,
+    screen::Screen,
+    site,
+};
 
 pub(crate) mod client;
 
@@ -57,7 +65,7 @@ impl Events {
         let clock = RealClock::new();
         let mut told = false;
         loop {
-            match Self::try_open(&dir)? {
+            match Self::try_open(&dir, &config.events_retention)? {
                 Ok(events) => return Ok(events),
                 Err(error) if clock.monotonic() < LOCK_WAIT => {
                     if !told {
@@ -74,7 +82,7 @@ impl Events {
     /// Opens the log, or finds the socket of the process that serves it.
     pub(crate) fn reach(config: &Config, screen: Screen) -> Result<Access, Refusal> {
         let dir = config.data_dir()?.join(DIR);
-        match Self::try_open(&dir)? {
+        match Self::try_open(&dir, &config.events_retention)? {
             Ok(events) => Ok(Access::Open(Box::new(events))),
             Err(_) if is_served(&dir)? => Ok(Access::Served(dir.join(API_SOCKET))),
             Err(_) => Self::open(config, screen).map(|events| Access::Open(Box::new(events))),
@@ -88,19 +96,26 @@ impl Events {
     }
 
     /// The inner error: another process has it.
-    fn try_open(dir: &Path) -> Result<Result<Self, wal::Error>, Refusal> {
+    fn try_open(dir: &Path, retention: &Retention) -> Result<Result<Self, wal::Error>, Refusal> {
         RealDisk
             .create_dir_all_synced(dir)
             .map_err(|error| site::cannot_use(dir, &error))?;
-        // The journal first: its lock is the lock of everything beside it.
-        let journal = match open_journal(&dir.join(JOURNAL_DIR), wal::SEGMENT_BYTES) {
+        // The cursors first: they must hold what drains need before retention looks at the events.
+        let cursors_dir = dir.join(CURSORS_DIR);
+        let cursors = match open_journal(&cursors_dir, SMALL_SEGMENT_BYTES) {
+            Ok(cursors) => cursors,
+            Err(error) if error.kind() == wal::Kind::Locked => return Ok(Err(error)),
+            Err(error) => return Err(site::cannot_open_journal(&cursors_dir, &error)),
+        };
+        let journal = match open_events(&dir.join(JOURNAL_DIR), retention) {
             Ok(journal) => journal,
             Err(error) if error.kind() == wal::Kind::Locked => return Ok(Err(error)),
+            Err(error) if error.kind() == wal::Kind::Invalid => {
+                return Err(Refusal::new(error.to_string())
+                    .next("correct events.ceiling_bytes or events.on_full"));
+            }
             Err(error) => return Err(site::cannot_open_journal(dir, &error)),
         };
-        let cursors_dir = dir.join(CURSORS_DIR);
-        let cursors = open_journal(&cursors_dir, SMALL_SEGMENT_BYTES)
-            .map_err(|error| site::cannot_open_journal(&cursors_dir, &error))?;
         let cursors = Cursors::open(cursors, over(&journal)).map_err(|error| refused(&error))?;
         let options = log::Options::new(
             over(&journal),
@@ -151,6 +166,25 @@ fn open_journal(dir: &Path, segment_bytes: u64) -> Result<Arc<wal::Local>, wal::
     let mut options = wal::Options::on_this_machine(dir);
     options.segment_bytes = segment_bytes;
     options.holder = site::holder();
+    let (journal, _) = wal::Local::open(options)?;
+    Ok(Arc::new(journal))
+}
+
+/// The journal of the events, kept as long as the configuration says.
+fn open_events(dir: &Path, retention: &Retention) -> Result<Arc<wal::Local>, wal::Error> {
+    let mut options = wal::Options::on_this_machine(dir);
+    options.holder = site::holder();
+    options.retention = wal::Retention::Policy(wal::Limits {
+        bytes_max: Some(retention.bytes.value),
+        age_max: retention.age.value,
+    });
+    options.ceiling = retention.ceiling.value.map(|bytes| wal::Ceiling {
+        bytes,
+        on_reaching: match retention.on_full.value {
+            OnFull::Refuse => wal::OnReaching::Refuse,
+            OnFull::DropOldest => wal::OnReaching::DropOldest,
+        },
+    });
     let (journal, _) = wal::Local::open(options)?;
     Ok(Arc::new(journal))
 }

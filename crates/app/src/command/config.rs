@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cli::{ConfigAction, Output},
-    config::{Config, KEYS},
+    config::{Config, KEYS, events::size_text},
     exit::{Exit, Refusal},
     present::{csv, table},
     screen::Screen,
@@ -50,6 +50,8 @@ fn rows(config: &Config) -> Vec<Row> {
         Output::Csv => "csv",
     };
     let rules_dir = &config.scan_rules_dir;
+    let retention = &config.events_retention;
+    let none = || "none".to_owned();
     let values = [
         (
             path(config.data_dir.value.as_deref()),
@@ -69,6 +71,22 @@ fn rows(config: &Config) -> Vec<Row> {
         (
             config.events_listen.value.to_string(),
             config.events_listen.origin,
+        ),
+        (size_text(retention.bytes.value), retention.bytes.origin),
+        (
+            retention
+                .age
+                .value
+                .map_or_else(none, |age| format!("{}s", age.as_secs())),
+            retention.age.origin,
+        ),
+        (
+            retention.ceiling.value.map_or_else(none, size_text),
+            retention.ceiling.origin,
+        ),
+        (
+            retention.on_full.value.name().to_owned(),
+            retention.on_full.origin,
         ),
     ];
     KEYS.iter()

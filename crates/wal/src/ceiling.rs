@@ -201,6 +201,8 @@ impl Core {
     pub(crate) fn give_up_spares(&self) -> Result<(), Error> {
         // First what is being prepared: its file must not go while it is written.
         let _preparing = hold(&self.preparing);
+        // And what is being released: its space is about to come back.
+        let _releasing = hold(&self.releasing);
         let mut spares = hold(&self.spares);
         spares
             .give_up(&*self.disk, &self.dir)

@@ -181,11 +181,15 @@ fn an_upgrade_that_crashes_anywhere_ends_as_one_that_did_not() {
             put(&disk, "lock.fingerprint", b"x");
             disk
         };
+        let report = |disk: &sim::Disk| get(disk, &format!("{KEPT_DIR}/report.txt"));
+        let whole = make();
+        drop(with_variables(&whole).unwrap());
         check_start(&format!("{sequences:?}"), make, |disk, log, story| {
             let found: Vec<u64> = frames(log).iter().map(|(seq, _)| *seq).collect();
             assert_eq!(found, (1..=count as u64).collect::<Vec<_>>(), "{story}");
             let kept = get(disk, &format!("{KEPT_DIR}/{WAL}"));
             assert_eq!(kept.as_deref(), Some(&old[..]), "{story}");
+            assert_eq!(report(disk), report(&whole), "{story}: another report");
         });
     }
 }

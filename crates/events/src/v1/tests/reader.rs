@@ -69,7 +69,7 @@ fn sequence(payload: &[u8]) -> Option<u64> {
     };
     let mut sequence = 0;
     for (key, value) in &members {
-        if key.to_ascii_lowercase() == "seq" && !value.is_null() {
+        if key.eq_ignore_ascii_case("seq") && !value.is_null() {
             sequence = value.as_u64()?;
         }
     }

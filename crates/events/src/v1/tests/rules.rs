@@ -36,6 +36,10 @@ fn accepted(log: &[u8], safe_seq: u64) {
     assert_eq!(left.len() as u64, surveyed.committed_len);
     assert_eq!(left, log[..left.len()]);
     assert_eq!(recovery.cut.is_some(), left.len() < log.len());
+    // Done once: the next open finds nothing to cut, whatever becomes of the power.
+    let next = disk.power_loss_total();
+    drop(opened);
+    assert_eq!(open(&next).unwrap().1.cut, None);
 }
 
 /// Proves: JRN-31

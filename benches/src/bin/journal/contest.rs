@@ -218,7 +218,18 @@ pub fn rolls() -> bool {
         let dir = benches::scratch();
         let log = OURS.1(dir.path());
         let latencies = Mutex::default();
-        run(&*log, appenders, 4096, time, &latencies);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // A consumer that keeps up: without one no segment is used again.
+                while !done.load(Ordering::Relaxed) {
+                    log.release();
+                    thread::sleep(REST);
+                }
+            });
+            run(&*log, appenders, 4096, time, &latencies);
+            done.store(true, Ordering::Relaxed);
+        });
         let taken = latencies.into_inner().expect("no panics");
         let p99 = quantile(&taken.all, 0.99);
         let pause = quantile(&taken.rolling, 1.0);
@@ -229,6 +240,7 @@ pub fn rolls() -> bool {
             quantile(&taken.all, 1.0),
             pause / p99
         );
+        println!("<!-- {} -->", log.remark());
         holds &= pause <= PAUSE_MAX * p99 && log.rolls() > 0;
     }
     println!(

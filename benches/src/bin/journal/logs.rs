@@ -26,6 +26,8 @@ pub trait Log: Sync {
     fn rolls(&self) -> u64 {
         0
     }
+    /// Lets go of everything so far, as a consumer that keeps up does.
+    fn release(&self) {}
     /// Said beside its figures.
     fn remark(&self) -> String {
         String::new()
@@ -113,12 +115,18 @@ impl Log for Ours {
         self.0.counts().rolls
     }
 
+    fn release(&self) {
+        let keep_from = self.0.safe_point().next();
+        self.0.release_below(keep_from).expect("a sound disk");
+    }
+
     fn remark(&self) -> String {
         let counts = self.0.counts();
         format!(
-            "{:.1} appends a sync, {} rolls, {} waits for space",
+            "{:.1} appends a sync, {} rolls, {} of them into used files, {} waits for space",
             counts.appends as f64 / counts.syncs.max(1) as f64,
             counts.rolls,
+            counts.recycled,
             counts.space_waits
         )
     }

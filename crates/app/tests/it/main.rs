@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod commands;
+mod events;
 mod facts;
 mod holdfast;
 mod intake;

@@ -16,6 +16,10 @@ use world::{Clock, RealClock};
 /// Clients that may read events at a time, followers included. Each takes a thread while it reads.
 pub(crate) const READERS_MAX: usize = 32;
 
+/// How long a refusal for want of space stands in /ready. Whoever sends nothing to a server that is not
+/// ready would otherwise never find out that it is: the next append looks again.
+const FULL_TOLD_MS: u64 = 30_000;
+
 /// What the handlers share.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -26,8 +30,8 @@ pub(crate) struct State {
     /// True once the server stops.
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) counts: Counts,
-    /// The last append found the disk full.
-    is_full: AtomicBool,
+    /// Until when the disk counts as full, in milliseconds of `clock`; 0: it does not.
+    full_until: AtomicU64,
     is_poisoned: AtomicBool,
     is_closed: AtomicBool,
 }
@@ -58,7 +62,7 @@ impl State {
             readers: Arc::new(Semaphore::new(READERS_MAX)),
             stop,
             counts: Counts::default(),
-            is_full: AtomicBool::new(false),
+            full_until: AtomicU64::new(0),
             is_poisoned: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         }
@@ -78,7 +82,7 @@ impl State {
         let appended = self.log.append(events);
         match &appended {
             Ok(acks) => {
-                self.is_full.store(false, Ordering::Relaxed);
+                self.full_until.store(0, Ordering::Relaxed);
                 for (ack, class) in acks.iter().zip(classes) {
                     let place = Class::ALL.iter().position(|other| *other == class);
                     match place {
@@ -100,7 +104,10 @@ impl State {
         };
         add(counter, events);
         match error.kind() {
-            Kind::Full => self.is_full.store(true, Ordering::Relaxed),
+            Kind::Full => {
+                let until = self.monotonic_ms().saturating_add(FULL_TOLD_MS);
+                self.full_until.store(until, Ordering::Relaxed);
+            }
             Kind::Closed => self.is_closed.store(true, Ordering::Relaxed),
             Kind::Poisoned | Kind::Fenced => {
                 if !self.is_poisoned.swap(true, Ordering::Relaxed) {
@@ -119,11 +126,15 @@ impl State {
         add(&self.counts.overloads, 1);
     }
 
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Why no event would be taken now.
     pub(crate) fn unready(&self) -> Option<&'static str> {
         if self.is_poisoned.load(Ordering::Relaxed) || self.journal.counts().poisonings > 0 {
             Some("poisoned")
-        } else if self.is_full.load(Ordering::Relaxed) {
+        } else if self.full_until.load(Ordering::Relaxed) > self.monotonic_ms() {
             Some("full")
         } else if self.is_stopping() || self.is_closed.load(Ordering::Relaxed) {
             Some("stopping")

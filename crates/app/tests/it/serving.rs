@@ -5,14 +5,15 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
-    process::{Child, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::holdfast::{Run, Sandbox};
+use crate::holdfast::{BINARY, Run, Sandbox};
 
 /// Longer than anything here takes on a loaded machine: a test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,9 +46,40 @@ impl Serving {
         args: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
-        let mut child = sandbox
-            .command(args)
-            .envs(environment.iter().copied())
+        let mut command = sandbox.command(args);
+        command.envs(environment.iter().copied());
+        Self::start_command(&mut command)
+    }
+
+    /// On a disk of its own of so many MiB, with a file `ballast` on it; in a mount namespace of its own.
+    pub(crate) fn start_on_small_disk(sandbox: &Sandbox, disk_mib: u32, ballast_mib: u32) -> Self {
+        let dir = sandbox.data_dir();
+        std::fs::create_dir_all(&dir).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={disk_mib}m tmpfs '{0}' && \
+             head -c {ballast_mib}M /dev/zero > '{0}/ballast' && \
+             exec '{BINARY}' events serve --listen 127.0.0.1:0",
+            dir.display()
+        );
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command
+            .args(["--mount", "sh", "-c", &script])
+            .env("HOLDFAST_DATA_DIR", &dir)
+            .stdin(Stdio::null());
+        Self::start_command(&mut command)
+    }
+
+    /// A file of the server's own mount namespace.
+    pub(crate) fn file(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        root.join(path.strip_prefix("/").expect("paths here are absolute"))
+    }
+
+    fn start_command(command: &mut Command) -> Self {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -60,15 +60,7 @@ impl fmt::Debug for Cursors {
 impl Cursors {
     /// Reads the cursors that `journal` holds; they are of drains of `events`.
     pub fn open(journal: Arc<dyn Journal>, events: Arc<dyn Journal>) -> Result<Self, Error> {
-        let last = journal.safe_point();
-        let mut positions = Positions::new();
-        if last > Lsn::ZERO {
-            let reading = |error| Error::journal("read the drains' cursors", error);
-            let mut records = journal.read(last).map_err(reading)?;
-            if let Some(record) = records.next() {
-                positions = decode(&record.map_err(reading)?.bytes)?;
-            }
-        }
+        let positions = read_last(&*journal)?;
         let cursors = Self {
             journal,
             events,
@@ -232,6 +224,29 @@ impl Cursors {
             .lock()
             .expect("no thread panics while it holds this lock")
     }
+}
+
+/// The last record of cursors. It is the journal's last, except where the journal was reset: then
+/// others may lie behind it, or nothing but others.
+fn read_last(journal: &dyn Journal) -> Result<Positions, Error> {
+    let reading = |error| Error::journal("read the drains' cursors", error);
+    let last = journal.safe_point();
+    for from in [last, journal.first_retained()] {
+        if from < journal.first_retained() || last == Lsn::ZERO {
+            continue;
+        }
+        let mut found = None;
+        for record in journal.read(from).map_err(reading)? {
+            let record = record.map_err(reading)?;
+            if record.kind == KIND {
+                found = Some(record.bytes);
+            }
+        }
+        if let Some(bytes) = found {
+            return decode(&bytes);
+        }
+    }
+    Ok(Positions::new())
 }
 
 fn check_name(drain: &str) -> Result<(), Error> {

@@ -40,6 +40,8 @@ mod build;
 mod filter;
 pub(crate) mod run;
 mod table;
+#[cfg(test)]
+mod tests;
 
 /// Positions that one key may stand for. More than one means that hashes collide, and that is
 /// either a fortune or an attack: beyond this, an event seen again may be kept again.

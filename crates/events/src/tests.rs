@@ -26,8 +26,8 @@ struct Bench {
     log: Log,
 }
 
-fn journal(disk: &sim::Disk, dir: &str, clock: &sim::Clock) -> Arc<dyn Journal> {
-    let options = wal::Options {
+fn journal_options(disk: &sim::Disk, dir: &str, clock: &sim::Clock) -> wal::Options {
+    wal::Options {
         segment_bytes: SEGMENT_BYTES,
         upkeep: Upkeep::Caller,
         holder: "the test".to_owned(),
@@ -37,8 +37,11 @@ fn journal(disk: &sim::Disk, dir: &str, clock: &sim::Clock) -> Arc<dyn Journal> 
             Arc::new(clock.clone()),
             Arc::new(sim::Random::new(1)),
         )
-    };
-    Arc::new(Local::open(options).unwrap().0)
+    }
+}
+
+fn journal(disk: &sim::Disk, dir: &str, clock: &sim::Clock) -> Arc<dyn Journal> {
+    Arc::new(Local::open(journal_options(disk, dir, clock)).unwrap().0)
 }
 
 impl Bench {

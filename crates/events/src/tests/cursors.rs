@@ -226,3 +226,21 @@ fn a_record_of_cursors_that_means_nothing_is_refused() {
         assert_eq!(refused.kind(), Kind::Corrupt, "{bytes:?}: {refused}");
     }
 }
+
+#[test]
+fn records_of_other_kinds_hide_no_cursor() {
+    let bench = Bench::new();
+    fill(&bench, 5);
+    open(&bench)
+        .advance(&[to(at(&bench, 3), Class::Error)])
+        .unwrap();
+    let own = journal(&bench.disk, DIR, &bench.clock);
+    own.append(&[(wal::RecordKind(9), b"of a kind to come")])
+        .unwrap();
+    drop(own);
+    let cursors = open(&bench);
+    assert_eq!(
+        cursors.get("site", Class::Error).unwrap(),
+        Some(at(&bench, 3))
+    );
+}

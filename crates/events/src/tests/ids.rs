@@ -9,7 +9,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use wal::{Generation, Identity, Journal, Lsn, Upkeep};
+use wal::{Journal, Lsn, Upkeep};
 use world::{
     Disk as _, Timestamp,
     disk::Open,
@@ -285,40 +285,34 @@ fn runs_go_with_the_events_they_tell_of() {
     site.check_all();
 }
 
+/// After a reset a copy of the old index lies beside the new journal, which is as long as the old one
+/// was. Were it believed, the ids of the new generation would be unknown.
 #[test]
 fn an_index_of_another_generation_is_thrown_away() {
     let mut site = Site::new();
-    fill(&mut site, 100);
+    fill(&mut site, 200);
     site.open = None;
-    // What a reset leaves: the same journal in its next life, begun anew at position 1.
     let old = site.run_files();
-    assert!(!old.is_empty());
-    let new = sim::Disk::new(2);
-    let clock = site.clock.clone();
-    drop(journal(&new, JOURNAL, &clock));
-    new.create_dir_all_synced(Path::new(IDS)).unwrap();
-    for path in &old {
-        let bytes = site.disk.read(path, 1 << 20).unwrap();
-        new.replace(path, &bytes).unwrap();
-    }
-    let identity = Identity {
-        generation: Generation(2),
-        ..journal(&new, JOURNAL, &clock).identity()
-    };
-    assert_ne!(
-        ids::Keys::new(identity).key("a", "b"),
-        ids::Keys::new(Identity {
-            generation: Generation(1),
-            ..identity
-        })
-        .key("a", "b")
-    );
-    site.disk = new;
+    assert!(old.len() > 1);
+    let options = super::journal_options(&site.disk, JOURNAL, &site.clock);
+    wal::reset(&options, "a test").unwrap();
     site.model.clear();
+    {
+        let journal = journal(&site.disk, JOURNAL, &site.clock);
+        let disk = Arc::new(site.disk.clone());
+        let clock = Arc::new(site.clock.clone());
+        let (log, _) = Log::open(Options::new(journal, disk, clock, "/events/others")).unwrap();
+        for id in numbered(1_000..1_300) {
+            let acks = log.append(vec![named(&id)]).unwrap();
+            assert_eq!(acks[0].id.generation, wal::Generation(2));
+            site.model.insert(id, acks[0].id.lsn);
+        }
+    }
     let recovery = site.reopen();
     assert_eq!(recovery.discarded, old.len() as u64);
-    assert!(site.run_files().is_empty());
-    fill(&mut site, 100);
+    site.check_all();
+    let again = site.log().append(vec![named("id-0")]).unwrap();
+    assert!(!again[0].is_duplicate, "of an earlier life");
 }
 
 #[test]
@@ -343,8 +337,16 @@ fn while_the_index_cannot_be_written_events_without_ids_are_kept_and_memory_is_b
     }
     let mut kept = 0;
     let refused = loop {
+        if kept == SMALL.table_len_max + 1 {
+            // The first ids are neither in a run nor in the table that fills.
+            let again = site.log().append(vec![named("id-0")]).unwrap();
+            assert!(again[0].is_duplicate);
+        }
         match site.log().append(vec![named(&format!("id-{kept}"))]) {
-            Ok(_) => kept += 1,
+            Ok(acks) => {
+                assert!(!acks[0].is_duplicate);
+                kept += 1;
+            }
             Err(error) => break error,
         }
         assert!(
@@ -353,6 +355,10 @@ fn while_the_index_cannot_be_written_events_without_ids_are_kept_and_memory_is_b
         );
     };
     assert_eq!(refused.kind(), crate::Kind::Full, "{refused}");
+    assert!(
+        kept > SMALL.table_len_max,
+        "a full table is on its way to the disk"
+    );
     site.log().append(vec![super::event("3")]).unwrap();
     // Space is back.
     site.open = None;

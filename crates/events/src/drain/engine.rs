@@ -324,7 +324,9 @@ impl Engine {
         for (class, arrived) in Class::ALL.into_iter().zip(arrived) {
             if arrived > 0 {
                 self.with_status(class, |status| status.waiting += arrived);
-                self.drive(Event::Waiting(class));
+                if !self.lanes[place(class)].has_given_up {
+                    self.drive(Event::Waiting(class));
+                }
             }
         }
         self.pass_over();
@@ -519,7 +521,10 @@ impl Engine {
             );
         }
         let is_hopeless = fault == Fault::Lasting || failures >= ATTEMPTS_ONCE_MAX;
-        self.lanes[place(class)].has_given_up = self.until.is_some() && is_hopeless;
+        if self.until.is_some() && is_hopeless {
+            self.lanes[place(class)].has_given_up = true;
+            return Outcome::GivenUp;
+        }
         Outcome::Failed(fault)
     }
 

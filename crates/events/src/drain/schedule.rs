@@ -56,6 +56,8 @@ pub(crate) enum Outcome {
     Split { sent: usize },
     /// Nothing was accepted.
     Failed(Fault),
+    /// Nothing was accepted, and the class is not tried again until it is said to wait.
+    GivenUp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +210,7 @@ impl Lane {
                 self.failures = self.failures.saturating_add(1);
                 self.not_before = now + wait(fault, self.failures, dice);
             }
+            Outcome::GivenUp => self.is_waiting = false,
         }
     }
 }

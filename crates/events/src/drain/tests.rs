@@ -6,7 +6,11 @@ mod delivery;
 mod peer;
 mod waiting;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use wal::{Journal, Local, Lsn, Upkeep};
 use world::{Clock as _, RealClock, Timestamp, sim};
@@ -20,8 +24,6 @@ use peer::{Answer, Peer, Request};
 
 /// Small, so that a test rolls through several.
 const SEGMENT_BYTES: u64 = 4 * 4096;
-/// How long a stalled receiver is waited for.
-const SEND_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A data directory and the clock beside it.
 struct Site {
@@ -86,7 +88,7 @@ impl Site {
         let disk = Arc::new(self.disk.clone());
         let clock: Arc<dyn world::Clock> = Arc::new(self.clock.clone());
         let mut receivers = Receivers::new(target, disk, Arc::clone(&clock));
-        receivers.send_timeout = SEND_TIMEOUT;
+        receivers.send_timeout = PATIENCE;
         Options {
             name: "drain".to_owned(),
             classes: Class::ALL.to_vec(),
@@ -167,16 +169,19 @@ fn names(ids: &[EventId]) -> Vec<String> {
     ids.iter().map(EventId::to_string).collect()
 }
 
+/// Classes by the names of events.
+type Known = HashMap<String, Class>;
+
+fn known(ids: &[EventId], classes: &[Class]) -> Known {
+    names(ids)
+        .into_iter()
+        .zip(classes.iter().copied())
+        .collect()
+}
+
 /// The class of the events of a request, which are all of one.
-fn class_of(request: &Request, all: &[(EventId, Class)]) -> Class {
-    let classes: BTreeSet<Class> = request
-        .events
-        .iter()
-        .map(|name| {
-            let found = all.iter().find(|(id, _)| id.to_string() == *name);
-            found.expect("an event that there is").1
-        })
-        .collect();
+fn class_of(request: &Request, known: &Known) -> Class {
+    let classes: BTreeSet<Class> = request.events.iter().map(|name| known[name]).collect();
     assert_eq!(classes.len(), 1, "a batch has one class");
     *classes.first().unwrap()
 }

@@ -1,8 +1,8 @@
 //! A file of JSON lines, durable before an event counts as taken.
 //!
 //! Always holds: what a reader sees ends in a whole line, or in the beginning of one that is being
-//! written. The beginning that a crash leaves is cut off when the file is opened again; its event
-//! was not taken and is sent again. A file that is full is put aside under the time of that moment,
+//! written. What a crash leaves of an append is cut off when the file is opened again; its events
+//! were not taken and are sent again. A file that is full is put aside under the time of that moment,
 //! and never removed: it is the reader's.
 
 use std::{
@@ -12,13 +12,19 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use serde::de::IgnoredAny;
 use world::{
     Clock, Disk, File,
     disk::{Lock, Open},
 };
 
 use super::{Accepted, SendError};
-use crate::{Error, Event, Kind, lines};
+use crate::{
+    Error, Event, Kind,
+    drain::{batch::BATCH_BYTES_MAX, schedule::BATCH_EVENTS_MAX},
+    event::BODY_LEN_MAX,
+    lines::{self, LINE_LEN_MAX},
+};
 
 /// Length beyond which a file is put aside. Arbitrary: what an editor still opens.
 pub(super) const FILE_LEN_MAX: u64 = 256 << 20;
@@ -26,8 +32,13 @@ pub(super) const FILE_LEN_MAX: u64 = 256 << 20;
 /// What a line of ours begins with. A tail that begins otherwise is not ours to cut.
 const LINE_START: &[u8] = b"{\"id\":\"";
 
-/// Bytes looked at a time while the end of the last whole line is searched backwards.
-const BLOCK_LEN: u64 = 64 << 10;
+/// Longest append, in bytes, as lines: the largest batch, and for each of its events what a line
+/// has beside the body, escaped.
+const IN_DOUBT_LEN_MAX: u64 = 8 << 20;
+const _: () = assert!(
+    BATCH_BYTES_MAX + BATCH_EVENTS_MAX * (LINE_LEN_MAX - BODY_LEN_MAX) <= 8 << 20
+        && LINE_LEN_MAX <= 8 << 20
+);
 
 /// The one end of a file, to which the classes append in turn.
 #[derive(Debug)]
@@ -160,52 +171,66 @@ fn open_end(disk: &dyn Disk, path: &Path) -> io::Result<End> {
         disk.sync_dir(parent(path))?;
     }
     let len = file.len()?;
-    let whole = end_of_last_line(&*file, len)?;
+    let whole = end_of_whole_lines(&*file, len)?;
     if whole < len {
-        check_is_ours(&*file, whole, len)?;
         file.set_len(whole)?;
         file.sync_all()?;
         tracing::warn!(
             file = %path.display(),
             bytes = len - whole,
-            "cut a half line that was never acknowledged"
+            "cut lines that a crash tore; none of them was acknowledged"
         );
     }
     Ok(End::At { file, len: whole })
 }
 
-/// Position behind the last line break before `len`; 0 when there is none.
-fn end_of_last_line(file: &dyn File, len: u64) -> io::Result<u64> {
-    let mut end = len;
-    let mut block = vec![0; usize::try_from(BLOCK_LEN).expect("64 KiB")];
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK_LEN);
-        let looked_at = usize::try_from(end - start).expect("at most a block");
-        file.read_exact_at(&mut block[..looked_at], start)?;
-        if let Some(at) = block[..looked_at].iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
+/// Where the last whole line ends before anything that a crash tore. All but the last append was
+/// synced before the next began, so only that one is in doubt: of it any sector may be missing, also
+/// from the middle, and then reads as zeros.
+fn end_of_whole_lines(file: &dyn File, len: u64) -> io::Result<u64> {
+    let start = len.saturating_sub(IN_DOUBT_LEN_MAX);
+    let mut tail = vec![0; usize::try_from(len - start).expect("a few MiB")];
+    file.read_exact_at(&mut tail, start)?;
+    let mut at = 0;
+    if start > 0 {
+        // The first line has begun before what was read; it is older than the last append.
+        at = match tail.iter().position(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None => return Err(not_ours()),
+        };
     }
-    Ok(0)
+    while at < tail.len() {
+        let rest = &tail[at..];
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+            break;
+        };
+        if !is_whole(&rest[..end]) {
+            break;
+        }
+        at += end + 1;
+    }
+    if at < tail.len() && !is_torn(&tail[at..]) {
+        return Err(not_ours());
+    }
+    Ok(start + at as u64)
 }
 
-fn check_is_ours(file: &dyn File, from: u64, len: u64) -> io::Result<()> {
-    let mut start = vec![
-        0;
-        LINE_START
-            .len()
-            .min(usize::try_from(len - from).unwrap_or(usize::MAX))
-    ];
-    file.read_exact_at(&mut start, from)?;
-    // Zeros: a crash can keep the length of a write and lose its bytes.
-    if LINE_START.starts_with(&start) || start.iter().all(|byte| *byte == 0) {
-        return Ok(());
-    }
-    Err(io::Error::new(
+fn is_whole(line: &[u8]) -> bool {
+    line.starts_with(LINE_START) && serde_json::from_slice::<IgnoredAny>(line).is_ok()
+}
+
+/// Whether it can be the beginning of a line of ours, of which the end or a part is missing.
+fn is_torn(rest: &[u8]) -> bool {
+    let same = rest.iter().zip(LINE_START).take_while(|(a, b)| a == b);
+    let same = same.count();
+    same == LINE_START.len() || same == rest.len() || rest[same] == 0
+}
+
+fn not_ours() -> io::Error {
+    io::Error::new(
         io::ErrorKind::InvalidData,
-        "it ends in half a line that no drain wrote; name another file",
-    ))
+        "it holds lines that no drain wrote; name another file",
+    )
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -12,25 +12,24 @@ fn everything_arrives_once_in_order_of_its_class() {
     let site = Site::new();
     let classes: Vec<Class> = mixed(2_000).collect();
     let ids = site.append(classes.iter().copied());
-    let all: Vec<(EventId, Class)> = ids.iter().copied().zip(classes).collect();
+    let known = known(&ids, &classes);
     let peer = Peer::new(|_| Answer::Accept);
     let summary = site.drain_once(&otlp(&peer)).unwrap();
     assert!(summary.is_complete, "{summary:?}");
     assert_eq!(summary.status.accepted(), 2_000);
     assert_eq!(site.dead(), []);
     for class in Class::ALL {
-        let wanted: Vec<EventId> = all
-            .iter()
-            .filter(|(_, of)| *of == class)
-            .map(|(id, _)| *id)
+        let wanted: Vec<String> = names(&ids)
+            .into_iter()
+            .filter(|name| known[name] == class)
             .collect();
         let got: Vec<String> = peer
             .requests()
             .iter()
-            .filter(|request| class_of(request, &all) == class)
+            .filter(|request| class_of(request, &known) == class)
             .flat_map(|request| request.events.clone())
             .collect();
-        assert_eq!(got, names(&wanted), "{class}");
+        assert_eq!(got, wanted, "{class}");
         assert_eq!(site.cursor(class), site.events.safe_point(), "{class}");
     }
     let request = &peer.requests()[0];
@@ -49,13 +48,13 @@ fn the_lowest_class_moves_while_errors_never_run_out() {
     let mut classes = vec![Class::Error; 20 * 512];
     classes.extend([Class::Other; 3]);
     let ids = site.append(classes.iter().copied());
-    let all: Vec<(EventId, Class)> = ids.into_iter().zip(classes).collect();
+    let known = known(&ids, &classes);
     let peer = Peer::new(|_| Answer::Accept);
     assert!(site.drain_once(&otlp(&peer)).unwrap().is_complete);
     let sent: Vec<Class> = peer
         .requests()
         .iter()
-        .map(|request| class_of(request, &all))
+        .map(|request| class_of(request, &known))
         .collect();
     let place = sent
         .iter()
@@ -71,9 +70,9 @@ fn a_class_that_fails_neither_blocks_nor_resends_another() {
     let site = Site::new();
     let classes: Vec<Class> = mixed(500).collect();
     let ids = site.append(classes.iter().copied());
-    let all: Vec<(EventId, Class)> = ids.into_iter().zip(classes).collect();
-    let known = all.clone();
-    let peer = Peer::new(move |request| match class_of(request, &known) {
+    let known = known(&ids, &classes);
+    let of = known.clone();
+    let peer = Peer::new(move |request| match class_of(request, &of) {
         Class::Decision => Answer::Status(503, vec![]),
         _ => Answer::Accept,
     });
@@ -81,8 +80,8 @@ fn a_class_that_fails_neither_blocks_nor_resends_another() {
     assert!(!summary.is_complete);
     let mut taken = peer.taken();
     taken.sort();
-    let wanted = all.iter().filter(|(_, class)| *class != Class::Decision);
-    let mut wanted: Vec<String> = wanted.map(|(id, _)| id.to_string()).collect();
+    let wanted = known.iter().filter(|(_, class)| **class != Class::Decision);
+    let mut wanted: Vec<String> = wanted.map(|(name, _)| name.clone()).collect();
     wanted.sort();
     assert_eq!(taken, wanted, "each of the others once");
     assert_eq!(site.cursor(Class::Decision), Lsn::ZERO);
@@ -119,6 +118,24 @@ fn what_a_receiver_took_and_did_not_say_is_sent_again() {
         peer.taken(),
         [names(&ids), names(&ids), names(&ids)].concat()
     );
+}
+
+#[test]
+fn a_receiver_that_never_answers_is_given_up_and_loses_nothing() {
+    let site = Site::new();
+    let ids = site.append([Class::Error, Class::Other]);
+    let peer = Peer::new(|_| Answer::Stall);
+    let mut options = site.options(&otlp(&peer), Mode::Once);
+    options.receivers.send_timeout = Duration::from_millis(50);
+    let summary = Handle::start(options).unwrap().join();
+    assert!(!summary.is_complete);
+    assert_eq!(summary.status.waiting(), 2);
+    assert_eq!(site.cursor(Class::Error), Lsn::ZERO);
+    peer.answers(|_| Answer::Accept);
+    assert!(site.drain_once(&otlp(&peer)).unwrap().is_complete);
+    let mut taken = peer.taken();
+    taken.sort();
+    assert_eq!(taken, names(&ids));
 }
 
 /// Proves: EVT-5

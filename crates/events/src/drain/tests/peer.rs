@@ -232,8 +232,8 @@ fn write(
         answer.push_str(&format!("{name}: {value}\r\n"));
     }
     answer.push_str("\r\n");
-    stream.write_all(answer.as_bytes())?;
-    stream.write_all(body)
+    // At once: in two parts the second would wait for the sender's acknowledgement of the first.
+    stream.write_all(&[answer.as_bytes(), body].concat())
 }
 
 fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {

@@ -14,6 +14,7 @@ mod bridge;
 mod export;
 mod intake;
 mod lines;
+mod metrics;
 mod origin;
 mod query;
 mod server;
@@ -23,3 +24,4 @@ mod stream;
 
 pub(crate) use bridge::Bridge;
 pub(crate) use server::{Listen, Server};
+pub(crate) use state::Served;

@@ -16,7 +16,6 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use events::Log;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -30,13 +29,12 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
-use wal::Local;
 
 use super::{
     answer::{problem, response},
-    export, intake, lines, origin, query,
+    export, intake, lines, metrics, origin, query,
     sockets::{self, SocketFile},
-    state::{READERS_MAX, State},
+    state::{READERS_MAX, Served, State},
     stream::Stream,
 };
 use crate::exit::Refusal;
@@ -83,11 +81,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listens and serves from here on. Fails before it serves anything.
-    pub(crate) fn start(
-        listen: &Listen,
-        log: Arc<Log>,
-        journal: Arc<Local>,
-    ) -> Result<Self, Refusal> {
+    pub(crate) fn start(listen: &Listen, served: &Served) -> Result<Self, Refusal> {
         let tcp = listen.tcp.map(sockets::tcp).transpose()?;
         let (api, api_file) = sockets::unix(&listen.api)?;
         let (line_socket, lines_file) = sockets::unix(&listen.lines)?;
@@ -101,7 +95,7 @@ impl Server {
             .build()
             .map_err(refuse)?;
         let (stop, stopped) = watch::channel(false);
-        let state = Arc::new(State::new(log, journal, stopped));
+        let state = Arc::new(State::new(served, stopped));
         let entered = runtime.enter();
         let mut places = Vec::new();
         let mut places_of = |count| {
@@ -302,7 +296,7 @@ fn routes(state: &Arc<State>) -> Router {
         .route("/api/v1/events/{id}", get(query::one))
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(tell_metrics))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(Arc::clone(state))
@@ -328,8 +322,12 @@ async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     response(status, "application/json", body.to_string())
 }
 
-async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
-    response(StatusCode::OK, "text/plain; version=0.0.4", state.metrics())
+async fn tell_metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    response(
+        StatusCode::OK,
+        "text/plain; version=0.0.4",
+        metrics::text(&state),
+    )
 }
 
 async fn unknown() -> Response {

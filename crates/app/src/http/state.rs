@@ -1,14 +1,11 @@
 //! What the handlers share, and what is counted.
 
-use std::{
-    fmt::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use events::{Ack, Class, Kind, Log};
+use events::{Ack, Class, Cursors, Kind, Log};
 use tokio::sync::{Semaphore, watch};
 use wal::Local;
 use world::{Clock, RealClock};
@@ -20,11 +17,22 @@ pub(crate) const READERS_MAX: usize = 32;
 /// ready would otherwise never find out that it is: the next append looks again.
 const FULL_TOLD_MS: u64 = 30_000;
 
+/// What is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) log: Arc<Log>,
+    /// What `log` is over.
+    pub(crate) journal: Arc<Local>,
+    /// Of the drains of `log`.
+    pub(crate) cursors: Arc<Cursors>,
+}
+
 /// What the handlers share.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) log: Arc<Log>,
     pub(crate) journal: Arc<Local>,
+    pub(crate) cursors: Arc<Cursors>,
     pub(crate) clock: RealClock,
     pub(crate) readers: Arc<Semaphore>,
     /// True once the server stops.
@@ -39,11 +47,11 @@ pub(crate) struct State {
 /// Since the server was started.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    stored: [AtomicU64; Class::ALL.len()],
-    duplicates: AtomicU64,
-    refused: AtomicU64,
-    overloads: AtomicU64,
-    failures: AtomicU64,
+    pub(crate) stored: [AtomicU64; Class::ALL.len()],
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) overloads: AtomicU64,
+    pub(crate) failures: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) connections_turned_away: AtomicU64,
 }
@@ -54,10 +62,11 @@ fn add(counter: &AtomicU64, more: usize) {
 }
 
 impl State {
-    pub(crate) fn new(log: Arc<Log>, journal: Arc<Local>, stop: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(served: &Served, stop: watch::Receiver<bool>) -> Self {
         Self {
-            log,
-            journal,
+            log: Arc::clone(&served.log),
+            journal: Arc::clone(&served.journal),
+            cursors: Arc::clone(&served.cursors),
             clock: RealClock::new(),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
             stop,
@@ -109,10 +118,8 @@ impl State {
                 self.full_until.store(until, Ordering::Relaxed);
             }
             Kind::Closed => self.is_closed.store(true, Ordering::Relaxed),
-            Kind::Poisoned | Kind::Fenced => {
-                if !self.is_poisoned.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "no event is taken until Holdfast is started again");
-                }
+            Kind::Poisoned | Kind::Fenced if !self.is_poisoned.swap(true, Ordering::Relaxed) => {
+                tracing::error!(%error, "no event is taken until Holdfast is started again");
             }
             _ => {}
         }
@@ -141,148 +148,5 @@ impl State {
         } else {
             None
         }
-    }
-
-    /// Prometheus' text format.
-    pub(crate) fn metrics(&self) -> String {
-        let mut text = String::new();
-        let counts = &self.counts;
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        head(
-            &mut text,
-            "holdfast_events_total",
-            "counter",
-            "events by what became of them",
-        );
-        for (class, stored) in Class::ALL.iter().zip(&counts.stored) {
-            line(
-                &mut text,
-                "holdfast_events_total",
-                &format!("class=\"{class}\",outcome=\"stored\""),
-                of(stored),
-            );
-        }
-        for (outcome, counter) in [
-            ("duplicate", &counts.duplicates),
-            ("refused", &counts.refused),
-            ("failed", &counts.failures),
-        ] {
-            line(
-                &mut text,
-                "holdfast_events_total",
-                &format!("outcome=\"{outcome}\""),
-                of(counter),
-            );
-        }
-        let journal = self.journal.counts();
-        for (name, kind, help, value) in [
-            (
-                "holdfast_events_overloads_total",
-                "counter",
-                "refusals because too much was in flight",
-                of(&counts.overloads),
-            ),
-            (
-                "holdfast_events_in_flight_bytes",
-                "gauge",
-                "bytes of events in flight",
-                self.log.in_flight_bytes() as u64,
-            ),
-            (
-                "holdfast_events_ready",
-                "gauge",
-                "1 while events are taken",
-                u64::from(self.unready().is_none()),
-            ),
-            (
-                "holdfast_http_connections",
-                "gauge",
-                "open connections",
-                of(&counts.connections),
-            ),
-            (
-                "holdfast_http_connections_turned_away_total",
-                "counter",
-                "connections beyond the limit",
-                of(&counts.connections_turned_away),
-            ),
-            (
-                "holdfast_events_safe_point",
-                "gauge",
-                "position of the last durable event",
-                self.log.safe_point().get(),
-            ),
-            (
-                "holdfast_events_first_retained",
-                "gauge",
-                "position of the oldest event kept",
-                self.log.first_retained().get(),
-            ),
-            (
-                "holdfast_journal_appends_total",
-                "counter",
-                "appends to the journal of events",
-                journal.appends,
-            ),
-            (
-                "holdfast_journal_records_total",
-                "counter",
-                "records appended",
-                journal.records,
-            ),
-            (
-                "holdfast_journal_groups_total",
-                "counter",
-                "commit groups written",
-                journal.groups,
-            ),
-            (
-                "holdfast_journal_syncs_total",
-                "counter",
-                "data syncs that appends waited for",
-                journal.syncs,
-            ),
-            (
-                "holdfast_journal_bytes_total",
-                "counter",
-                "bytes of batches written",
-                journal.bytes,
-            ),
-            (
-                "holdfast_journal_rolls_total",
-                "counter",
-                "segments begun",
-                journal.rolls,
-            ),
-            (
-                "holdfast_journal_space_waits_total",
-                "counter",
-                "waits for space that was not prepared",
-                journal.space_waits,
-            ),
-            (
-                "holdfast_journal_poisonings_total",
-                "counter",
-                "failed writes or syncs",
-                journal.poisonings,
-            ),
-        ] {
-            head(&mut text, name, kind, help);
-            line(&mut text, name, "", value);
-        }
-        text
-    }
-}
-
-const WRITES: &str = "writing to a string cannot fail";
-
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n").expect(WRITES);
-}
-
-fn line(text: &mut String, name: &str, labels: &str, value: u64) {
-    match labels {
-        "" => writeln!(text, "{name} {value}").expect(WRITES),
-        labels => writeln!(text, "{name}{{{labels}}} {value}").expect(WRITES),
     }
 }

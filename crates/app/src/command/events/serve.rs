@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Origin},
     events::{API_SOCKET, Events, LINES_SOCKET},
     exit::{Exit, Refusal},
-    http::{Listen, Server},
+    http::{Listen, Served, Server},
     screen::Screen,
     site,
 };
@@ -39,8 +39,12 @@ impl Intake {
             api: events.dir().join(API_SOCKET),
             lines: events.dir().join(LINES_SOCKET),
         };
-        let journal = Arc::clone(&events.journal);
-        let server = Server::start(&listen, Arc::clone(&events.log), journal)?;
+        let served = Served {
+            log: Arc::clone(&events.log),
+            journal: Arc::clone(&events.journal),
+            cursors: Arc::clone(&events.cursors),
+        };
+        let server = Server::start(&listen, &served)?;
         Ok(Self { events, server })
     }
 

@@ -120,7 +120,7 @@ impl Maker {
     }
 
     /// Merges runs that follow each other; ids below the retained range are left out. `between` is called
-    /// now and then, for work that must not wait.
+    /// now and then, for work that must not wait. The inner error is the run that does not verify.
     pub(super) fn merge(
         &self,
         runs: &[Arc<Run>],
@@ -146,9 +146,9 @@ impl Maker {
             }
             Ok(true)
         };
-        for index in 0..runs.len() {
+        for (index, run) in runs.iter().enumerate() {
             if !pull(index, &mut heads)? {
-                return Ok(Err(Arc::clone(&runs[index])));
+                return Ok(Err(Arc::clone(run)));
             }
         }
         let mut previous = None;

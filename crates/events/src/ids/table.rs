@@ -43,7 +43,10 @@ pub(crate) type Hashed = BuildHasherDefault<AsIs>;
 #[derive(Clone, Debug)]
 enum Positions {
     One(Lsn),
-    // Boxed, so that the usual case takes no more than it needs.
+    #[allow(
+        clippy::box_collection,
+        reason = "a vector would make the usual case twice as large"
+    )]
     Several(Box<Vec<Lsn>>),
 }
 

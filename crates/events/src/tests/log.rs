@@ -236,6 +236,8 @@ fn of_two_batches_with_one_id_the_second_waits_for_the_first() {
 fn what_is_more_than_may_be_in_flight_is_refused_at_once_and_leaves_nothing() {
     let (gate, log) = gated();
     let whole = log.admit(crate::log::IN_FLIGHT_BYTES_MAX).unwrap();
+    // Should it be let through, it does not wait.
+    gate.open(true);
     let refused = log.append(vec![named("a")]).unwrap_err();
     assert_eq!(refused.kind(), Kind::Overloaded, "{refused}");
     assert!(refused.retry_after().is_some());
@@ -243,20 +245,21 @@ fn what_is_more_than_may_be_in_flight_is_refused_at_once_and_leaves_nothing() {
     assert_eq!(log.in_flight_bytes(), 0);
     let too_much = log.admit(crate::log::IN_FLIGHT_BYTES_MAX + 1).unwrap_err();
     assert_eq!(too_much.kind(), Kind::Invalid, "no waiting helps");
+    assert!(!log.append(vec![named("c")]).unwrap()[0].is_duplicate);
     let log = &log;
-    thread::scope(|scope| {
+    let (held, beyond) = thread::scope(|scope| {
         let slow = scope.spawn(move || log.append(vec![named("a")]));
-        gate.wait_for_appends(1);
-        assert!(log.in_flight_bytes() > 0);
-        let rest = crate::log::IN_FLIGHT_BYTES_MAX - log.in_flight_bytes();
-        let _rest = log.admit(rest).unwrap();
-        assert_eq!(
-            log.append(vec![named("b")]).unwrap_err().kind(),
-            Kind::Overloaded
-        );
+        gate.wait_for_appends(2);
+        let held = log.in_flight_bytes();
+        let rest = log.admit(crate::log::IN_FLIGHT_BYTES_MAX - held);
+        let beyond = log.admit(1).map(drop);
         gate.open(true);
         slow.join().unwrap().unwrap();
+        drop(rest);
+        (held, beyond)
     });
+    assert!(held > 0, "what waits for the disk counts");
+    assert_eq!(beyond.unwrap_err().kind(), Kind::Overloaded);
     assert_eq!(log.in_flight_bytes(), 0);
     gate.open(true);
     let again = log.append(vec![named("b")]).unwrap();

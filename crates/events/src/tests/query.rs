@@ -16,13 +16,9 @@ fn bodies(bench: &Bench, from: u64, filter: &Filter) -> Vec<String> {
     events.map(|event| event.unwrap().event.body).collect()
 }
 
-/// Proves: EVT-8
-#[test]
-fn events_are_found_by_class_source_time_and_trace() {
-    let bench = Bench::new();
-    let trace = Some(TraceId([7; 16]));
-    for (number, class) in Class::ALL.into_iter().enumerate() {
-        let number = u64::try_from(number).unwrap();
+/// One event of each class, in order of the classes, each earlier than the one before it.
+fn one_of_each(bench: &Bench, trace: Option<TraceId>) {
+    for (number, class) in (0..).zip(Class::ALL) {
         let new = NewEvent {
             producer_id: Some(format!("p{number}")),
             time: Timestamp::from_nanos(100 - number),
@@ -33,76 +29,34 @@ fn events_are_found_by_class_source_time_and_trace() {
         };
         bench.append(new).unwrap();
     }
+}
+
+/// Proves: EVT-8
+#[test]
+fn events_are_found_by_class_source_time_and_trace() {
+    let bench = Bench::new();
+    let trace = Some(TraceId([7; 16]));
+    one_of_each(&bench, trace);
     let all = Filter::default();
     let at = |nanos| Some(Timestamp::from_nanos(nanos));
-    for (filter, expected) in [
+    let of = |source: &str| Some(source.to_owned());
+    let p4 = Some("p4".to_owned());
+    let some = vec![Class::Action, Class::Error];
+    let others = vec![Class::Other];
+    #[rustfmt::skip]
+    let cases = [
         (all.clone(), "01234"),
-        (
-            Filter {
-                classes: vec![Class::Action, Class::Error],
-                ..all.clone()
-            },
-            "02",
-        ),
-        (
-            Filter {
-                source: Some("a".to_owned()),
-                ..all.clone()
-            },
-            "01",
-        ),
-        (
-            Filter {
-                source: Some("A".to_owned()),
-                ..all.clone()
-            },
-            "",
-        ),
-        (
-            Filter {
-                since: at(98),
-                ..all.clone()
-            },
-            "012",
-        ),
-        (
-            Filter {
-                until: at(98),
-                ..all.clone()
-            },
-            "34",
-        ),
-        (
-            Filter {
-                since: at(97),
-                until: at(99),
-                ..all.clone()
-            },
-            "23",
-        ),
-        (
-            Filter {
-                trace,
-                ..all.clone()
-            },
-            "3",
-        ),
-        (
-            Filter {
-                producer_id: Some("p4".to_owned()),
-                ..all.clone()
-            },
-            "4",
-        ),
-        (
-            Filter {
-                classes: vec![Class::Other],
-                source: Some("a".to_owned()),
-                ..all.clone()
-            },
-            "",
-        ),
-    ] {
+        (Filter { classes: some, ..all.clone() }, "02"),
+        (Filter { source: of("a"), ..all.clone() }, "01"),
+        (Filter { source: of("A"), ..all.clone() }, ""),
+        (Filter { since: at(98), ..all.clone() }, "012"),
+        (Filter { until: at(98), ..all.clone() }, "34"),
+        (Filter { since: at(97), until: at(99), ..all.clone() }, "23"),
+        (Filter { trace, ..all.clone() }, "3"),
+        (Filter { producer_id: p4, ..all.clone() }, "4"),
+        (Filter { classes: others, source: of("a"), ..all.clone() }, ""),
+    ];
+    for (filter, expected) in cases {
         assert_eq!(bodies(&bench, 1, &filter).concat(), expected, "{filter:?}");
     }
     assert_eq!(bodies(&bench, 4, &all).concat(), "34");

@@ -9,6 +9,7 @@
 mod bad_input;
 mod commands;
 mod events;
+mod drain;
 mod facts;
 mod holdfast;
 mod intake;

@@ -88,6 +88,11 @@ fn check_everything(sandbox: &Sandbox) {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(json_lines(&run)[0]["lsn"], 3);
 
+    check_questions(sandbox, &acks[0]);
+    check_export(sandbox);
+}
+
+fn check_questions(sandbox: &Sandbox, first_ack: &Value) {
     assert_eq!(bodies(sandbox, &[]).len(), 3);
     assert_eq!(
         bodies(sandbox, &["--class", "error"]),
@@ -109,7 +114,7 @@ fn check_everything(sandbox: &Sandbox) {
     assert_eq!(bodies(sandbox, &["--from", "3"]), [json!({"disk": "sdb"})]);
     assert_eq!(bodies(sandbox, &["--limit", "1"]).len(), 1);
     let first = &query(sandbox, &["--limit", "1"])[0];
-    assert_eq!(first["id"], acks[0]["id"]);
+    assert_eq!(first["id"], first_ack["id"]);
     assert_eq!(first["time"], "2026-01-01T00:00:00.000000001Z");
 
     let run = sandbox.run(["events", "tail", "-n", "2", "-o", "json"]);
@@ -124,7 +129,9 @@ fn check_everything(sandbox: &Sandbox) {
         !run.stdout.contains('\u{1b}'),
         "colour belongs to terminals"
     );
+}
 
+fn check_export(sandbox: &Sandbox) {
     let file = sandbox.path("export.jsonl");
     let path = file.to_str().unwrap();
     let run = sandbox.run(["events", "export", path]);

@@ -97,6 +97,10 @@ impl Usage {
 }
 
 /// The position from which on `limits` keep, given the segments in order, the active one last.
+///
+/// Only their own bytes count: the directory may hold files of segments that are on their way out,
+/// released since it was listed or left by a removal that failed. A segment begun since counts at the
+/// next look.
 fn keep_from<'a>(
     limits: &Limits,
     now: Timestamp,
@@ -104,7 +108,8 @@ fn keep_from<'a>(
     segments: impl ExactSizeIterator<Item = &'a Segment>,
 ) -> Lsn {
     let segments: Vec<(Lsn, Timestamp)> = segments.map(|it| (it.base, it.created)).collect();
-    let mut bytes = usage.retained();
+    let len = |base: &Lsn| usage.segments.get(base).copied().unwrap_or(0);
+    let mut bytes: u64 = segments.iter().map(|(base, _)| len(base)).sum();
     let mut keep_from = Lsn::ZERO;
     let mut newest = Timestamp::default();
     for pair in segments.windows(2) {
@@ -117,7 +122,7 @@ fn keep_from<'a>(
         if !too_many && !too_old {
             break;
         }
-        bytes -= usage.segments.get(&base).copied().unwrap_or(0);
+        bytes -= len(&base);
         keep_from = next;
     }
     keep_from

@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use world::{Disk, Random, Timestamp, sim};
+use world::{
+    Disk, Random, Timestamp,
+    sim::{self, Call, Fault},
+};
 
 use super::{DIR, append, bodies, open, options};
 use crate::{Journal, Kind, Limits, Local, Lsn, Options, Retention, segment::base_of};
@@ -272,6 +275,30 @@ fn a_crash_during_removal_by_limits_loses_nothing_that_they_keep() {
             for (at, body) in (first..).zip(bodies(&journal)) {
                 assert!(body == vec![u8::try_from(at - 1).unwrap(); 5000], "{story}");
             }
+        }
+    }
+}
+
+/// A removal failed half-way: the files are still there, though no segment of the journal any more.
+/// They count towards no limit, or each further look would take as many bytes of what must be kept;
+/// so does a list of the directory that another release made old.
+///
+/// Proves: JRN-19
+#[test]
+fn files_that_a_failed_removal_left_cost_no_other_segment() {
+    for call in [Call::Rename, Call::RemoveFile, Call::SyncDir] {
+        let disk = sim::Disk::new(1);
+        let clock = sim::Clock::new(START);
+        let journal = with(&disk, &clock, Retention::Policy(bytes(40_000)));
+        for number in 0..12 {
+            append(&journal, &[number; 5000]).unwrap();
+        }
+        disk.inject(call, 1, Fault::Fail(std::io::ErrorKind::Other));
+        journal.apply_retention().unwrap_err();
+        for _ in 0..3 {
+            // Three segments of 12 KiB are within 40,000 bytes.
+            assert_eq!(journal.first_retained().get(), 10, "{call:?}");
+            journal.apply_retention().unwrap();
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct Space {
     /// below it.
     pub(crate) is_at_ceiling: AtomicBool,
     /// Set by the first append that the disk had no room for, cleared when it has room for all
-    /// that is prepared ahead.
+    /// that is prepared ahead, or a released file is a segment again.
     pub(crate) is_disk_full: AtomicBool,
     pub(crate) has_reserve: AtomicBool,
     taking: Mutex<()>,
@@ -123,7 +123,9 @@ impl Core {
             self.leave_ceiling(&usage, ceiling);
             return Ok(len);
         }
-        let drops = ceiling.on_reaching == OnReaching::DropOldest && need == Need::Urgent;
+        let may_drop = ceiling.on_reaching == OnReaching::DropOldest && need == Need::Urgent;
+        // Nothing is lost for an append that is refused all the same.
+        let drops = may_drop && self.fits_without_older(&usage, ceiling, ask);
         if drops {
             self.enter_ceiling(&usage, ceiling);
         }
@@ -137,6 +139,17 @@ impl Core {
             self.enter_ceiling(&usage, ceiling);
         }
         Err(self.at_ceiling(&usage, ceiling, ask))
+    }
+
+    /// Whether there would be room with nothing left but the segment that is appended to.
+    fn fits_without_older(&self, usage: &Usage, ceiling: Ceiling, ask: Ask) -> bool {
+        let active = hold(&self.active).base;
+        let older: u64 = usage.segments.range(..active).map(|(_, len)| len).sum();
+        let least = Usage {
+            total: usage.total - older,
+            ..Usage::default()
+        };
+        fits(&least, ceiling, ask).is_some()
     }
 
     /// Removes the oldest segment, unless it is held or the one appended to; then false.
@@ -256,17 +269,21 @@ impl Core {
         let more = ask.least.saturating_sub(ask.have);
         let held = hold(&self.catalog).lowest_pin();
         let why = match (ceiling.on_reaching, held) {
-            (OnReaching::DropOldest, Some(held)) => format!(
-                "nothing may be dropped, {} holds {} to {}; move that reader on, or raise the ceiling",
-                held.name.map_or_else(
-                    || "a pin without a name".to_owned(),
-                    |name| format!("pin {name:?}")
-                ),
-                held.from,
-                self.tail.safe_point()
-            ),
-            (OnReaching::DropOldest, None) => {
-                "there is no older segment to drop; raise the ceiling".to_owned()
+            (OnReaching::DropOldest, Some(held))
+                if self.fits_without_older(usage, ceiling, ask) =>
+            {
+                format!(
+                    "nothing may be dropped, {} holds {} to {}; move that reader on, or raise the ceiling",
+                    held.name.map_or_else(
+                        || "a pin without a name".to_owned(),
+                        |name| format!("pin {name:?}")
+                    ),
+                    held.from,
+                    self.tail.safe_point()
+                )
+            }
+            (OnReaching::DropOldest, _) => {
+                "dropping all that is older would not be enough; raise the ceiling".to_owned()
             }
             (OnReaching::Refuse, _) => {
                 "raise the ceiling, or let what is oldest be released".to_owned()

@@ -395,3 +395,29 @@ fn a_ceiling_holds_while_upkeep_retention_and_appenders_take_and_give_space() {
     assert_eq!(journal.counts().poisonings + journal.counts().refused, 0);
     assert!(!bodies(&journal).is_empty());
 }
+
+/// One record that can never fit below the ceiling took all the others with it, and was refused all the
+/// same.
+///
+/// Proves: JRN-20
+#[test]
+fn an_append_that_no_drop_makes_room_for_drops_nothing() {
+    let disk = sim::Disk::new(1);
+    let journal = with(&disk, 80_000, OnReaching::DropOldest).unwrap();
+    for number in 0..4 {
+        append(&journal, &[number; 5000]).unwrap();
+    }
+    let before = bodies(&journal);
+    for _ in 0..2 {
+        let refused = append(&journal, &vec![9; 70_000]).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Full, "{refused}");
+        let text = refused.to_string();
+        assert!(
+            text.contains("dropping all that is older would not be enough"),
+            "{text}"
+        );
+        assert!(bodies(&journal) == before, "records were dropped");
+    }
+    assert_eq!(journal.counts().dropped_segments, 0);
+    append(&journal, &[9; 5000]).unwrap();
+}

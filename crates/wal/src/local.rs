@@ -219,6 +219,11 @@ impl Local {
         self.core.prepare_ahead()
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// Keeps every group from being written, as a slow disk does.
     #[cfg(test)]
     pub(crate) fn hold_writer(&self) -> std::sync::MutexGuard<'_, Writer> {
@@ -408,7 +413,8 @@ fn create(options: &Options, identity: Identity, epoch: Epoch) -> Result<Recover
     let slots_path = dir.join(slots::NAME);
     disk.replace(&slots_path, &Slots::initial(identity))
         .map_err(|source| Error::io("make the safe-point file", &slots_path, source))?;
-    let epoch = options.epoch.unwrap_or(epoch);
+    // Not below what a reset carries over: the opening that follows then fences this one, too.
+    let epoch = options.epoch.map_or(epoch, |own| own.max(epoch));
     let header = segment::Header {
         identity,
         base: Lsn::FIRST,

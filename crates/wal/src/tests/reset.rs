@@ -244,3 +244,39 @@ fn a_healthy_journal_is_reset_with_its_epoch_kept() {
     assert_eq!(error.kind(), Kind::Fenced, "{error}");
     Local::open(with(Some(crate::Epoch(7)))).unwrap();
 }
+
+/// The epoch that an interrupted reset carries over fences whoever happens to open next, too: a node
+/// that lost its authority must not begin the next generation under its old epoch.
+///
+/// Proves: JRN-16
+#[test]
+fn an_interrupted_reset_is_not_ended_under_a_lower_epoch() {
+    let with = |disk: &sim::Disk, epoch| crate::Options {
+        epoch: Some(crate::Epoch(epoch)),
+        ..options(disk)
+    };
+    let healthy = || {
+        let disk = sim::Disk::new(1);
+        let (journal, _) = Local::open(with(&disk, 7)).unwrap();
+        append(&journal, b"one").unwrap();
+        journal.close().unwrap();
+        disk
+    };
+    let whole = healthy();
+    let before = whole.effects();
+    reset(&options(&whole), REASON).unwrap();
+    for effect in 1..=whole.effects() - before {
+        let disk = healthy();
+        disk.crash_at(effect);
+        assert!(reset(&options(&disk), REASON).is_err(), "effect {effect}");
+        for after in [disk.process_death(), disk.power_loss_total()] {
+            for _ in 0..2 {
+                let error = Local::open(with(&after, 6)).unwrap_err();
+                assert_eq!(error.kind(), Kind::Fenced, "effect {effect}: {error}");
+            }
+            let (journal, _) = Local::open(with(&after, 7)).unwrap();
+            let record = journal.read(Lsn::FIRST).unwrap().next().unwrap().unwrap();
+            assert_eq!(record.epoch, crate::Epoch(7), "effect {effect}");
+        }
+    }
+}

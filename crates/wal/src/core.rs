@@ -45,7 +45,8 @@ pub(crate) struct Core {
     pub(crate) mode: Mode,
     pub(crate) catalog: Arc<Mutex<Catalog>>,
     pub(crate) slots: Mutex<Slots>,
-    /// Held while released files go, so that closing waits for them.
+    /// Held while released files go, so that closing waits for them, and while upkeep writes zeros to
+    /// a segment, so that its file does not go.
     pub(crate) releasing: Mutex<()>,
     /// The safe point that both slots hold, for the next batch to carry.
     pub(crate) settled: AtomicU64,
@@ -176,12 +177,13 @@ impl Core {
 
     /// Brings both slots to the safe point.
     pub(crate) fn settle(&self) -> Result<(), Error> {
-        self.check_writable()?;
         let mut slots = hold(&self.slots);
         self.settle_held(&mut slots)
     }
 
     pub(crate) fn settle_held(&self, slots: &mut Slots) -> Result<(), Error> {
+        // Under the lock: a write of a slot may have failed while this waited for it.
+        self.check_writable()?;
         // The safe point before the segments: a segment that the slots name exists, one that begins
         // above the safe point they name does no harm.
         let at = self.tail.at();
@@ -201,6 +203,7 @@ impl Core {
     /// it names is durable already.
     pub(crate) fn vouch(&self, safe_point: Lsn, epoch: Epoch) -> Result<(), Error> {
         let mut slots = hold(&self.slots);
+        self.check_writable()?;
         let watermark = self.watermark(safe_point, epoch);
         slots
             .advance(&watermark)
@@ -252,7 +255,14 @@ impl Core {
         };
         drop(taking);
         drop(held);
-        grown.map_err(|error| self.poison_unless_full(error))
+        grown.map_err(|error| {
+            // Upkeep may come late: nobody appends to a segment that was sealed, or is gone.
+            if hold(&self.active).base == active.base {
+                self.poison_unless_full(error)
+            } else {
+                error
+            }
+        })
     }
 
     fn grow_to(&self, active: &Active, extent: u64, target: u64) -> Result<(), Error> {
@@ -337,7 +347,10 @@ impl Core {
         // Held until the spare has its own name: upkeep prepares the next one under the old name.
         let mut spares = hold(&self.spares);
         let spare = match spares.take(need) {
-            Some(spare) => spare,
+            Some(spare) => {
+                self.had_room();
+                spare
+            }
             None => {
                 add(&self.counters.space_waits, 1);
                 let wanted = first_extent(self.segment_bytes, need);

@@ -14,7 +14,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{LOCK_HELD, ceiling::Need, core::Core, hold};
+use crate::{
+    LOCK_HELD,
+    ceiling::Need,
+    core::{Active, Core},
+    hold,
+};
 
 /// Without an append for this long, the journal is idle and is settled. Long against a sync, so
 /// that it happens between bursts, not inside them; short against a person.
@@ -145,9 +150,7 @@ fn prepare(core: &Core) -> bool {
         return false;
     }
     if active.extent() < core.segment_bytes {
-        // Without room nothing is lost yet: the append that needs the space is told.
-        core.grow(&active, active.extent() + 1, Need::Polite)
-            .is_ok()
+        core.grow_ahead(&active)
     } else {
         core.apply_retention_logged();
         core.prepare_ahead()
@@ -155,6 +158,18 @@ fn prepare(core: &Core) -> bool {
 }
 
 impl Core {
+    /// Prepares more space in the segment that is appended to; false when that failed.
+    pub(crate) fn grow_ahead(&self, active: &Active) -> bool {
+        // A segment that is sealed meanwhile keeps its file until this is done: in a recycled one
+        // the zeros would go over batches.
+        let _releasing = hold(&self.releasing);
+        if hold(&self.active).base != active.base {
+            return true;
+        }
+        // Without room nothing is lost yet: the append that needs the space is told.
+        self.grow(active, active.extent() + 1, Need::Polite).is_ok()
+    }
+
     /// What is due from time to time, whether there are appends or not.
     pub(crate) fn tend(&self) {
         if self.check_writable().is_ok() {

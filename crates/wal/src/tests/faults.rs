@@ -254,3 +254,54 @@ fn a_failed_read_is_no_cause_to_refuse_for_ever() {
     }
     assert_eq!(bodies(&open(&disk).unwrap().0), [b"one"]);
 }
+
+/// Upkeep waited for the slots while a slot write of an append failed. What it finds is a journal that
+/// is poisoned: it writes no slot, in the place of the one that is in doubt least of all. The same for
+/// an append that waited for upkeep.
+///
+/// Proves: JRN-8
+#[test]
+fn whoever_waited_for_a_slot_write_that_failed_writes_none() {
+    let (disk, journal) = super::fresh_in(Mode::Strict);
+    append(&journal, b"one").unwrap();
+    disk.inject_on(
+        &path(slots::NAME),
+        Call::SyncData,
+        1,
+        Fault::Fail(ErrorKind::Other),
+    );
+    append(&journal, b"two").unwrap_err();
+    disk.clear_log();
+    let core = journal.core();
+    // As if both had asked whether the journal is writable before the failure.
+    let settled = core.settle_held(&mut crate::hold(&core.slots));
+    assert_eq!(settled.unwrap_err().kind(), Kind::Poisoned);
+    let vouched = core.vouch(Lsn::new(2), crate::Epoch(0));
+    assert_eq!(vouched.unwrap_err().kind(), Kind::Poisoned);
+    assert_eq!(disk.log(), []);
+}
+
+/// Upkeep meant to grow a segment that was sealed and released meanwhile. That is no failed write:
+/// nobody appends there.
+#[test]
+fn a_segment_that_is_gone_before_upkeep_grows_it_poisons_nothing() {
+    let disk = sim::Disk::new(1);
+    let (journal, _) = Local::open(crate::Options {
+        segment_bytes: 4 << 20,
+        ..super::options(&disk)
+    })
+    .unwrap();
+    append(&journal, &vec![1; 900 << 10]).unwrap();
+    let core = journal.core();
+    let before = std::sync::Arc::clone(&crate::hold(&core.active));
+    append(&journal, &vec![2; 3500 << 10]).unwrap();
+    journal.release_below(Lsn::new(2)).unwrap();
+    assert_eq!(journal.first_retained(), Lsn::new(2));
+    disk.clear_log();
+    let grown = core.grow(&before, before.extent() + 1, crate::ceiling::Need::Polite);
+    assert!(grown.is_err());
+    core.grow_ahead(&before);
+    assert_eq!(disk.log().iter().filter(|op| op.done).count(), 0);
+    append(&journal, b"three").unwrap();
+    assert_eq!(journal.counts().poisonings, 0);
+}

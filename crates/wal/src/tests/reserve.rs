@@ -437,3 +437,18 @@ fn a_crash_while_the_reserve_is_used_or_made_loses_nothing_acknowledged() {
         }
     }
 }
+
+/// The disk stays full, and the owner's releases give each next segment its file: appends go on, and
+/// the journal must not say for ever that they are refused.
+#[test]
+fn a_full_disk_is_over_when_appends_go_on_in_released_files() {
+    let disk = sim::Disk::new(1);
+    let (journal, _) = with(&disk, 0).unwrap();
+    disk.set_available(60_000);
+    fill(&disk, &journal, 5000);
+    assert!(journal.metrics().is_disk_full);
+    journal.release_below(journal.safe_point()).unwrap();
+    append(&journal, &[1; 5000]).unwrap();
+    assert_eq!(journal.counts().recycled, 1);
+    assert!(!journal.metrics().is_disk_full);
+}

@@ -130,6 +130,18 @@ impl Server {
         Self { child, address }
     }
 
+    /// Position of the last durable event, as the server tells it.
+    fn safe_point(&self) -> usize {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        let ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(ask).expect("a whole request");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("an answer");
+        let mut lines = page.lines();
+        let value = lines.find_map(|line| line.strip_prefix("holdfast_events_safe_point "));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
     fn status(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(path).unwrap_or_default();
@@ -233,8 +245,16 @@ fn main() -> ExitCode {
             .push((batches * BATCH_LEN) as f64 / seconds(millis));
     }
     let median = intake.median();
+    for (round, figure) in intake.figures.iter().enumerate() {
+        println!(
+            "round {round}: {figure:.0} and {:.0} events/s",
+            raw.figures[round]
+        );
+    }
     print_table("Intake, durable", "events/s", &[intake, raw]);
     let latencies = latencies.into_inner().expect("no panic");
+    // What was acknowledged is what is there: nothing was measured that was not kept.
+    assert_eq!(server.safe_point(), latencies.len() * BATCH_LEN);
     println!(
         "\nlatency of a batch: p50 {:.0} us, p99 {:.0} us, longest {:.0} us; server's peak memory {} MiB",
         quantile(&latencies, 0.5),

@@ -12,7 +12,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, ExitCode, Stdio},
-    sync::{Arc, Mutex},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -212,37 +212,19 @@ fn main() -> ExitCode {
 
     let mut intake = Series::new("intake over HTTP");
     let mut raw = Series::new("the journal alone");
-    let latencies = Mutex::new(Vec::new());
+    let mut latencies = Vec::new();
     for _ in 0..rounds {
         let end = turn(millis);
-        thread::scope(|scope| {
-            for _ in 0..connections {
-                scope.spawn(|| {
-                    let took = produce(server.address, &request, end);
-                    latencies.lock().expect("no panic").extend(took);
-                });
-            }
-        });
-        let sent = latencies.lock().expect("no panic").len();
-        let before: f64 = intake
+        let took = on_threads(connections, || produce(server.address, &request, end));
+        let took: Vec<f64> = took.into_iter().flatten().collect();
+        intake
             .figures
-            .iter()
-            .map(|figure| figure * seconds(millis))
-            .sum();
-        let events = (sent * BATCH_LEN) as f64 - before;
-        intake.figures.push(events / seconds(millis));
+            .push((took.len() * BATCH_LEN) as f64 / seconds(millis));
+        latencies.extend(took);
         let end = turn(millis);
-        let batches: usize = thread::scope(|scope| {
-            let threads: Vec<_> = (0..connections)
-                .map(|_| scope.spawn(|| append(&journal, &record, end)))
-                .collect();
-            threads
-                .into_iter()
-                .map(|it| it.join().expect("no panic"))
-                .sum()
-        });
-        raw.figures
-            .push((batches * BATCH_LEN) as f64 / seconds(millis));
+        let batches = on_threads(connections, || append(&journal, &record, end));
+        let events = batches.into_iter().sum::<usize>() * BATCH_LEN;
+        raw.figures.push(events as f64 / seconds(millis));
     }
     let median = intake.median();
     for (round, figure) in intake.figures.iter().enumerate() {
@@ -252,7 +234,6 @@ fn main() -> ExitCode {
         );
     }
     print_table("Intake, durable", "events/s", &[intake, raw]);
-    let latencies = latencies.into_inner().expect("no panic");
     // What was acknowledged is what is there: nothing was measured that was not kept.
     assert_eq!(server.safe_point(), latencies.len() * BATCH_LEN);
     println!(
@@ -272,6 +253,16 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn on_threads<R: Send>(count: usize, work: impl Fn() -> R + Sync) -> Vec<R> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
+        threads
+            .into_iter()
+            .map(|it| it.join().expect("no panic"))
+            .collect()
+    })
 }
 
 fn seconds(millis: u64) -> f64 {

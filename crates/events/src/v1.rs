@@ -32,11 +32,12 @@ pub use error::{Cause, Error, Kind};
 pub use frame::{Seq, SequenceName, sequence_of};
 pub use import::{
     Events, Frame, Frames, Imported, REFUSED_LISTED_MAX, SOURCE, events, frames, import,
+    import_with,
 };
 pub use log::{Committed, Log, Recovery};
 pub use options::{FRAME_LEN_MAX, LEGACY_UPGRADE, OPERATOR_RESET, OTHER_STATE, Options};
 pub use survey::{SafeSequence, Survey, is_here, survey};
-pub use upgrade::{Break, Upgrade};
+pub use upgrade::{BREAKS_LISTED_MAX, Break, Upgrade, is_begun};
 
 /// The log.
 pub const WAL: &str = "telemetry.wal";

@@ -20,6 +20,8 @@ pub(crate) enum Action {
     Query(Query),
     /// Write events to a file as JSON lines
     Export(Export),
+    /// Take in a version 1 telemetry log; what is there already is not stored twice
+    Import(Import),
     /// Take events over HTTP (OTLP, JSON lines) and Unix sockets until stopped
     Serve(Serve),
     /// Hand events on to a receiver, at least once
@@ -84,6 +86,32 @@ pub(crate) struct Export {
     pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) filter: Filter,
+}
+
+const AFTER_IMPORT: &str = "\
+The log is verified first; what is refused stores nothing. DIR is left as it is, also what was
+never acknowledged. Interrupted, or run again, it stores what is missing. A running server takes the
+events itself. Stop the program that writes DIR before the last import.
+
+Where DIR has no telemetry.safe_seq, one of two variables, once each:
+  AUTONOMYOPS_WAL_LEGACY_UPGRADE=1  take over a log from before safe sequences; gaps and duplicates
+                                    are reported, the old files kept in DIR/telemetry.legacy
+  AUTONOMYOPS_WAL_OPERATOR_RESET=1  begin anew after telemetry.wal was removed, accepting the loss
+
+Exit codes:
+  0  done; with --dry-run: it verifies
+  2  refused; the output names the cause code: holdfast journal explain CODE
+  3  done, but frames that fit no event (over 1 MiB) were left out; the output names them";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_IMPORT)]
+pub(crate) struct Import {
+    /// Directory with telemetry.wal and telemetry.safe_seq
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Verify and count only; store nothing, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -164,10 +164,37 @@ pub fn import(
     log: &crate::Log,
     now: Timestamp,
 ) -> Result<Imported, Error> {
+    import_with(dir, options, now, |batch| {
+        let first = batch.first().and_then(|event| event.producer_id.clone());
+        let acks = log
+            .append(batch)
+            .map_err(|error| not_appended(&first.unwrap_or_default(), error))?;
+        Ok(acks.iter().map(|ack| ack.is_duplicate).collect())
+    })
+}
+
+/// The same with another way to keep events: it takes them in order, batch by batch, and tells of each
+/// whether it was known before. What it returned for is durable. Nothing is handed to it before the
+/// whole committed range was judged.
+pub fn import_with<E: From<Error>>(
+    dir: &Path,
+    options: &Options,
+    now: Timestamp,
+    mut keep: impl FnMut(Vec<NewEvent>) -> Result<Vec<bool>, E>,
+) -> Result<Imported, E> {
     let mut imported = Imported::default();
+    let mut flush = |batch: &mut Vec<NewEvent>, imported: &mut Imported| -> Result<(), E> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for is_duplicate in keep(std::mem::take(batch))? {
+            imported.appended += u64::from(!is_duplicate);
+            imported.duplicates += u64::from(is_duplicate);
+        }
+        Ok(())
+    };
     let mut batch = Vec::new();
     let mut bytes = 0;
-    let mut last = Seq(0);
     for read in events(dir, options, now)? {
         let (seq, event) = read?;
         imported.frames += 1;
@@ -180,37 +207,24 @@ pub fn import(
         }
         let weight = event.weight();
         if batch.len() == BATCH_COUNT_MAX || bytes + weight > BATCH_BYTES_MAX {
-            append(log, std::mem::take(&mut batch), last, &mut imported)?;
+            flush(&mut batch, &mut imported)?;
             bytes = 0;
         }
         batch.push(event);
         bytes += weight;
-        last = seq;
     }
-    append(log, batch, last, &mut imported)?;
+    flush(&mut batch, &mut imported)?;
     Ok(imported)
 }
 
-fn append(
-    log: &crate::Log,
-    batch: Vec<NewEvent>,
-    last: Seq,
-    imported: &mut Imported,
-) -> Result<(), Error> {
-    let acks = log.append(batch).map_err(|error| {
-        let kind = match error.kind() {
-            crate::Kind::Full => Kind::Full,
-            crate::Kind::Poisoned => Kind::Poisoned,
-            _ => Kind::Io,
-        };
-        let what = format!("append frames up to Seq={last} to the log of events");
-        Error::new(kind, what).with_source(std::io::Error::other(error))
-    })?;
-    for ack in acks {
-        imported.appended += u64::from(!ack.is_duplicate);
-        imported.duplicates += u64::from(ack.is_duplicate);
-    }
-    Ok(())
+fn not_appended(first: &str, error: crate::Error) -> Error {
+    let kind = match error.kind() {
+        crate::Kind::Full => Kind::Full,
+        crate::Kind::Poisoned => Kind::Poisoned,
+        _ => Kind::Io,
+    };
+    let what = format!("append the frames from {first} on to the log of events");
+    Error::new(kind, what).with_source(std::io::Error::other(error))
 }
 
 /// The event of a payload, without its id. Whatever is not recognised stays in the body, which is the

@@ -27,7 +27,7 @@ const REPORT: &str = "report.txt";
 /// The key under which a renumbered frame keeps the sequence it had.
 pub(crate) const OLD_SEQUENCE: &str = "legacy_seq";
 /// Breaks that a report lists; all are counted. A log that jumps more often is described by the count.
-pub(crate) const BREAKS_LISTED_MAX: usize = 1000;
+pub const BREAKS_LISTED_MAX: usize = 1000;
 /// Bytes gathered before a write of the renumbered log.
 const CHUNK_LEN: usize = 256 << 10;
 
@@ -85,6 +85,16 @@ pub(crate) fn start(options: &Options, dir: &Path) -> Result<Start, Error> {
         return reset(disk, dir, has_log).map(|()| Start::Reset);
     }
     Err(missing(dir, ""))
+}
+
+/// Whether an upgrade or a reset was interrupted: opening the log carries it on, or notes that it is done.
+pub fn is_begun(dir: &Path, options: &Options) -> Result<bool, Error> {
+    for name in [UPGRADE_MARKER, RESET_MARKER] {
+        if let State::Begun(_) = Once::new(&*options.disk, dir, name).state()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What shows that the node ran before.

@@ -209,7 +209,8 @@ fn keep_here(log: &Log, batch: Vec<NewEvent>) -> Result<String, Refusal> {
     Ok(told)
 }
 
-fn send(socket: &Path, batch: &[NewEvent], screen: Screen) -> Result<String, Refusal> {
+/// Sends a batch to the server, again while it is busy; the lines that acknowledge it.
+pub(super) fn send(socket: &Path, batch: &[NewEvent], screen: Screen) -> Result<String, Refusal> {
     let mut body = String::new();
     for event in batch {
         lines::push_new(&mut body, event);

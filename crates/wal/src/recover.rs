@@ -589,9 +589,9 @@ pub(crate) fn refuse_steady_state(
 pub(crate) fn safe_point_missing(dir: &Path, evidence: &str) -> Error {
     let message = format!(
         "the safe-point file is missing, and this node ran before ({evidence}); to keep the \
-         records, put the safe-point file back from a copy of the whole directory, or let \
-         `holdfast journal repair --dir {dir}` say what it can do; to give them up and start \
-         empty, `holdfast journal reset --dir {dir} --reason TEXT`",
+         records, put a copy of the whole directory in its place, or rescue what verifies with \
+         `holdfast journal export --salvage --dir {dir}`; to start empty, \
+         `holdfast journal reset --dir {dir} --reason TEXT`",
         dir = dir.display()
     );
     Error::recovery(Cause::SafePointMissing, message).with_path(dir.join(slots::NAME))

@@ -97,9 +97,9 @@ impl<'a, 's> Walk<'a, 's> {
         let slot = self.newest_slot();
         let mut before: Option<Lsn> = None;
         for (index, &base) in bases.iter().enumerate() {
-            let next = bases.get(index + 1).copied();
             let header = self.header(base)?;
             let is_leftover = slot.is_some_and(|slot| base < slot.0);
+            let end = self.end_of(base, bases.get(index + 1).copied(), slot)?;
             if !is_leftover && let Ok(Some(header)) = &header {
                 let wanted = match before {
                     Some(before) => (header.previous > before).then_some(header.previous),
@@ -111,7 +111,7 @@ impl<'a, 's> Walk<'a, 's> {
                     return Ok(Err(enough));
                 }
             }
-            if let Err(enough) = self.segment(base, next, header, is_leftover)? {
+            if let Err(enough) = self.segment(base, end, header, is_leftover)? {
                 return Ok(Err(enough));
             }
             if !is_leftover {
@@ -124,6 +124,25 @@ impl<'a, 's> Walk<'a, 's> {
             }
             _ => Ok(Ok(())),
         }
+    }
+
+    /// Where the segment of `base` ends: with the one that follows it, there or not. Without the
+    /// latter, a missing segment would be told a second time, as a gap behind the one before it.
+    fn end_of(
+        &mut self,
+        base: Lsn,
+        next: Option<Lsn>,
+        slot: Option<(Lsn, Lsn)>,
+    ) -> Result<Option<Lsn>, Error> {
+        let Some(next) = next else {
+            return Ok(slot.map(|slot| slot.1).filter(|active| *active > base));
+        };
+        Ok(match self.header(next)? {
+            Ok(Some(header)) if header.previous > base && header.previous < next => {
+                Some(header.previous)
+            }
+            _ => Some(next),
+        })
     }
 
     /// First retained and active base as the newest slot says.
@@ -159,7 +178,7 @@ impl<'a, 's> Walk<'a, 's> {
     fn segment(
         &mut self,
         base: Lsn,
-        next: Option<Lsn>,
+        end: Option<Lsn>,
         header: Result<Option<segment::Header>, Error>,
         is_leftover: bool,
     ) -> Walked<()> {
@@ -172,7 +191,7 @@ impl<'a, 's> Walk<'a, 's> {
             path,
             base,
             file_bytes: len,
-            state: match next {
+            state: match end {
                 _ if is_leftover => State::Leftover,
                 Some(_) => State::Sealed,
                 None => State::Active,
@@ -210,7 +229,7 @@ impl<'a, 's> Walk<'a, 's> {
         if let Err(enough) = self.tell(Seen::Segment(&segment)) {
             return Ok(Err(enough));
         }
-        let walked = self.body(&mut segment, len, next, fault)?;
+        let walked = self.body(&mut segment, len, end, fault)?;
         self.survey.segments.push(segment);
         Ok(walked)
     }
@@ -235,6 +254,18 @@ impl<'a, 's> Walk<'a, 's> {
             if let Err(enough) = self.damage(segment, damage) {
                 return Ok(Err(enough));
             }
+        }
+        if self.survey.identity.is_none() && self.survey.opening.is_err() {
+            let damage = Damage {
+                cause: Cause::IdentityMismatch,
+                path: segment.path.clone(),
+                from: 0,
+                to: len,
+                expected: segment.base,
+                resumes: None,
+                what: "no file tells which journal this segment belongs to".to_owned(),
+            };
+            return Ok(self.damage(segment, damage));
         }
         let identity = match self.survey.identity {
             Some(identity) if !matches!(segment.state, State::Foreign | State::Leftover) => {

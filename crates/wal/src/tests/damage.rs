@@ -340,7 +340,7 @@ fn a_safe_point_file_that_is_gone_is_safe_point_missing() {
     disk.remove_file(&path(slots::NAME)).unwrap();
     let error = refused(&disk, Cause::SafePointMissing).to_string();
     for way_out in [
-        "journal repair --dir /journal",
+        "journal export --salvage --dir /journal",
         "journal reset --dir /journal",
     ] {
         assert!(error.contains(way_out), "{error}");

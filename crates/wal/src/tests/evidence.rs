@@ -39,8 +39,8 @@ fn check_refused(refused: &Error, evidence: &str) {
     let text = refused.to_string();
     for part in [
         evidence,
-        "put the safe-point file back",
-        "holdfast journal repair --dir /journal",
+        "put a copy of the whole directory in its place",
+        "holdfast journal export --salvage --dir /journal",
         "holdfast journal reset --dir /journal --reason TEXT",
     ] {
         assert!(text.contains(part), "{part} in {text}");

@@ -158,7 +158,10 @@ fn registered_evidence_stops_a_start_without_a_safe_point() {
                 assert_eq!(error.cause(), Some(Cause::SafePointMissing));
                 let text = error.to_string();
                 assert!(text.contains("trace /site/"), "{text}");
-                assert!(text.contains("journal repair --dir /journal"), "{text}");
+                assert!(
+                    text.contains("journal export --salvage --dir /journal"),
+                    "{text}"
+                );
                 assert!(
                     text.contains("journal reset --dir /journal --reason TEXT"),
                     "{text}"

@@ -6,7 +6,7 @@ use world::{Disk, disk::Open, sim};
 
 use super::{append, fresh, open, options, path, segment};
 use crate::{
-    Cause, Journal, Lsn, slots,
+    Cause, Journal, Lsn, identity, slots,
     survey::{Opening, Seen, State, Survey, survey},
 };
 
@@ -89,9 +89,18 @@ fn a_missing_segment_and_a_bad_header_cost_no_other_records() {
     let (found, records) = look(&disk);
     assert_eq!(records, [1, 2, 3, 7, 8]);
     assert_eq!(found.cause(), Some(Cause::SegmentMissing));
-    assert!(found.damages.iter().any(|damage| {
-        damage.cause == Cause::SegmentMissing && damage.resumes == Some(Lsn::new(7))
-    }));
+    // Once: not as a gap behind the segment before it, too.
+    assert_eq!(found.damage_count, 1, "{found:?}");
+    assert_eq!(found.damages[0].cause, Cause::SegmentMissing);
+    assert_eq!(found.damages[0].resumes, Some(Lsn::new(7)));
+
+    let disk = three_segments();
+    disk.remove_file(&segment(7)).unwrap();
+    let (found, records) = look(&disk);
+    assert_eq!(records, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(found.damage_count, 1, "{found:?}");
+    assert_eq!(found.damages[0].cause, Cause::SegmentMissing);
+    assert_eq!(found.damages[0].expected, Lsn::new(7));
 
     let disk = three_segments();
     disk.rot(&segment(4), 100, 1).unwrap();
@@ -99,6 +108,22 @@ fn a_missing_segment_and_a_bad_header_cost_no_other_records() {
     assert_eq!(records, [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(found.cause(), Some(Cause::SegmentHeaderCorrupt));
     assert_eq!(found.damage_count, 1);
+}
+
+/// A rescue from such a directory reported nothing missing, and nothing rescued.
+#[test]
+fn segments_of_which_nothing_tells_the_journal_are_damage() {
+    let disk = three_segments();
+    disk.rot(&path(identity::NAME), 20, 1).unwrap();
+    disk.rot(&path(slots::NAME), 100, 1).unwrap();
+    disk.rot(&path(slots::NAME), 4196, 1).unwrap();
+    for base in [1, 4, 7] {
+        disk.rot(&segment(base), 100, 1).unwrap();
+    }
+    let (found, records) = look(&disk);
+    assert!(records.is_empty(), "{records:?}");
+    assert_eq!(found.damage_count, 3, "{found:?}");
+    assert_eq!(found.cause(), Some(Cause::IdentityMismatch));
 }
 
 #[test]
@@ -144,7 +169,7 @@ fn one_slot_that_does_not_verify_is_told_and_is_no_damage() {
 #[test]
 fn records_are_told_under_the_identity_of_whatever_file_still_has_it() {
     let disk = three_segments();
-    disk.remove_file(&path(crate::identity::NAME)).unwrap();
+    disk.remove_file(&path(identity::NAME)).unwrap();
     let (found, records) = look(&disk);
     assert_eq!(found.identity_from.as_deref(), Some(slots::NAME));
     assert_eq!(records.len(), 8);

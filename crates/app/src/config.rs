@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     cli::{Global, Output},
+    drains::{self, Configured, FileDrain},
     exit::Refusal,
     moment, named_file,
 };
@@ -70,6 +71,7 @@ pub(crate) struct Config {
     pub(crate) events_enabled: Setting<bool>,
     pub(crate) events_listen: Setting<SocketAddr>,
     pub(crate) events_retention: events::Retention,
+    pub(crate) events_drains: Vec<Configured>,
 }
 
 /// One key: its name in the file, its environment variable, what it means.
@@ -178,6 +180,8 @@ struct FileEvents {
     retain_age: Option<String>,
     ceiling_bytes: Option<String>,
     on_full: Option<String>,
+    #[serde(default)]
+    drain: Vec<FileDrain>,
 }
 
 impl Config {
@@ -193,6 +197,7 @@ impl Config {
             events_enabled: truth("HOLDFAST_EVENTS_ENABLED", values.events.enabled)?,
             events_listen: listen(&values, file.as_deref())?,
             events_retention: events::retention(&values.events, file.as_deref())?,
+            events_drains: drains::configured(&values.events.drain, file.as_deref())?,
             file,
         };
         Ok(config)

@@ -12,6 +12,8 @@
 
 #[path = "it/holdfast.rs"]
 mod holdfast;
+#[path = "peer/nats.rs"]
+mod nats;
 #[path = "peer/otel.rs"]
 mod otel;
 #[path = "it/serving.rs"]
@@ -68,6 +70,6 @@ impl Peer {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let tests = otel::tests();
+    let tests = [nats::tests(), otel::tests()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, tests).exit_code()
 }

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use events::Class;
+use events::{Class, drain::ClassStatus};
 
 use super::state::State;
 
@@ -16,6 +16,7 @@ pub(super) fn text(state: &State) -> String {
     let mut page = Page(String::new());
     events(&mut page, state);
     drains(&mut page, state);
+    drained(&mut page, state);
     journal(&mut page, state);
     page.0
 }
@@ -96,6 +97,55 @@ fn drains(page: &mut Page, state: &State) {
             }
         }
     }
+}
+
+/// What the drains that run here have done since they were started.
+fn drained(page: &mut Page, state: &State) {
+    let statuses = state.drains.statuses();
+    if statuses.is_empty() {
+        return;
+    }
+    let mut tell = |name, kind, help, values: fn(&ClassStatus) -> Vec<(&'static str, u64)>| {
+        page.head(name, kind, help);
+        for status in &statuses {
+            for class in &status.classes {
+                for (outcome, value) in values(class) {
+                    let of = [
+                        ("drain", status.name.as_str()),
+                        ("class", class.class.as_str()),
+                    ];
+                    match outcome {
+                        "" => page.line(name, &of, value),
+                        outcome => page.line(name, &[of[0], of[1], ("outcome", outcome)], value),
+                    }
+                }
+            }
+        }
+    };
+    tell(
+        "holdfast_drain_events_total",
+        "counter",
+        "events of a drain by what became of them",
+        |class| {
+            vec![
+                ("accepted", class.accepted),
+                ("refused", class.refused),
+                ("lost", class.lost),
+            ]
+        },
+    );
+    tell(
+        "holdfast_drain_waiting",
+        "gauge",
+        "events of a drain that were not delivered",
+        |class| vec![("", class.waiting)],
+    );
+    tell(
+        "holdfast_drain_failures",
+        "gauge",
+        "failed attempts of a drain in a row; 0 when all is well",
+        |class| vec![("", u64::from(class.failures))],
+    );
 }
 
 fn journal(page: &mut Page, state: &State) {

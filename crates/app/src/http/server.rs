@@ -37,7 +37,7 @@ use super::{
     state::{READERS_MAX, Served, State},
     stream::Stream,
 };
-use crate::exit::Refusal;
+use crate::{drains, exit::Refusal};
 
 /// Connections over TCP. Below the 1,024 files that a process may usually have open.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
@@ -297,6 +297,7 @@ fn routes(state: &Arc<State>) -> Router {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(tell_metrics))
+        .route("/api/v1/drains", get(tell_drains))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(Arc::clone(state))
@@ -328,6 +329,13 @@ async fn tell_metrics(Shared(state): Shared<Arc<State>>) -> Response {
         "text/plain; version=0.0.4",
         metrics::text(&state),
     )
+}
+
+async fn tell_drains(Shared(state): Shared<Arc<State>>) -> Response {
+    let statuses = state.drains.statuses();
+    let drains: Vec<_> = statuses.iter().map(drains::document).collect();
+    let body = json!({"drains": drains}).to_string();
+    response(StatusCode::OK, "application/json", body)
 }
 
 async fn unknown() -> Response {

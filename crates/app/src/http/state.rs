@@ -10,6 +10,8 @@ use tokio::sync::{Semaphore, watch};
 use wal::Local;
 use world::{Clock, RealClock};
 
+use crate::drains::Drains;
+
 /// Clients that may read events at a time, followers included. Each takes a thread while it reads.
 pub(crate) const READERS_MAX: usize = 32;
 
@@ -25,6 +27,7 @@ pub(crate) struct Served {
     pub(crate) journal: Arc<Local>,
     /// Of the drains of `log`.
     pub(crate) cursors: Arc<Cursors>,
+    pub(crate) drains: Arc<Drains>,
 }
 
 /// What the handlers share.
@@ -33,6 +36,7 @@ pub(crate) struct State {
     pub(crate) log: Arc<Log>,
     pub(crate) journal: Arc<Local>,
     pub(crate) cursors: Arc<Cursors>,
+    pub(crate) drains: Arc<Drains>,
     pub(crate) clock: RealClock,
     pub(crate) readers: Arc<Semaphore>,
     /// True once the server stops.
@@ -67,6 +71,7 @@ impl State {
             log: Arc::clone(&served.log),
             journal: Arc::clone(&served.journal),
             cursors: Arc::clone(&served.cursors),
+            drains: Arc::clone(&served.drains),
             clock: RealClock::new(),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
             stop,

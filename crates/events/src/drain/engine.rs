@@ -12,7 +12,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -295,10 +295,7 @@ impl Engine {
             return None;
         }
         if self.lanes.iter().any(|lane| lane.is_sending) {
-            return match self.done.recv_timeout(wait.min(BUSY_POLL)) {
-                Ok(done) => Some(done),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            return self.done.recv_timeout(wait.min(BUSY_POLL)).ok();
         }
         let has_seen_all = self.survey.upto >= self.options.journal.safe_point();
         if has_seen_all && self.until.is_none() {

@@ -14,6 +14,7 @@ mod file;
 mod forward;
 mod holdfast;
 mod http;
+mod nats;
 mod otlp;
 
 pub use forward::{Forward, Forwarded};
@@ -83,7 +84,7 @@ impl SendError {
     }
 }
 
-/// Where to, as written in configuration: `otlp=URL`, `holdfast=URL` or `file=PATH`.
+/// Where to, as written in configuration: `otlp=URL`, `holdfast=URL`, `file=PATH` or `nats=URL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// OTLP/HTTP logs. A URL without a path gets `/v1/logs`.
@@ -92,6 +93,8 @@ pub enum Target {
     Holdfast(String),
     /// JSON lines.
     File(PathBuf),
+    /// A JetStream stream: `nats://HOST:PORT/SUBJECT`.
+    Nats(String),
 }
 
 impl FromStr for Target {
@@ -103,9 +106,13 @@ impl FromStr for Target {
             "otlp" => Ok(Self::Otlp(http::with_path(place, "/v1/logs")?)),
             "holdfast" => Ok(Self::Holdfast(http::with_path(place, HOLDFAST_PATH)?)),
             "file" if !place.is_empty() => Ok(Self::File(place.into())),
+            "nats" => nats::Place::parse(place).map(|place| Self::Nats(place.to_string())),
             _ => Err(Error::new(
                 Kind::Invalid,
-                format!("`{text}` is no receiver; write otlp=URL, holdfast=URL or file=PATH"),
+                format!(
+                    "`{text}` is no receiver; write otlp=URL, holdfast=URL, file=PATH or \
+                     nats=nats://HOST:PORT/SUBJECT"
+                ),
             )),
         }
     }
@@ -138,6 +145,7 @@ impl fmt::Display for Target {
             Self::Otlp(url) => write!(f, "otlp={url}"),
             Self::Holdfast(url) => write!(f, "holdfast={url}"),
             Self::File(path) => write!(f, "file={}", path.display()),
+            Self::Nats(url) => write!(f, "nats={url}"),
         }
     }
 }
@@ -167,6 +175,9 @@ pub struct Receivers {
     pub clock: Arc<dyn Clock>,
 }
 
+/// A receiver for the events of one class.
+pub(crate) type OfClass = (Class, Box<dyn Receiver>);
+
 impl Receivers {
     pub fn new(target: Target, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -183,8 +194,8 @@ impl Receivers {
     /// except that a file has one end to append to.
     ///
     /// Errors: `Invalid`, a header that cannot be sent; `Io`, `Full`: the file.
-    pub(crate) fn open(&self) -> Result<Vec<(Class, Box<dyn Receiver>)>, Error> {
-        let mut receivers: Vec<(Class, Box<dyn Receiver>)> = Vec::with_capacity(Class::ALL.len());
+    pub(crate) fn open(&self) -> Result<Vec<OfClass>, Error> {
+        let mut receivers: Vec<OfClass> = Vec::with_capacity(Class::ALL.len());
         if let Target::File(path) = &self.target {
             let file = Arc::new(file::Lines::open(
                 Arc::clone(&self.disk),
@@ -215,6 +226,12 @@ impl Receivers {
         Ok(match &self.target {
             Target::Otlp(url) => Box::new(otlp::Receiver::new(post(url)?)),
             Target::Holdfast(url) => Box::new(holdfast::Receiver::new(post(url)?)),
+            Target::Nats(url) => Box::new(nats::Receiver::new(
+                nats::Place::parse(url)?,
+                &self.headers,
+                self.send_timeout,
+                Arc::clone(&self.clock),
+            )?),
             Target::File(_) => unreachable!("files are opened once for all classes"),
         })
     }

@@ -31,11 +31,7 @@ pub fn retry(
     stop: &AtomicBool,
     choose: impl Fn(&super::Entry) -> bool,
 ) -> Result<Retried, Error> {
-    let mut by_class: HashMap<Class, Box<dyn Receiver>> = receivers
-        .open()?
-        .into_iter()
-        .map(|(class, receiver)| (class, receiver))
-        .collect();
+    let mut by_class: HashMap<Class, Box<dyn Receiver>> = receivers.open()?.into_iter().collect();
     let mut retried = Retried::default();
     for entry in letters.entries()? {
         let entry = entry?;

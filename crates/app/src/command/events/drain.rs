@@ -13,13 +13,13 @@ use events::{
     drain::{self, DeadLetters, Handle, Mode, Status, Summary},
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 use world::{Clock, RealClock, RealRandom};
 
 use crate::{
     cli::{Output, drain::Drain},
     command::json,
     config::Config,
+    drains,
     events::{Access, Events},
     exit::{Exit, Refusal},
     present::{csv, table},
@@ -170,7 +170,11 @@ fn print(summary: &Summary, output: Output, screen: Screen) -> Result<(), Refusa
     });
     let header = ["class", "accepted", "refused", "waiting", "cursor", "error"];
     let text = match output {
-        Output::Json => json(&document(summary))?,
+        Output::Json => {
+            let mut document = drains::document(status);
+            document["complete"] = summary.is_complete.into();
+            json(&document)?
+        }
         Output::Csv => csv::lines(header, cells),
         Output::Table => table::rows(
             header
@@ -188,33 +192,6 @@ fn print(summary: &Summary, output: Output, screen: Screen) -> Result<(), Refusa
         screen.remark("what was refused is kept: `holdfast events dead-letter list`");
     }
     Ok(())
-}
-
-fn document(summary: &Summary) -> serde_json::Value {
-    let status = &summary.status;
-    let classes: Vec<_> = status
-        .classes
-        .iter()
-        .map(|class| {
-            json!({
-                "class": class.class.as_str(),
-                "accepted": class.accepted,
-                "refused": class.refused,
-                "waiting": class.waiting,
-                "lost": class.lost,
-                "cursor": class.cursor.get(),
-                "failures": class.failures,
-                "last_error": class.last_error,
-            })
-        })
-        .collect();
-    json!({
-        "name": status.name,
-        "to": status.to,
-        "complete": summary.is_complete,
-        "error": status.error,
-        "classes": classes,
-    })
 }
 
 /// The line of an event, without its line break.

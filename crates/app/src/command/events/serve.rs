@@ -14,6 +14,7 @@ use world::{Clock, RealClock};
 use crate::{
     cli::events::Serve,
     config::{Config, Origin},
+    drains::Drains,
     events::{API_SOCKET, Events, LINES_SOCKET},
     exit::{Exit, Refusal},
     http::{Listen, Served, Server},
@@ -27,6 +28,7 @@ const STOP_POLL: Duration = Duration::from_millis(100);
 /// The opened log and the server in front of it.
 pub(crate) struct Intake {
     events: Events,
+    drains: Arc<Drains>,
     server: Server,
 }
 
@@ -39,13 +41,19 @@ impl Intake {
             api: events.dir().join(API_SOCKET),
             lines: events.dir().join(LINES_SOCKET),
         };
+        let drains = Arc::new(Drains::start(&config.events_drains, &events)?);
         let served = Served {
             log: Arc::clone(&events.log),
             journal: Arc::clone(&events.journal),
             cursors: Arc::clone(&events.cursors),
+            drains: Arc::clone(&drains),
         };
         let server = Server::start(&listen, &served)?;
-        Ok(Self { events, server })
+        Ok(Self {
+            events,
+            drains,
+            server,
+        })
     }
 
     /// For `holdfast up`, which goes on without the port when another program has the one that nobody
@@ -88,6 +96,7 @@ impl Intake {
                 "requests that did not end in time were cut off; none of them was acknowledged",
             );
         }
+        self.drains.stop();
         self.events.close(screen);
     }
 }

@@ -177,3 +177,94 @@ fn a_drain_that_is_forgotten_begins_anew() {
     assert_eq!(sandbox.run(once).code, 0);
     assert_eq!(peer.taken().len(), 6);
 }
+
+fn config(sandbox: &Sandbox, text: &str) -> String {
+    let file = sandbox.file("holdfast.toml", text);
+    file.display().to_string()
+}
+
+/// Proves: EVT-4
+#[test]
+fn a_configured_drain_runs_in_the_server_and_shows_itself() {
+    let sandbox = Sandbox::new();
+    append(&sandbox, 50);
+    let peer = Peer::new(|_| Answer::Accept);
+    let file = config(
+        &sandbox,
+        &format!(
+            "[[events.drain]]\nname = \"up\"\nto = \"otlp={}\"\nclasses = [\"error\"]\n\
+             headers = {{ authorization = \"env:TOKEN\" }}\n",
+            peer.url()
+        ),
+    );
+    let server = Serving::start_with(
+        &sandbox,
+        &[
+            "--config",
+            &file,
+            "events",
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+        ],
+        &[("TOKEN", "Bearer hunter2")],
+    );
+    peer.wait_for_requests(1);
+    assert_eq!(peer.taken().len(), 10);
+    assert_eq!(
+        peer.requests()[0].header("authorization"),
+        Some("Bearer hunter2")
+    );
+    // Events that come later are drained, too.
+    let line = b"{\"class\":\"error\",\"source\":\"robot\",\"body\":1}\n";
+    assert_eq!(
+        server
+            .post("/api/v1/events", "application/x-ndjson", line)
+            .status,
+        200
+    );
+    peer.wait_for_requests(2);
+    // Its own books follow the receiver's by a moment.
+    let drained = (0..100_000).find_map(|_| {
+        let reply = server.get("/api/v1/drains");
+        let told: Value = serde_json::from_slice(&reply.body).unwrap();
+        let is_done = told["drains"][0]["classes"][0]["accepted"] == 11;
+        is_done.then(|| String::from_utf8(reply.body).unwrap())
+    });
+    let drained = drained.expect("the books follow");
+    assert!(!drained.contains("hunter2"));
+    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let line = "holdfast_drain_events_total{drain=\"up\",class=\"error\",outcome=\"accepted\"} 11";
+    assert!(metrics.contains(line), "{metrics}");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_drain_that_is_configured_wrongly_is_refused_before_anything_is_taken() {
+    let check = |text: &str, named: &str| {
+        let sandbox = Sandbox::new();
+        let file = config(&sandbox, text);
+        let run = sandbox.run([
+            "--config",
+            &file,
+            "events",
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+        ]);
+        run.is_refused_naming(named);
+        run.tells_next_step();
+    };
+    check("[[events.drain]]\nto = \"kafka=there\"\n", "kafka=there");
+    check(
+        "[[events.drain]]\nto = \"file=a\"\nclasses = [\"fatal\"]\n",
+        "fatal",
+    );
+    check(
+        "[[events.drain]]\nto = \"file=a\"\nname = \"no good\"\n",
+        "no good",
+    );
+    let twice = "[[events.drain]]\nname = \"one\"\nto = \"file=a\"\n";
+    check(&[twice, twice].concat(), "one");
+    check("[[events.drain]]\nto = \"file=a\"\nurl = \"b\"\n", "url");
+}

@@ -58,7 +58,7 @@ fn a_letter_comes_back_as_it_was_kept_and_once() {
     let first = letter(5, "a", "unfit");
     let again = letter(5, "a", "unfit after a crash");
     let other = letter(5, "b", "refused elsewhere too");
-    letters.append(&[first.clone()]).unwrap();
+    letters.append(std::slice::from_ref(&first)).unwrap();
     letters.append(&[again, other.clone()]).unwrap();
     let read: Vec<Letter> = entries(&letters).into_iter().map(|it| it.letter).collect();
     assert_eq!(read, [first, other]);

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use opentelemetry_proto::tonic::{
@@ -20,6 +21,9 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
 };
 use prost::Message;
+
+/// How long it is waited for what must come. Far beyond what anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the peer does with a request.
 #[derive(Clone, Debug)]
@@ -107,7 +111,13 @@ impl Peer {
     pub(crate) fn wait_for_requests(&self, wanted: usize) {
         let mut requests = self.shared.requests.lock().unwrap();
         while requests.len() < wanted {
-            requests = self.shared.arrived.wait(requests).unwrap();
+            let (woken, waited) = self
+                .shared
+                .arrived
+                .wait_timeout(requests, PATIENCE)
+                .unwrap();
+            assert!(!waited.timed_out(), "{wanted} requests never came");
+            requests = woken;
         }
     }
 

@@ -125,6 +125,11 @@ impl Error {
         self.0.lsn
     }
 
+    /// The message without cause, path and position.
+    pub(crate) fn what(&self) -> &str {
+        &self.0.message
+    }
+
     /// The file or directory that the message names.
     pub fn path(&self) -> Option<&std::path::Path> {
         self.0.path.as_deref()

@@ -169,7 +169,9 @@ fn refused(dir: &Path, error: &wal::Error) -> Refusal {
         wal::Kind::Full => "free space on its file system, then try again".to_owned(),
         wal::Kind::Corrupt => after_damage(error.cause(), dir),
         wal::Kind::Invalid => "see `holdfast journal --help`".to_owned(),
-        _ => "check the disk and the permissions".to_owned(),
+        _ => "see what the kernel's log says of the disk, and check the permissions; on read errors, \
+              work on a copy of the directory made with ddrescue"
+            .to_owned(),
     };
     Refusal::new(format!("journal {}: {error}", dir.display())).next(next)
 }
@@ -177,6 +179,13 @@ fn refused(dir: &Path, error: &wal::Error) -> Refusal {
 /// Where a cause code is explained, and the ways out.
 pub(crate) fn after_damage(cause: Option<wal::Cause>, dir: &Path) -> String {
     let dir = dir.display();
+    if cause == Some(wal::Cause::VersionUnknown) {
+        return format!(
+            "nothing is damaged and nothing was changed; start the Holdfast that wrote {dir}, or a \
+             later one; {} says more (`holdfast journal explain VERSION_UNKNOWN`)",
+            page("VERSION_UNKNOWN")
+        );
+    }
     let explained = match cause {
         Some(cause) => format!(
             "{} says what happened and what to do (`holdfast journal explain {}`); ",

@@ -184,6 +184,9 @@ fn verify_names_exactly_the_code_of_what_is_damaged_and_changes_nothing() {
         let repair = sandbox.run(["journal", "repair", name]);
         repair.is_refused_naming(code);
         repair.is_refused_naming(&format!("docs/errors/{code}.md"));
+        // The page of this one says not to reset: nothing is wrong with the journal.
+        let resets = repair.stderr.contains("journal reset");
+        assert_eq!(resets, code != "VERSION_UNKNOWN", "{}", repair.stderr);
         let dry = sandbox.run(["journal", "repair", "--dry-run", name]);
         assert_eq!(dry.code, 1, "{}", dry.stderr);
         sandbox
@@ -245,6 +248,40 @@ fn what_verifies_is_rescued_and_imported_after_a_reset() {
         .expect("the reset moved everything aside");
     let (exit, report) = sandbox.json(["journal", "verify", aside.to_str().unwrap()]);
     assert_eq!((exit, &report["cause"]), (1, &"FRAME_CORRUPT".into()));
+}
+
+/// It was told as records that are missing, and the import asked to accept gaps where there are none.
+#[test]
+fn a_damaged_header_costs_no_record_and_is_no_gap() {
+    let sandbox = Sandbox::new();
+    let dir = journal(&sandbox);
+    let name = dir.to_str().unwrap();
+    flip(&segment(&dir, 4), 100);
+    let inspect = sandbox.run(["journal", "inspect", name]);
+    let text = inspect.stdout;
+    assert!(text.contains("after it, records go on with 4\n"), "{text}");
+    assert!(text.contains("1 damage in all; 12 records"), "{text}");
+    let file = sandbox.path("rescued.jsonl");
+    let to = file.to_str().unwrap();
+    let export = sandbox.run(["journal", "export", name, "--salvage", "--to", to]);
+    assert_eq!(export.code, 0, "{}", export.stderr);
+    let empty = sandbox.path("empty");
+    let import = sandbox.run(["journal", "import", to, empty.to_str().unwrap()]);
+    assert_eq!(import.code, 0, "{}", import.stderr);
+
+    // Without its batches, one gap: the header alone told of the segment.
+    zero(&segment(&dir, 4), 4096);
+    let gaps = sandbox.run([
+        "journal",
+        "export",
+        name,
+        "--salvage",
+        "--to",
+        to,
+        "--force",
+    ]);
+    assert_eq!(gaps.code, 3, "{}", gaps.stderr);
+    assert!(gaps.stderr.contains("1 gap:"), "{}", gaps.stderr);
 }
 
 #[test]

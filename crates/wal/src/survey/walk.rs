@@ -249,7 +249,7 @@ impl<'a, 's> Walk<'a, 's> {
                 to: (segment::HEADER_LEN as u64).min(len),
                 expected: segment.base,
                 resumes: None,
-                what: error.to_string(),
+                what: error.what().to_owned(),
             };
             if let Err(enough) = self.damage(segment, damage) {
                 return Ok(Err(enough));

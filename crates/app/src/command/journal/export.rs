@@ -13,7 +13,10 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use wal::survey::{Damage, Opening, Record, Seen, Survey};
+use wal::{
+    Cause,
+    survey::{Damage, Opening, Record, Seen, Survey},
+};
 use world::{Disk, File, RealDisk, disk::Open};
 
 use super::{find_journal, options, refused};
@@ -22,6 +25,7 @@ use crate::{
     config::Config,
     exit::{Exit, Refusal},
     named_file,
+    present::counted,
     screen::{Screen, ignore_closed},
 };
 
@@ -94,7 +98,7 @@ pub(super) struct Trailer {
 pub(super) fn run(export: &Export, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let dir = find_journal(&export.place, config, screen)?;
     let Some(to) = &export.to else {
-        let mut writer = Writer::new(&dir, export.salvage, io::stdout().lock());
+        let mut writer = Writer::new(&dir, export.salvage, None, io::stdout().lock());
         let done = writer.write_all(&dir)?;
         return match done {
             Done::Whole(trailer) => Ok(told(&trailer, "standard output", screen)),
@@ -110,7 +114,7 @@ pub(super) fn run(export: &Export, config: &Config, screen: Screen) -> Result<Ex
         file: Arc::clone(&file),
         at: 0,
     };
-    let mut writer = Writer::new(&dir, export.salvage, out);
+    let mut writer = Writer::new(&dir, export.salvage, Some(&target), out);
     let written = writer.write_all(&dir).and_then(|done| {
         file.sync_all()
             .and_then(|()| RealDisk.rename(&temporary, &target))
@@ -130,11 +134,14 @@ pub(super) fn run(export: &Export, config: &Config, screen: Screen) -> Result<Ex
 }
 
 fn told(trailer: &Trailer, to: &str, screen: Screen) -> Exit {
-    screen.remark(format_args!("{} records to {to}", trailer.records));
+    screen.remark(format_args!(
+        "{} to {to}",
+        counted(trailer.records, "record")
+    ));
     if trailer.gaps > 0 {
         screen.remark(format_args!(
-            "{} gaps: records are missing; each is named in the output",
-            trailer.gaps
+            "{}: records are missing, or nothing tells; named in the output",
+            counted(trailer.gaps, "gap")
         ));
         return Exit::Incomplete;
     }
@@ -195,9 +202,14 @@ impl Write for FileWriter {
 struct Writer<W: Write> {
     dir: PathBuf,
     salvage: bool,
+    /// `None`: standard output.
+    to: Option<PathBuf>,
     out: BufWriter<W>,
     digest: Sha256,
     trailer: Trailer,
+    /// Of a segment header. It is no gap when the batches behind it verify from the first on, or
+    /// when they tell the gap themselves.
+    header_gap: Option<Damage>,
     fault: Option<Fault>,
 }
 
@@ -207,8 +219,9 @@ enum Fault {
 }
 
 impl<W: Write> Writer<W> {
-    fn new(dir: &Path, salvage: bool, out: W) -> Self {
+    fn new(dir: &Path, salvage: bool, to: Option<&Path>, out: W) -> Self {
         Self {
+            to: to.map(Path::to_owned),
             dir: dir.to_owned(),
             salvage,
             out: BufWriter::with_capacity(256 << 10, out),
@@ -220,6 +233,7 @@ impl<W: Write> Writer<W> {
                 gaps: 0,
                 sha256: String::new(),
             },
+            header_gap: None,
             fault: None,
         }
     }
@@ -240,10 +254,10 @@ impl<W: Write> Writer<W> {
         match ended {
             Ok(trailer) => Ok(Done::Whole(trailer)),
             Err(Fault::Refused(refusal)) => Err(refusal),
-            Err(Fault::Unwritten(error)) => {
-                ignore_closed(Err(error))?;
-                Ok(Done::NoReader)
-            }
+            Err(Fault::Unwritten(error)) => match &self.to {
+                Some(to) => Err(unwritable(to, error)),
+                None => ignore_closed(Err(error)).map(|()| Done::NoReader),
+            },
         }
     }
 
@@ -251,7 +265,7 @@ impl<W: Write> Writer<W> {
         match seen {
             Seen::Begins(survey) => self.begin(survey),
             Seen::Record(record) if !record.is_above => self.record(record),
-            Seen::Damage(damage) if self.salvage => self.gap(damage),
+            Seen::Damage(damage) if self.salvage => self.damage(damage),
             // Opening said that it is whole, and here it is not: sealed segments may be judged by
             // nobody else.
             Seen::Damage(damage) => Err(Fault::Refused(
@@ -264,7 +278,9 @@ impl<W: Write> Writer<W> {
                 ))
                 .next("export what verifies with --salvage"),
             )),
-            Seen::Record(_) | Seen::Batch(_) | Seen::Segment(_) => Ok(()),
+            Seen::Batch(batch) => self.settle_header(|of| batch.base == of.expected),
+            Seen::Segment(_) => self.settle_header(|_| false),
+            Seen::Record(_) => Ok(()),
         }
     }
 
@@ -320,6 +336,24 @@ impl<W: Write> Writer<W> {
         }
     }
 
+    fn damage(&mut self, damage: &Damage) -> Result<(), Fault> {
+        self.settle_header(|of| damage.path == of.path)?;
+        if damage.cause == Cause::SegmentHeaderCorrupt {
+            self.header_gap = Some(damage.clone());
+            return Ok(());
+        }
+        self.gap(damage)
+    }
+
+    /// Something follows the damage of a header: it makes clear that there is no gap, or the header
+    /// was all that is known of its segment.
+    fn settle_header(&mut self, is_clear: impl FnOnce(&Damage) -> bool) -> Result<(), Fault> {
+        match self.header_gap.take() {
+            Some(damage) if !is_clear(&damage) => self.gap(&damage),
+            _ => Ok(()),
+        }
+    }
+
     fn gap(&mut self, damage: &Damage) -> Result<(), Fault> {
         self.trailer.gaps += 1;
         let gap = Gap {
@@ -336,6 +370,7 @@ impl<W: Write> Writer<W> {
     }
 
     fn end(&mut self) -> Result<Trailer, Fault> {
+        self.settle_header(|_| false)?;
         let digest = std::mem::take(&mut self.digest).finalize();
         let trailer = Trailer {
             sha256: hex(&digest),

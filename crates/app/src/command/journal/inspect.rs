@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     exit::{Exit, Refusal},
     moment,
-    present::{csv, safe, table},
+    present::{counted, csv, safe, table},
     screen::Screen,
 };
 
@@ -306,22 +306,38 @@ fn damage_words(text: &mut String, dir: &Path, survey: &Survey) {
             name(first),
             safe(&first.what),
             first.expected.get().saturating_sub(1),
-            match (first.resumes, survey.damage_count) {
-                (Some(resumes), _) => format!("records go on with {resumes} at byte {}", first.to),
-                (None, _) => "nothing verifies in this segment".to_owned(),
-            }
+            behind(survey, first)
         )
         .expect(WRITTEN);
         writeln!(
             text,
-            "{} damages in all; {} records verify and can be rescued",
-            survey.damage_count, survey.records
+            "{} in all; {} can be rescued",
+            counted(survey.damage_count, "damage"),
+            counted(survey.records, "record")
         )
         .expect(WRITTEN);
     }
     if survey.opening.is_err() || survey.damage_count > 0 {
         let next = after_damage(survey.cause(), dir);
         writeln!(text, "next: {}", safe(&next)).expect(WRITTEN);
+    }
+}
+
+/// What of the records behind a damage verifies.
+fn behind(survey: &Survey, damage: &Damage) -> String {
+    let here = survey.segments.iter().find(|it| it.path == damage.path);
+    let first = here.and_then(|segment| segment.first);
+    match (damage.resumes, here, first) {
+        (Some(resumes), Some(_), _) if resumes > damage.expected => {
+            format!("records go on with {resumes} at byte {}", damage.to)
+        }
+        (Some(resumes), ..) => format!("records go on with {resumes}"),
+        // The damage is the header's, and batches verify without it.
+        (None, Some(_), Some(first)) if first >= damage.expected => {
+            format!("records go on with {first}")
+        }
+        (None, Some(_), _) => "nothing verifies in this segment".to_owned(),
+        (None, None, _) => "no segment is there".to_owned(),
     }
 }
 

@@ -568,6 +568,10 @@ impl<'a, 's> Walk<'a, 's> {
     fn search(&mut self, at: &At) -> Result<Beyond, Error> {
         let mut from = at.offset;
         let mut used = at.offset;
+        // End of the last batch whose header verifies and whose payload does not. None begins before
+        // it: a header that verifies says how long its batch is. So no byte is read for two of them,
+        // whatever somebody made the headers claim.
+        let mut claimed = at.offset;
         if at.segment.is_recycled {
             used = self.used_end(at)?;
         }
@@ -600,11 +604,15 @@ impl<'a, 's> Walk<'a, 's> {
                 if at.segment.is_recycled {
                     used = used.max((offset + header.batch_len()).min(at.len));
                 }
+                if offset < claimed {
+                    continue;
+                }
                 if offset > at.offset
                     && let Some(header) = self.load(at, offset)?
                 {
                     return Ok(Beyond::Batch(offset, header));
                 }
+                claimed = offset + header.batch_len();
             }
             from += SEARCH_STEP as u64;
         }

@@ -2,11 +2,17 @@
 
 use std::ops::ControlFlow;
 
-use world::{Disk, disk::Open, sim};
+use world::{
+    Disk,
+    disk::Open,
+    sim::{self, Call},
+};
 
 use super::{append, fresh, open, options, path, segment};
 use crate::{
-    Cause, Journal, Lsn, identity, slots,
+    Cause, Journal, Lsn,
+    batch::{self, Place},
+    identity, slots,
     survey::{Opening, Seen, State, Survey, survey},
 };
 
@@ -208,4 +214,49 @@ fn a_recycled_segment_ends_where_its_batches_do() {
     let (found, records) = look(&disk);
     assert_eq!(found.tail.unwrap().from, end);
     assert_eq!(records, [4, 5, 6, 7]);
+}
+
+/// Somebody made a segment of small batches that verify, each followed by a header that claims all
+/// that is left of the file. Reading each claim for itself would be the square of the file.
+///
+/// Proves: JRN-21
+#[test]
+fn headers_that_claim_the_same_bytes_are_read_once() {
+    let disk = sim::Disk::new(1);
+    let large = || crate::Options {
+        segment_bytes: 2 << 20,
+        ..options(&disk)
+    };
+    let (journal, _) = crate::Local::open(large()).unwrap();
+    append(&journal, &[1; 1 << 20]).unwrap();
+    journal.close().unwrap();
+    let place = Place::new(journal.identity(), Lsn::FIRST);
+    drop(journal);
+    let file = disk.open(&segment(1), Open::Write).unwrap();
+    let len = file.len().unwrap();
+    let mut offset = 4096;
+    for first in 2..200 {
+        for payload in [8, len - offset - 200] {
+            let mut bytes = vec![0; batch::HEADER_LEN + usize::try_from(payload).unwrap()];
+            let closing = batch::Closing {
+                count: 1,
+                first: Lsn::new(first),
+                epoch: crate::Epoch(0),
+                safe_point: Lsn::new(first),
+                settled: Lsn::ZERO,
+                mode: crate::Mode::Ordinary,
+            };
+            // Of the long ones, the header alone is written.
+            bytes[batch::HEADER_LEN] = u8::from(payload > 8);
+            batch::close(&mut bytes, &closing, place, offset);
+            bytes.truncate(batch::HEADER_LEN + 8);
+            file.write_all_at(&bytes, offset).unwrap();
+            offset += bytes.len() as u64;
+        }
+    }
+    let before = disk.count(Call::Read);
+    let found = survey(&large(), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(found.cause(), Some(Cause::FirstSeqNotBase));
+    let reads = disk.count(Call::Read) - before;
+    assert!(reads < 100, "{reads} reads");
 }

@@ -75,7 +75,7 @@ impl Tail<'_> {
         let kept = dir.join(format!("{stem}{BYTES}"));
         disk.rename(&unnamed, &kept)?;
         disk.sync_dir(dir)?;
-        forget_oldest(disk, dir)?;
+        forget_oldest(disk, dir, &format!("{stem}{BYTES}"))?;
         Ok(kept)
     }
 
@@ -92,7 +92,9 @@ impl Tail<'_> {
     }
 }
 
-fn forget_oldest(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+/// Not the newest, though: where one position is torn again and again, names do not tell which came
+/// first.
+fn forget_oldest(disk: &dyn Disk, dir: &Path, newest: &str) -> std::io::Result<()> {
     let names: Vec<String> = disk
         .list(dir)?
         .into_iter()
@@ -100,7 +102,7 @@ fn forget_oldest(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
         .collect();
     let cuts = names.iter().filter(|name| name.ends_with(BYTES));
     let excess = cuts.clone().count().saturating_sub(CUTS_MAX);
-    for name in cuts.take(excess) {
+    for name in cuts.filter(|&name| name != newest).take(excess) {
         tracing::warn!(dir = %dir.display(), name, "more cuts than are kept; the oldest goes");
         disk.remove_file(&dir.join(name))?;
         let report = format!("{}{REPORT}", name.trim_end_matches(BYTES));

@@ -361,7 +361,13 @@ impl Core {
                     .map_err(|error| self.poison_unless_full(error))?
             }
         };
-        self.begin(spare, base, epoch)
+        let path = spare.path().to_owned();
+        self.begin(spare, base, epoch).inspect_err(|error| {
+            if error.kind() == Kind::Full {
+                // It has no name yet, and nobody knows of it any more. Opening removes it if this fails.
+                drop(self.disk.remove_file(&path));
+            }
+        })
     }
 
     /// Begins the segment of `base` in the reserve, which asks the disk for nothing; `None` when

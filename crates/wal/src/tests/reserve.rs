@@ -452,3 +452,29 @@ fn a_full_disk_is_over_when_appends_go_on_in_released_files() {
     assert_eq!(journal.counts().recycled, 1);
     assert!(!journal.metrics().is_disk_full);
 }
+
+/// On a file system that copies on write, even the header of a segment that a released file becomes
+/// may find no room. The file goes: nobody would give its space back until the journal is opened again.
+///
+/// Proves: JRN-9
+#[test]
+fn a_released_file_that_finds_no_room_for_a_header_is_not_kept() {
+    let disk = sim::Disk::new(1);
+    let (journal, _) = with(&disk, 0).unwrap();
+    for number in 0..4 {
+        append(&journal, &[number; 5000]).unwrap();
+    }
+    journal.release_below(Lsn::new(2)).unwrap();
+    let released = crate::spare::Spare::path_of(super::DIR.as_ref(), Lsn::FIRST);
+    assert!(disk.stat(&released).unwrap().is_some());
+    disk.inject_on(
+        &released,
+        Call::Write,
+        1,
+        Fault::Fail(ErrorKind::StorageFull),
+    );
+    append(&journal, &[4; 5000]).unwrap();
+    assert_eq!(disk.unmet_faults(), 0);
+    assert!(disk.stat(&released).unwrap().is_none());
+    assert_eq!(bodies(&journal).len(), 4);
+}

@@ -20,6 +20,7 @@ mod space;
 mod start;
 mod survey;
 mod sweep;
+mod together;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -78,9 +78,11 @@ pub(crate) fn check(options: &Options) -> Result<(), Error> {
         return Ok(());
     };
     let refuse = |message: String| Err(Error::new(Kind::Invalid, message).with_path(&options.dir));
-    let least = 3 * options.segment_bytes
-        + reserve::len(options.reserve_bytes, options.segment_bytes)
-        + 2 * slots::FILE_LEN as u64;
+    let least = options
+        .segment_bytes
+        .saturating_mul(3)
+        .saturating_add(reserve::len(options.reserve_bytes, options.segment_bytes))
+        .saturating_add(2 * slots::FILE_LEN as u64);
     if ceiling.bytes < least {
         return refuse(format!(
             "a ceiling of {} bytes; three segments, the reserve and the safe point take {least}",
@@ -173,6 +175,7 @@ impl Core {
         else {
             return Ok(());
         };
+        let oldest = hold(&self.catalog).first_retained();
         let usage = Usage::of(&*self.disk, &self.dir)?;
         let fits = usage.total.saturating_add(self.segment_bytes) <= ceiling.bytes;
         if fits || !hold(&self.spares).is_empty() {
@@ -181,6 +184,10 @@ impl Core {
         self.enter_ceiling(&usage, ceiling);
         let mut first = Lsn::ZERO;
         let released = self.release(|catalog| {
+            if catalog.first_retained() != oldest {
+                // Another release made room after the directory was listed.
+                return Vec::new();
+            }
             let released = catalog.release_oldest();
             first = catalog.first_retained();
             released

@@ -294,6 +294,15 @@ fn a_ceiling_that_cannot_work_is_refused_at_open() {
             "policy alone",
         ),
     ];
+    let huge = Local::open(Options {
+        ceiling: Some(Ceiling {
+            bytes: u64::MAX - 1,
+            on_reaching: OnReaching::Refuse,
+        }),
+        segment_bytes: u64::MAX / 2,
+        ..options(&sim::Disk::new(1))
+    });
+    assert_eq!(huge.unwrap_err().kind(), Kind::Invalid);
     for (bytes, on_reaching, retention, part) in cases {
         let disk = sim::Disk::new(1);
         let refused = Local::open(Options {

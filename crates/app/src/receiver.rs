@@ -63,6 +63,9 @@ pub(crate) fn drain_refused(error: &events::Error) -> Refusal {
     match error.kind() {
         // It says the way out itself.
         events::Kind::OutOfRange => Refusal::new(error.to_string()),
+        events::Kind::Invalid => {
+            Refusal::new(error.to_string()).next("correct the receiver or its headers")
+        }
         _ => refused(error),
     }
 }

@@ -67,6 +67,10 @@ pub fn parse(line: &[u8], defaults: &Defaults<'_>) -> Result<NewEvent, Unfit> {
         ));
     }
     let text = str::from_utf8(line).map_err(|_| unfit("line", "is not UTF-8"))?;
+    // An array would be read as the fields in their order, which nobody means.
+    if !text.trim_start().starts_with('{') {
+        return Err(unfit("line", "is not an event: a JSON object is wanted"));
+    }
     let found: Line<'_> = serde_json::from_str(text)
         .map_err(|error| unfit("line", &format!("is not an event as JSON: {error}")))?;
     let source = found.source.as_deref().or(defaults.source);

@@ -206,6 +206,16 @@ fn tail_follows_beside_a_server() {
     follow(&sandbox);
 }
 
+/// The JSON of the answer was shown as it came.
+#[test]
+fn a_refusal_of_the_server_is_told_in_words() {
+    let sandbox = Sandbox::new();
+    let _server = Serving::start(&sandbox);
+    let run = sandbox.run(["events", "query", "--from", "0"]);
+    run.is_refused_naming("410: ");
+    assert!(!run.stderr.contains('{'), "{}", run.stderr);
+}
+
 #[test]
 fn a_question_about_events_makes_nothing() {
     let sandbox = Sandbox::new();

@@ -91,6 +91,11 @@ fn what_a_line_has_too_much_too_little_or_wrong_is_named() {
     for (line, field) in [
         ("", "line"),
         ("[]", "line"),
+        // Fields by their order are no way to write an event.
+        (
+            r#"[null,null,null,"press","other",null,null,null,1]"#,
+            "line",
+        ),
         (r#"{"body":1"#, "line"),
         (r#"{"body":1,"body":2}"#, "line"),
         (r#"{"body":1,"severity":"high"}"#, "line"),

@@ -48,8 +48,10 @@ pub(crate) fn run(append: &Append, config: &Config, screen: Screen) -> Result<Ex
                 body: body.to_owned(),
             };
             event.check().map_err(|unfit| {
-                Refusal::new(format!("the event's {unfit}"))
-                    .next("write the body as JSON: '{\"disk\":\"sdb\"}', or '\"some text\"'")
+                Refusal::new(format!("the event's {unfit}")).next(match unfit.field {
+                    "body" => "write the body as JSON: '{\"disk\":\"sdb\"}', or '\"some text\"'",
+                    _ => "see `holdfast events append --help`",
+                })
             })?;
             screen.result(&keep(&access, vec![event], screen)?)?;
         }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use events::{Event, lines};
+use serde_json::Value;
 use wal::Lsn;
 use world::{Clock, RealClock};
 
@@ -268,7 +269,11 @@ fn each_served(
             .take(ANSWER_LINE_LEN_MAX)
             .read_to_string(&mut text);
         read.map_err(unreachable)?;
-        let what = format!("the server answered {}: {}", answer.status, text.trim());
+        let detail = serde_json::from_str::<Value>(&text)
+            .ok()
+            .and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()))
+            .unwrap_or_else(|| text.trim().to_owned());
+        let what = format!("the server answered {}: {detail}", answer.status);
         return Err(Refusal::new(what).next("correct the question and ask again"));
     }
     let is_over = AtomicBool::new(false);

@@ -90,12 +90,16 @@ fn find(place: &Place, config: &Config, screen: Screen) -> Result<Found, Refusal
 fn find_journal(place: &Place, config: &Config, screen: Screen) -> Result<PathBuf, Refusal> {
     match find(place, config, screen)? {
         Found::Journal(dir) => Ok(dir),
-        Found::Older(dir) => Err(Refusal::new(format!(
-            "{} holds a version 1 telemetry log, no journal",
-            dir.display()
-        ))
-        .next("`journal inspect` and `journal verify` read it")),
+        Found::Older(dir) => Err(older_log(&dir)),
     }
+}
+
+/// What only journals can have done to them was asked of a version 1 log.
+fn older_log(dir: &Path) -> Refusal {
+    let dir = dir.display();
+    Refusal::new(format!("{dir} holds a version 1 telemetry log, no journal")).next(format!(
+        "`holdfast events import {dir}` takes it in; `journal inspect` and `journal verify` read it"
+    ))
 }
 
 fn absolute(place: &Place, config: &Config) -> Result<PathBuf, Refusal> {

@@ -8,8 +8,8 @@
 
 mod bad_input;
 mod commands;
-mod events;
 mod drain;
+mod events;
 mod facts;
 mod holdfast;
 mod intake;
@@ -18,4 +18,5 @@ mod machine;
 mod schema;
 mod serving;
 mod surroundings;
+mod telemetry_v1;
 mod user_files;

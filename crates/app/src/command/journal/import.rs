@@ -18,7 +18,7 @@ use world::{Disk, File, RealDisk};
 use super::{
     IN_DATA_DIR, absolute,
     export::{FORM, Header, Line, Trailer, hex},
-    looks_like_a_journal, options, refused, unreadable,
+    is_older, looks_like_a_journal, older_log, options, refused, unreadable,
 };
 use crate::{
     cli::journal::Import,
@@ -35,6 +35,9 @@ const CHUNK_LEN: usize = 1 << 20;
 const CHUNK_RECORDS: usize = 1024;
 
 pub(super) fn run(import: &Import, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    if import.file.is_dir() && is_older(&import.file)? {
+        return Err(older_log(&import.file));
+    }
     let dir = target(import, config)?;
     let trailer = check(&import.file)?;
     if trailer.gaps > 0 && !import.accept_gaps {
@@ -73,6 +76,9 @@ fn target(import: &Import, config: &Config) -> Result<PathBuf, Refusal> {
         return Err(Refusal::new("no directory to import into").next("name one: --dir DIR"));
     }
     let dir = absolute(&import.place, config)?;
+    if is_older(&dir)? {
+        return Err(older_log(&dir));
+    }
     if looks_like_a_journal(&dir)? {
         return Ok(dir);
     }

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use events::v1::{self, SafeSequence};
+use world::{Disk, RealDisk};
 
 use super::{
-    page,
-    verify::{Check, Report, print},
+    page, unreadable,
+    verify::{Check, Report, Tail, print},
 };
 use crate::{
     config::Config,
@@ -40,6 +41,13 @@ pub(super) fn verify(dir: &Path, config: &Config, screen: Screen) -> Result<Exit
             survey.highest.0
         ),
     };
+    let first = first(dir, &v1::Options::on_this_machine())?;
+    let (watermark, last) = match (holds, safe) {
+        (true, safe) => (safe, safe.filter(|safe| *safe > 0)),
+        // Of a refused log nothing tells where it should end.
+        (false, _) => (None, first.map(|_| survey.highest.0)),
+    };
+    let wal = dir.join(v1::WAL).display().to_string();
     let report = Report {
         dir: dir.display().to_string(),
         format: "telemetry-v1",
@@ -50,9 +58,9 @@ pub(super) fn verify(dir: &Path, config: &Config, screen: Screen) -> Result<Exit
         live: None,
         journal: None,
         generation: None,
-        watermark: safe,
-        first: (survey.frames > 0).then_some(1),
-        last: (survey.frames > 0).then_some(survey.highest.0),
+        watermark,
+        first,
+        last,
         segments: u64::from(survey.wal_len.is_some()),
         batches: survey.frames,
         records: survey.frames,
@@ -62,7 +70,7 @@ pub(super) fn verify(dir: &Path, config: &Config, screen: Screen) -> Result<Exit
             check: "frames",
             holds,
             cause: cause.map(v1::Cause::code),
-            file: Some(dir.join(v1::WAL).display().to_string()),
+            file: Some(wal.clone()),
             offset: None,
             lsn: None,
             count: survey.frames,
@@ -70,8 +78,27 @@ pub(super) fn verify(dir: &Path, config: &Config, screen: Screen) -> Result<Exit
         }],
         damages: Vec::new(),
         damage_count: 0,
-        tail: None,
+        tail: (holds && cut > 0).then(|| Tail {
+            file: wal,
+            offset: survey.committed_len,
+            bytes: cut,
+        }),
         quarantined: Vec::new(),
     };
     print(&report, config, screen)
+}
+
+/// The sequence that the first whole frame has, whatever the rules say of it.
+fn first(dir: &Path, options: &v1::Options) -> Result<Option<u64>, Refusal> {
+    if RealDisk
+        .stat(&dir.join(v1::WAL))
+        .map_err(|error| unreadable(dir, error))?
+        .is_none()
+    {
+        return Ok(None);
+    }
+    match v1::frames(dir, options)?.next().transpose()? {
+        Some(frame) => Ok(frame.seq.map(|seq| seq.0)),
+        None => Ok(None),
+    }
 }

@@ -75,9 +75,9 @@ pub(super) struct DamageRow {
 /// Bytes behind the last record: torn, or in flight. No damage.
 #[derive(Debug, Serialize)]
 pub(super) struct Tail {
-    file: String,
-    offset: u64,
-    bytes: u64,
+    pub(super) file: String,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
 }
 
 #[derive(Debug, Serialize)]

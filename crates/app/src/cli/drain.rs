@@ -13,11 +13,11 @@ letters, 2 the drain could not be started, 3 some of it is still waiting.";
 #[derive(Debug, Args)]
 #[command(after_help = DRAIN_AFTER_HELP)]
 pub(crate) struct Drain {
-    /// otlp=URL, holdfast=URL, file=PATH or nats=nats://HOST:PORT/SUBJECT
+    /// otlp=URL, holdfast=URL, file=PATH or nats=nats://HOST:PORT[/SUBJECT]
     #[arg(long, value_name = "RECEIVER", required_unless_present = "forget")]
     pub(crate) to: Option<String>,
     /// Header of each request, its value from a variable or a file: authorization=env:TOKEN,
-    /// authorization=file:/etc/holdfast/token; may be repeated
+    /// authorization=file:/etc/holdfast/token; for NATS token, or user and password; may be repeated
     #[arg(long, value_name = "NAME=SOURCE")]
     pub(crate) header: Vec<String>,
     /// End when what is there is delivered, or cannot be
@@ -50,7 +50,7 @@ pub(crate) enum DeadLetterAction {
     },
     /// Send them once more; what becomes of each is recorded
     Retry {
-        /// otlp=URL, holdfast=URL, file=PATH or nats=nats://HOST:PORT/SUBJECT
+        /// otlp=URL, holdfast=URL, file=PATH or nats=nats://HOST:PORT[/SUBJECT]
         #[arg(long, value_name = "RECEIVER")]
         to: String,
         /// Header of each request, as for `events drain`

@@ -93,7 +93,7 @@ pub enum Target {
     Holdfast(String),
     /// JSON lines.
     File(PathBuf),
-    /// A JetStream stream: `nats://HOST:PORT/SUBJECT`.
+    /// A JetStream stream: `nats://HOST:PORT[/SUBJECT]`; each class has its subject below that one.
     Nats(String),
 }
 
@@ -111,7 +111,7 @@ impl FromStr for Target {
                 Kind::Invalid,
                 format!(
                     "`{text}` is no receiver; write otlp=URL, holdfast=URL, file=PATH or \
-                     nats=nats://HOST:PORT/SUBJECT"
+                     nats=nats://HOST:PORT[/SUBJECT]"
                 ),
             )),
         }

@@ -2,8 +2,12 @@
 //!
 //! The client protocol is lines of text, of which six kinds are needed here; the libraries for it
 //! bring an async runtime, which this room does without. No TLS: a server that requires it is refused
-//! as misconfigured. A message's `Nats-Msg-Id` is the event's id, so that what is sent again within
-//! the stream's window for duplicates is kept once.
+//! as misconfigured. A message goes to the subject of its class below that of the receiver. Its
+//! `Nats-Msg-Id` is the event's id, so that what is sent again within the stream's window for
+//! duplicates is kept once.
+//!
+//! Always holds: an acknowledgement counts for the one message that asked for it. Each message of a
+//! connection has a number of its own, so what comes late or twice is no other's.
 
 use std::{
     fmt,
@@ -21,6 +25,14 @@ use super::{Accepted, Header, Refused, SendError, quoted};
 use crate::{Error, Event, Kind, lines};
 
 const PORT: u16 = 4222;
+/// Where there is none in the URL. A stream of these events takes `holdfast.events.>`.
+const SUBJECT: &str = "holdfast.events";
+/// Longest subject of a receiver, in bytes. Arbitrary; with the inbox it stays far below the 4 KiB
+/// that the server reads as a line.
+const SUBJECT_LEN_MAX: usize = 255;
+/// How long a connection is kept for another send. The server asks an idle client every two minutes
+/// whether it is there, and nobody here would answer.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Messages written before their acknowledgements are read: the server answers while it is written
 /// to, and its answers must fit into the buffers of a connection.
@@ -30,10 +42,12 @@ const LINE_LEN_MAX: u64 = 64 << 10;
 /// Longest message read. Acknowledgements have a few hundred bytes.
 const MESSAGE_LEN_MAX: usize = 64 << 10;
 
-/// JetStream's code for a message that no stream of this kind takes.
+/// JetStream's code for a message that is longer than the stream takes.
 const MESSAGE_TOO_LARGE: u32 = 10_054;
+/// JetStream is not enabled for the account, or at all.
+const NOT_ENABLED: [u32; 2] = [10_039, 10_076];
 
-/// Where to: `nats://HOST[:PORT]/SUBJECT`.
+/// Where to: `nats://HOST[:PORT][/SUBJECT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     host: String,
@@ -45,20 +59,25 @@ impl Place {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let parsed = || {
             let rest = url.strip_prefix("nats://")?;
-            let (authority, subject) = rest.split_once('/')?;
+            let (authority, subject) = rest.split_once('/').unwrap_or((rest, SUBJECT));
+            let subject = if subject.is_empty() { SUBJECT } else { subject };
             let (host, port) = match authority.rsplit_once(':') {
                 Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
                 _ => (authority, PORT),
             };
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            let is_subject = !subject.is_empty()
+            // `$` begins the server's own subjects.
+            let is_subject = subject.len() <= SUBJECT_LEN_MAX
+                && !subject.starts_with('$')
                 && subject.split('.').all(|token| {
                     !token.is_empty()
                         && token
                             .bytes()
                             .all(|b| b.is_ascii_graphic() && !b"*>".contains(&b))
                 });
-            let is_host = !host.is_empty() && !host.contains('@');
+            // A password would be shown wherever the receiver is named.
+            let is_host =
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'@');
             (is_subject && is_host).then(|| Self {
                 host: host.to_owned(),
                 port,
@@ -66,7 +85,12 @@ impl Place {
             })
         };
         parsed().ok_or_else(|| {
-            let message = format!("`{url}` is no place; write nats://HOST:PORT/SUBJECT");
+            // What may be a password is not repeated.
+            let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
+            let message = format!(
+                "`{shown}` is no NATS receiver; write nats://HOST:PORT or nats://HOST:PORT/SUBJECT, \
+                 where the subject has no wildcard, and credentials as headers"
+            );
             Error::new(Kind::Invalid, message)
         })
     }
@@ -74,6 +98,9 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            return write!(f, "nats://[{}]:{}/{}", self.host, self.port, self.subject);
+        }
         write!(f, "nats://{}:{}/{}", self.host, self.port, self.subject)
     }
 }
@@ -101,6 +128,9 @@ struct Connection {
     stream: BufReader<TcpStream>,
     inbox: String,
     max_payload: usize,
+    /// Messages that were written to it, which is the number of the next.
+    sent: u64,
+    used_at: Duration,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +147,7 @@ struct Info {
 #[derive(Default, Deserialize)]
 struct PubAck {
     stream: Option<String>,
+    seq: Option<u64>,
     error: Option<ApiError>,
 }
 
@@ -134,14 +165,14 @@ enum Said {
     Pong,
     Error(String),
     /// The number of the message that it answers, and the answer.
-    Answer(usize, PubAck),
-    /// Nobody takes messages of this subject.
-    NoResponders,
+    Answer(u64, PubAck),
+    /// Nobody takes the message of this number.
+    NoResponders(u64),
     Other,
 }
 
 impl Receiver {
-    /// `headers` are the credentials: `token`, or `user` and `pass`.
+    /// `headers` are the credentials: `token`, or `user` and `password`.
     pub(super) fn new(
         place: Place,
         headers: &[Header],
@@ -156,10 +187,10 @@ impl Receiver {
             let key = match header.name.as_str() {
                 "token" => "auth_token",
                 "user" => "user",
-                "pass" => "pass",
+                "password" => "pass",
                 other => {
                     let message =
-                        format!("NATS has no header `{other}`; give token, or user and pass");
+                        format!("NATS has no header `{other}`; give token, or user and password");
                     return Err(Error::new(Kind::Invalid, message));
                 }
             };
@@ -218,12 +249,22 @@ impl Receiver {
             stream,
             inbox,
             max_payload: info.max_payload,
+            sent: 0,
+            used_at: self.clock.monotonic(),
         };
         connection.write(hello.as_bytes()).map_err(fail)?;
+        let ends = self.clock.monotonic() + self.timeout;
         loop {
+            if self.clock.monotonic() > ends {
+                return Err(fail(io::ErrorKind::TimedOut.into()));
+            }
             match connection.read().map_err(fail)? {
                 Said::Pong => return Ok(connection),
-                Said::Error(why) => return Err(misconfigured(&format!("refuses us: {why}"))),
+                Said::Error(why) if is_about_us(&why) => {
+                    return Err(misconfigured(&format!("refuses us: {why}")));
+                }
+                // Too many connections, for one.
+                Said::Error(why) => return Err(fail(io::Error::other(why))),
                 _ => {}
             }
         }
@@ -239,40 +280,33 @@ impl Receiver {
         let ends = self.clock.monotonic() + self.timeout;
         let mut first = 0;
         for window in batch.chunks(WINDOW) {
-            let mut bytes = Vec::new();
+            let base = connection.sent;
             let mut awaited = vec![false; window.len()];
+            let mut bytes = Vec::new();
             for (at, event) in window.iter().enumerate() {
                 let message = message(event);
                 if message.len() > connection.max_payload {
                     refused.push(Refused {
                         index: first + at,
                         why: format!(
-                            "message of {} bytes; the server takes {}",
+                            "message of {} bytes; {} takes {}",
                             message.len(),
+                            self.place,
                             connection.max_payload
                         ),
                     });
                     continue;
                 }
                 awaited[at] = true;
-                let inbox = &connection.inbox;
-                let head = message.head_len;
-                write!(
-                    bytes,
-                    "HPUB {} {inbox}.{at} {head} {}\r\n",
-                    self.place.subject,
-                    message.len()
-                )
-                .and_then(|()| bytes.write_all(&message.bytes))
-                .and_then(|()| bytes.write_all(b"\r\n"))
-                .expect("writing to memory cannot fail");
+                self.push(&mut bytes, connection, base + at as u64, event, &message);
             }
+            connection.sent += window.len() as u64;
             connection.write(&bytes).map_err(fail)?;
             while awaited.contains(&true) {
                 if self.clock.monotonic() > ends {
                     return Err(fail(io::ErrorKind::TimedOut.into()));
                 }
-                if let Some((at, why)) = self.answer(connection, &mut awaited)? {
+                if let Some((at, why)) = self.answer(connection, base, &mut awaited)? {
                     refused.push(Refused {
                         index: first + at,
                         why,
@@ -284,25 +318,60 @@ impl Receiver {
         Ok(())
     }
 
+    fn push(
+        &self,
+        bytes: &mut Vec<u8>,
+        connection: &Connection,
+        number: u64,
+        event: &Event,
+        message: &Message,
+    ) {
+        write!(
+            bytes,
+            "HPUB {}.{} {}.{number} {} {}\r\n",
+            self.place.subject,
+            event.event.class,
+            connection.inbox,
+            message.head_len,
+            message.len()
+        )
+        .and_then(|()| bytes.write_all(&message.bytes))
+        .and_then(|()| bytes.write_all(b"\r\n"))
+        .expect("writing to memory cannot fail");
+    }
+
     /// Takes in what the server says next; a message that it refused for good, and why.
     fn answer(
         &self,
         connection: &mut Connection,
+        base: u64,
         awaited: &mut [bool],
     ) -> Result<Option<(usize, String)>, SendError> {
         let place = &self.place;
         let said = connection
             .read()
             .map_err(|error| SendError::retry(format_args!("{place}: {error}")))?;
-        let (at, ack) = match said {
-            Said::Answer(at, ack) if awaited.get(at) == Some(&true) => (at, ack),
-            Said::NoResponders => {
+        let (number, ack) = match said {
+            Said::Answer(number, ack) => (number, Some(ack)),
+            Said::NoResponders(number) => (number, None),
+            Said::Error(why) if is_about_us(&why) => {
                 return Err(SendError::Misconfigured {
-                    why: format!("{place}: no stream takes this subject"),
+                    why: format!("{place} refuses us: {why}"),
                 });
             }
             Said::Error(why) => return Err(SendError::retry(format_args!("{place}: {why}"))),
-            _ => return Ok(None),
+            Said::Pong | Said::Other => return Ok(None),
+        };
+        let at = number.checked_sub(base);
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        let Some(at) = at.filter(|at| awaited.get(*at) == Some(&true)) else {
+            return Ok(None);
+        };
+        let Some(ack) = ack else {
+            let subject = &place.subject;
+            return Err(SendError::Misconfigured {
+                why: format!("{place}: no stream takes {subject}.>; add one that does"),
+            });
         };
         awaited[at] = false;
         match ack {
@@ -318,11 +387,16 @@ impl Receiver {
                 if error.err_code == MESSAGE_TOO_LARGE {
                     return Ok(Some((at, why)));
                 }
+                if NOT_ENABLED.contains(&error.err_code) {
+                    return Err(SendError::Misconfigured { why });
+                }
                 // A full stream, one without a leader, a changed limit: all of them can pass.
                 Err(SendError::Retry { after: None, why })
             }
             PubAck {
-                stream: Some(_), ..
+                stream: Some(_),
+                seq: Some(_),
+                ..
             } => Ok(None),
             // Someone else subscribes to the subject and answers, and no stream keeps it.
             PubAck { .. } => Err(SendError::Misconfigured {
@@ -334,15 +408,26 @@ impl Receiver {
 
 impl super::Receiver for Receiver {
     fn send(&mut self, batch: &[Event]) -> Result<Accepted, SendError> {
-        let mut connection = match self.connection.take() {
+        let now = self.clock.monotonic();
+        let kept = self.connection.take();
+        let mut connection = match kept.filter(|kept| now < kept.used_at + IDLE_MAX) {
             Some(connection) => connection,
             None => self.connected()?,
         };
         let mut accepted = Accepted::default();
         self.publish(&mut connection, batch, &mut accepted.refused)?;
+        connection.used_at = self.clock.monotonic();
         self.connection = Some(connection);
         Ok(accepted)
     }
+}
+
+/// Whether an error of the server is about who we are and what we may do, and not about a message.
+fn is_about_us(error: &str) -> bool {
+    let error = error.to_ascii_lowercase();
+    ["permissions", "authorization", "authentication"]
+        .iter()
+        .any(|word| error.contains(word))
 }
 
 struct Message {
@@ -386,9 +471,9 @@ impl Connection {
                 let words: Vec<&str> = words.collect();
                 let broken =
                     || io::Error::new(io::ErrorKind::InvalidData, "a message that is none");
-                let number = |text: &str| text.parse::<usize>().map_err(|_| broken());
+                let length = |text: &str| text.parse::<usize>().map_err(|_| broken());
                 let (&subject, &len) = words.first().zip(words.last()).ok_or_else(broken)?;
-                let len = number(len)?;
+                let len = length(len)?;
                 if len > MESSAGE_LEN_MAX {
                     return Err(broken());
                 }
@@ -397,20 +482,17 @@ impl Connection {
                 bytes.truncate(len);
                 let head_len = match kind {
                     "MSG" => 0,
-                    _ => number(words.iter().rev().nth(1).ok_or_else(broken)?)?,
+                    _ => length(words.iter().rev().nth(1).ok_or_else(broken)?)?,
                 };
                 let (head, body) = bytes.split_at_checked(head_len).ok_or_else(broken)?;
+                let number = subject.rsplit('.').next().map(str::parse);
+                let number = number.and_then(Result::ok).ok_or_else(broken)?;
                 if head.starts_with(b"NATS/1.0 503") {
-                    return Ok(Said::NoResponders);
+                    return Ok(Said::NoResponders(number));
                 }
-                let at = subject
-                    .rsplit('.')
-                    .next()
-                    .map(number)
-                    .ok_or_else(broken)??;
                 // What is no acknowledgement has neither a stream nor an error.
                 let ack = serde_json::from_slice(body).unwrap_or_default();
-                Ok(Said::Answer(at, ack))
+                Ok(Said::Answer(number, ack))
             }
             _ => Ok(Said::Other),
         }
@@ -440,13 +522,21 @@ mod tests {
                 .as_ref()
                 .map(|place| (place.host.as_str(), place.port, place.subject.as_str()));
             assert_eq!(found, wanted, "{url}");
+            if let Some(place) = place {
+                assert_eq!(Place::parse(&place.to_string()).unwrap(), place, "{url}");
+            }
         };
         check("nats://here/events", Some(("here", 4222, "events")));
         check("nats://here:5/a.b", Some(("here", 5, "a.b")));
         check("nats://[::1]:5/a", Some(("::1", 5, "a")));
         check("nats://[::1]/a", Some(("::1", 4222, "a")));
-        check("nats://here:5", None);
-        check("nats://here/", None);
+        check("nats://here:5", Some(("here", 5, SUBJECT)));
+        check("nats://here/", Some(("here", 4222, SUBJECT)));
+        check("nats://", None);
+        check("nats:///a", None);
+        check("nats://here there/a", None);
+        check("nats://here/$JS.API", None);
+        check(&format!("nats://here/{}", "a".repeat(256)), None);
         check("nats://here/a.>", None);
         check("nats://here/a..b", None);
         check("nats://here/a b", None);

@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::Child,
+    process::{Child, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -108,7 +108,7 @@ fn refused_with(run: &Run, code: &str) {
     }
 }
 
-/// Proves: JRN-21, JRN-31, JRN-32
+/// Proves: JRN-31
 #[test]
 fn every_fixture_is_verified_and_imported_or_refused_by_the_same_code() {
     for (name, expected) in manifest() {
@@ -176,7 +176,6 @@ fn twice(sandbox: &Sandbox) {
     assert_eq!(kept(sandbox), [1, 2, 3, 4, 5]);
 }
 
-/// Proves: JRN-30
 #[test]
 fn an_import_run_again_stores_nothing_twice_and_says_so() {
     twice(&Sandbox::new());
@@ -192,60 +191,117 @@ fn a_running_server_takes_the_events_of_an_import_once() {
     assert_eq!(counts(&import(&sandbox, &dir)), [5, 0, 5]);
 }
 
+fn frame(payload: &str) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap();
+    [&len.to_be_bytes(), payload.as_bytes()].concat()
+}
+
+fn big_frame(seq: u64) -> Vec<u8> {
+    let text = "x".repeat(100);
+    frame(&format!(
+        "{{\"seq\":{seq},\"kind\":\"decision\",\"text\":\"{text}\"}}"
+    ))
+}
+
 /// A log of `count` frames, all committed.
 fn big(sandbox: &Sandbox, count: u64) -> PathBuf {
-    let mut wal = Vec::new();
-    for seq in 1..=count {
-        let payload = format!(
-            "{{\"seq\":{seq},\"kind\":\"decision\",\"text\":\"{}\"}}",
-            "x".repeat(100)
-        );
-        wal.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
-        wal.extend(payload.as_bytes());
-    }
+    let wal: Vec<u8> = (1..=count).flat_map(big_frame).collect();
     sandbox.file("big/telemetry.wal", wal);
     let safe_seq = sandbox.file("big/telemetry.safe_seq", count.to_le_bytes());
     safe_seq.parent().unwrap().to_owned()
 }
 
-/// Lets the import go on in short steps until it has stored more than `above`, then kills it; how many
-/// records were there.
-fn kill_above(sandbox: &Sandbox, mut child: Child, above: u64) -> u64 {
+/// Records in the journal of events, also while another process writes it.
+fn records(sandbox: &Sandbox) -> u64 {
     let journal = sandbox.data_dir().join("events/journal");
+    let run = sandbox.run(["journal", "verify", text(&journal), "-o", "json"]);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap_or_default();
+    report["records"].as_u64().unwrap_or(0)
+}
+
+/// Lets the import go on in short steps until it is there, and kills it.
+fn kill_when(sandbox: &Sandbox, mut child: Child, is_there: impl Fn() -> bool) {
     let pid = Pid::from_child(&child);
     for _ in 0..10_000 {
         kill_process(pid, Signal::STOP).unwrap();
-        let run = sandbox.run(["journal", "verify", text(&journal), "-o", "json"]);
-        let report: Value = serde_json::from_str(&run.stdout).unwrap_or_default();
-        let records = report["records"].as_u64().unwrap_or(0);
-        if records > above {
+        if is_there() {
             child.kill().unwrap();
             assert_eq!(child.wait().unwrap().signal(), Some(9), "it ended before");
-            return records;
+            return;
         }
         kill_process(pid, Signal::CONT).unwrap();
         // As long as it takes to start a process.
         sandbox.run(["--version"]);
     }
-    panic!("the import stores nothing");
+    panic!("the import does not get there");
+}
+
+const FRAMES: u64 = 20_000;
+
+/// Kills an import when it has stored something, and another one when it has stored more; then lets
+/// one end.
+fn kill_twice(sandbox: &Sandbox, dir: &Path, variables: &[&str]) {
+    let start = || {
+        let mut command = sandbox.command(["events", "import", text(dir)]);
+        command.envs(variables.iter().map(|name| (name, "1")));
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    if !variables.is_empty() {
+        let marker = dir.join("telemetry.legacy_upgrade");
+        kill_when(sandbox, start(), || marker.exists());
+    }
+    kill_when(sandbox, start(), || records(sandbox) > 0);
+    let first = records(sandbox);
+    kill_when(sandbox, start(), || records(sandbox) > first);
+    let second = records(sandbox);
+    assert!(first < second && second < FRAMES, "{first} {second}");
+    let [frames, stored, known] = counts(&import_with(sandbox, dir, variables));
+    assert_eq!((frames, stored + known), (FRAMES, FRAMES));
+    // What lay behind the last acknowledgement may have been cut when the journal was opened.
+    assert!(known >= first && stored > 0, "{stored} {known} {first}");
+    let all: Vec<u64> = (1..=FRAMES).collect();
+    assert_eq!(kept(sandbox), all);
+    assert_eq!(
+        counts(&import_with(sandbox, dir, variables)),
+        [FRAMES, 0, FRAMES]
+    );
 }
 
 #[test]
 fn an_import_killed_twice_in_the_middle_ends_with_every_frame_once() {
-    const FRAMES: u64 = 20_000;
     let sandbox = Sandbox::new();
     let dir = big(&sandbox, FRAMES);
     let before = files(&dir);
-    let start = || sandbox.start(["events", "import", text(&dir)]);
-    let first = kill_above(&sandbox, start(), 0);
-    let second = kill_above(&sandbox, start(), first);
-    assert!(first < second && second < FRAMES, "{first} {second}");
-    let [frames, stored, known] = counts(&import(&sandbox, &dir));
-    assert_eq!((frames, stored + known), (FRAMES, FRAMES));
-    assert!(known >= second && stored > 0, "{stored} {known} {second}");
-    let all: Vec<u64> = (1..=FRAMES).collect();
-    assert_eq!(kept(&sandbox), all);
+    kill_twice(&sandbox, &dir, &[]);
     assert_eq!(files(&dir), before);
+}
+
+/// Proves: JRN-34
+#[test]
+fn a_log_from_before_safe_points_is_taken_over_whole_however_often_it_is_killed() {
+    let sandbox = Sandbox::new();
+    let dir = big(&sandbox, FRAMES);
+    fs::remove_file(dir.join("telemetry.safe_seq")).unwrap();
+    // The first frame is there twice, so that all others get other sequences.
+    let old: Vec<u8> = [1]
+        .into_iter()
+        .chain(1..FRAMES)
+        .flat_map(big_frame)
+        .collect();
+    fs::write(dir.join("telemetry.wal"), &old).unwrap();
+    kill_twice(&sandbox, &dir, &[LEGACY_UPGRADE]);
+    let kept = dir.join("telemetry.legacy");
+    assert!(fs::read(kept.join("telemetry.wal")).unwrap() == old);
+    let report = fs::read_to_string(kept.join("report.txt")).unwrap();
+    assert!(
+        report.contains("frames 20000\ngaps 0\nduplicates 1\n"),
+        "{report}"
+    );
+    assert!(!dir.join("telemetry.legacy-2").exists());
 }
 
 /// Proves: JRN-33, JRN-34
@@ -399,11 +455,7 @@ fn commands_for_journals_point_from_a_version_1_log_to_its_import() {
 fn a_frame_that_no_event_can_hold_is_named_and_the_others_are_stored() {
     let sandbox = Sandbox::new();
     let long = format!("{{\"seq\":2,\"text\":\"{}\"}}", "x".repeat(1 << 20));
-    let mut wal = Vec::new();
-    for payload in ["{\"seq\":1}", &long, "{\"seq\":3}"] {
-        wal.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
-        wal.extend(payload.as_bytes());
-    }
+    let wal = ["{\"seq\":1}", &long, "{\"seq\":3}"].map(frame).concat();
     sandbox.file("long/telemetry.wal", wal);
     sandbox.file("long/telemetry.safe_seq", 3_u64.to_le_bytes());
     let run = import(&sandbox, &sandbox.path("long"));

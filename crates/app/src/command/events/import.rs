@@ -314,7 +314,7 @@ impl Done {
             "refused",
             "uncommitted_bytes",
         ];
-        csv::lines(header, [row].into_iter())
+        csv::lines(header, [row])
     }
 
     fn words(&self) -> String {

@@ -78,7 +78,7 @@ pub(super) fn verify(dir: &Path, config: &Config, screen: Screen) -> Result<Exit
         }],
         damages: Vec::new(),
         damage_count: 0,
-        tail: (holds && cut > 0).then(|| Tail {
+        tail: (holds && cut > 0).then_some(Tail {
             file: wal,
             offset: survey.committed_len,
             bytes: cut,

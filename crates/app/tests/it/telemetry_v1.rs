@@ -402,6 +402,27 @@ fn an_operators_reset_has_its_effect_once_with_the_variable_left_set() {
     assert!(!dir.join("telemetry.safe_seq").exists());
 }
 
+/// Proves: JRN-33
+#[test]
+fn variables_left_set_change_nothing_beside_a_safe_sequence() {
+    for name in ["known-good", "phantoms", "zero-tail", "staged-leftover"] {
+        let sandbox = Sandbox::new();
+        let dir = fixture(&sandbox, name);
+        let before = files(&dir);
+        let run = import_with(&sandbox, &dir, &[LEGACY_UPGRADE, OPERATOR_RESET]);
+        let summary = summary(&run);
+        assert_eq!(
+            (&summary["upgrade"], &summary["was_reset"]),
+            (&Value::Null, &json!(false))
+        );
+        for variable in [LEGACY_UPGRADE, OPERATOR_RESET] {
+            let told = format!("{variable} is set and has no effect");
+            assert!(run.stderr.contains(&told), "{}", run.stderr);
+        }
+        assert_eq!(files(&dir), before, "{name} was changed");
+    }
+}
+
 /// The ways out that docs/errors gives, on a copy.
 #[test]
 fn the_pages_ways_out_of_a_refusal_take_in_what_is_readable() {

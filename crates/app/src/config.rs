@@ -68,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) scan_interval: Setting<Duration>,
     pub(crate) scan_walk: Setting<bool>,
     pub(crate) scan_rules_dir: Setting<Option<PathBuf>>,
+    pub(crate) journal_strict: Setting<bool>,
     pub(crate) events_enabled: Setting<bool>,
     pub(crate) events_listen: Setting<SocketAddr>,
     pub(crate) events_retention: events::Retention,
@@ -115,6 +116,12 @@ pub(crate) const KEYS: &[Key] = &[
         about: "directory of the site's own rules, judged beside the built-in ones",
     },
     Key {
+        name: "journal.strict",
+        environment: "HOLDFAST_JOURNAL_STRICT",
+        example: "false",
+        about: "sync twice: then what was not acknowledged is never there after a loss of power",
+    },
+    Key {
         name: "events.enabled",
         environment: "HOLDFAST_EVENTS_ENABLED",
         example: "true",
@@ -160,6 +167,8 @@ struct FileConfig {
     #[serde(default)]
     scan: FileScan,
     #[serde(default)]
+    journal: FileJournal,
+    #[serde(default)]
     events: FileEvents,
 }
 
@@ -169,6 +178,12 @@ struct FileScan {
     interval: Option<String>,
     walk: Option<bool>,
     rules_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileJournal {
+    strict: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -192,15 +207,25 @@ impl Config {
             data_dir: data_dir(global, &values)?,
             output: output(global, &values, file.as_deref())?,
             scan_interval: interval(&values, file.as_deref())?,
-            scan_walk: truth("HOLDFAST_SCAN_WALK", values.scan.walk)?,
+            scan_walk: truth("HOLDFAST_SCAN_WALK", values.scan.walk, true)?,
             scan_rules_dir: rules_dir(&values),
-            events_enabled: truth("HOLDFAST_EVENTS_ENABLED", values.events.enabled)?,
+            journal_strict: truth("HOLDFAST_JOURNAL_STRICT", values.journal.strict, false)?,
+            events_enabled: truth("HOLDFAST_EVENTS_ENABLED", values.events.enabled, true)?,
             events_listen: listen(&values, file.as_deref())?,
             events_retention: events::retention(&values.events, file.as_deref())?,
             events_drains: drains::configured(&values.events.drain, file.as_deref())?,
             file,
         };
         Ok(config)
+    }
+
+    /// What an acknowledgement says, in every journal.
+    pub(crate) const fn mode(&self) -> wal::Mode {
+        if self.journal_strict.value {
+            wal::Mode::Strict
+        } else {
+            wal::Mode::Ordinary
+        }
     }
 
     /// The data directory, for the commands that need one.
@@ -356,8 +381,7 @@ pub(crate) fn checked_interval(text: &str) -> Option<Duration> {
     moment::parse_span(text).filter(|span| (INTERVAL_MIN..=INTERVAL_MAX).contains(span))
 }
 
-/// A switch that is on unless it is turned off.
-fn truth(name: &str, of_file: Option<bool>) -> Result<Setting<bool>, Refusal> {
+fn truth(name: &str, of_file: Option<bool>, default: bool) -> Result<Setting<bool>, Refusal> {
     let (value, origin) = match (variable(name), of_file) {
         (Some(text), _) => {
             let value = text
@@ -366,7 +390,7 @@ fn truth(name: &str, of_file: Option<bool>) -> Result<Setting<bool>, Refusal> {
             (value, Origin::Environment)
         }
         (None, Some(value)) => (value, Origin::File),
-        (None, None) => (true, Origin::Default),
+        (None, None) => (default, Origin::Default),
     };
     Ok(Setting { value, origin })
 }

@@ -19,6 +19,7 @@ use crate::{
     exit::Refusal,
     screen::Screen,
     site,
+    sizes::Sizes,
 };
 
 pub(crate) mod client;
@@ -30,7 +31,6 @@ pub(crate) const API_SOCKET: &str = "api";
 /// Unix socket of JSON lines, below [`DIR`].
 pub(crate) const LINES_SOCKET: &str = "socket";
 const JOURNAL_DIR: &str = "journal";
-const IDS_DIR: &str = "ids";
 const CURSORS_DIR: &str = "cursors";
 const DEAD_LETTER_DIR: &str = "dead-letter";
 
@@ -49,6 +49,7 @@ pub(crate) struct Events {
     pub(crate) journal: Arc<wal::Local>,
     pub(crate) cursors: Arc<Cursors>,
     dir: PathBuf,
+    mode: wal::Mode,
 }
 
 /// How the events can be reached.
@@ -65,7 +66,7 @@ impl Events {
         let clock = RealClock::new();
         let mut told = false;
         loop {
-            match Self::try_open(&dir, &config.events_retention)? {
+            match Self::try_open(&dir, config)? {
                 Ok(events) => return Ok(events),
                 Err(error) if clock.monotonic() < LOCK_WAIT => {
                     if !told {
@@ -82,7 +83,7 @@ impl Events {
     /// Opens the log, or finds the socket of the process that serves it.
     pub(crate) fn reach(config: &Config, screen: Screen) -> Result<Access, Refusal> {
         let dir = config.data_dir()?.join(DIR);
-        match Self::try_open(&dir, &config.events_retention)? {
+        match Self::try_open(&dir, config)? {
             Ok(events) => Ok(Access::Open(Box::new(events))),
             Err(_) if is_served(&dir)? => Ok(Access::Served(dir.join(API_SOCKET))),
             Err(_) => Self::open(config, screen).map(|events| Access::Open(Box::new(events))),
@@ -96,18 +97,25 @@ impl Events {
     }
 
     /// The inner error: another process has it.
-    fn try_open(dir: &Path, retention: &Retention) -> Result<Result<Self, wal::Error>, Refusal> {
+    fn try_open(dir: &Path, config: &Config) -> Result<Result<Self, wal::Error>, Refusal> {
         RealDisk
             .create_dir_all_synced(dir)
             .map_err(|error| site::cannot_use(dir, &error))?;
         // The cursors first: they must hold what drains need before retention looks at the events.
         let cursors_dir = dir.join(CURSORS_DIR);
-        let cursors = match open_journal(&cursors_dir, SMALL_SEGMENT_BYTES) {
+        let mode = config.mode();
+        let sizes = Sizes::asked_for()?;
+        let cursors = match open_journal(&cursors_dir, mode, sizes) {
             Ok(cursors) => cursors,
             Err(error) if error.kind() == wal::Kind::Locked => return Ok(Err(error)),
             Err(error) => return Err(site::cannot_open_journal(&cursors_dir, &error)),
         };
-        let journal = match open_events(&dir.join(JOURNAL_DIR), retention) {
+        let journal = match open_events(
+            &dir.join(JOURNAL_DIR),
+            mode,
+            sizes,
+            &config.events_retention,
+        ) {
             Ok(journal) => journal,
             Err(error) if error.kind() == wal::Kind::Locked => return Ok(Err(error)),
             Err(error) if error.kind() == wal::Kind::Invalid => {
@@ -121,7 +129,7 @@ impl Events {
             over(&journal),
             Arc::new(RealDisk),
             Arc::new(RealClock::new()),
-            dir.join(IDS_DIR),
+            dir.join(site::IDS_DIR),
         );
         let (log, _) = Log::open(options).map_err(|error| refused(&error))?;
         Ok(Ok(Self {
@@ -129,13 +137,14 @@ impl Events {
             journal,
             cursors: Arc::new(cursors),
             dir: dir.to_owned(),
+            mode,
         }))
     }
 
     /// The journal of events that a receiver refused; opened by the drain alone.
     pub(crate) fn dead_letter(&self) -> Result<Arc<dyn Journal>, Refusal> {
         let dir = self.dir.join(DEAD_LETTER_DIR);
-        open_journal(&dir, SMALL_SEGMENT_BYTES)
+        open_journal(&dir, self.mode, Sizes::asked_for()?)
             .map(|journal| over(&journal))
             .map_err(|error| site::cannot_open_journal(&dir, &error))
     }
@@ -162,18 +171,34 @@ fn over(journal: &Arc<wal::Local>) -> Arc<dyn Journal> {
     Arc::<wal::Local>::clone(journal)
 }
 
-fn open_journal(dir: &Path, segment_bytes: u64) -> Result<Arc<wal::Local>, wal::Error> {
+/// A journal that holds little.
+fn open_journal(
+    dir: &Path,
+    mode: wal::Mode,
+    sizes: Option<Sizes>,
+) -> Result<Arc<wal::Local>, wal::Error> {
     let mut options = wal::Options::on_this_machine(dir);
-    options.segment_bytes = segment_bytes;
+    options.mode = mode;
+    options.segment_bytes = sizes.map_or(SMALL_SEGMENT_BYTES, |sizes| sizes.segment);
     options.holder = site::holder();
     let (journal, _) = wal::Local::open(options)?;
     Ok(Arc::new(journal))
 }
 
 /// The journal of the events, kept as long as the configuration says.
-fn open_events(dir: &Path, retention: &Retention) -> Result<Arc<wal::Local>, wal::Error> {
+fn open_events(
+    dir: &Path,
+    mode: wal::Mode,
+    sizes: Option<Sizes>,
+    retention: &Retention,
+) -> Result<Arc<wal::Local>, wal::Error> {
     let mut options = wal::Options::on_this_machine(dir);
+    options.mode = mode;
+    if let Some(sizes) = sizes {
+        options.segment_bytes = sizes.segment;
+    }
     options.holder = site::holder();
+    options.evidence = site::evidence_beside(dir);
     options.retention = wal::Retention::Policy(wal::Limits {
         bytes_max: Some(retention.bytes.value),
         age_max: retention.age.value,

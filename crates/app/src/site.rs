@@ -16,7 +16,8 @@ use wal::Journal;
 use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
 
 use crate::{
-    command::journal::after_damage, exit::Refusal, present::safe, screen::Screen, sizes::Sizes,
+    command::journal::after_damage, config::Config, exit::Refusal, present::safe, screen::Screen,
+    sizes::Sizes,
 };
 
 /// How long to wait for a directory that another process has open. Applying a scan takes
@@ -39,8 +40,9 @@ pub(crate) struct Opened {
 
 impl Site {
     /// Opens the directory, making it when it is not there.
-    pub(crate) fn open(dir: &Path, screen: Screen) -> Result<Self, Refusal> {
-        let opened = open_store(dir, Ledger::tables(), screen)?;
+    pub(crate) fn open(config: &Config, screen: Screen) -> Result<Self, Refusal> {
+        let dir = config.data_dir()?;
+        let opened = open_store(dir, config.mode(), Ledger::tables(), screen)?;
         let ledger = Ledger::new(opened.store.clone()).map_err(Self::refused)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -50,9 +52,9 @@ impl Site {
     }
 
     /// Opens a directory that must hold a record already: a question never creates anything.
-    pub(crate) fn open_existing(dir: &Path, screen: Screen) -> Result<Self, Refusal> {
-        must_exist(dir, "holdfast scan")?;
-        Self::open(dir, screen)
+    pub(crate) fn open_existing(config: &Config, screen: Screen) -> Result<Self, Refusal> {
+        must_exist(config.data_dir()?, "holdfast scan")?;
+        Self::open(config, screen)
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -134,17 +136,20 @@ pub(crate) fn must_exist(dir: &Path, made_by: &str) -> Result<(), Refusal> {
 
 const JOURNAL_DIR: &str = "journal";
 const TABLES_DIR: &str = "tables";
+/// The index of the ids of events, beside their journal; made after the journal was opened.
+pub(crate) const IDS_DIR: &str = "ids";
 
 /// Opens journal and store in `dir`, making what is missing.
 pub(crate) fn open_store(
     dir: &Path,
+    mode: wal::Mode,
     tables: Vec<Table>,
     screen: Screen,
 ) -> Result<Opened, Refusal> {
     RealDisk
         .create_dir_all_synced(dir)
         .map_err(|error| cannot_use(dir, &error))?;
-    let (journal, recovery) = open_journal(dir, screen)?;
+    let (journal, recovery) = open_journal(dir, mode, screen)?;
     let mut options = Options::new(
         dir.join(TABLES_DIR),
         Arc::new(RealDisk),
@@ -174,22 +179,28 @@ pub(crate) fn open_store(
 /// What shows beside a journal that the node ran before.
 pub(crate) fn evidence_beside(journal: &Path) -> Vec<wal::Evidence> {
     match journal.parent() {
-        Some(dir) if journal.ends_with(JOURNAL_DIR) => vec![wal::Evidence::new(
-            "the store's tables",
-            dir.join(TABLES_DIR),
-            wal::Sign::Present,
-        )],
+        Some(dir) if journal.ends_with(JOURNAL_DIR) => [
+            ("the store's tables", TABLES_DIR),
+            ("the ids of events", IDS_DIR),
+        ]
+        .map(|(what, name)| wal::Evidence::new(what, dir.join(name), wal::Sign::Present))
+        .to_vec(),
         _ => Vec::new(),
     }
 }
 
 /// Waits for whoever has the directory, for [`LOCK_WAIT`] at most.
-fn open_journal(dir: &Path, screen: Screen) -> Result<(Arc<dyn Journal>, wal::Recovery), Refusal> {
+fn open_journal(
+    dir: &Path,
+    mode: wal::Mode,
+    screen: Screen,
+) -> Result<(Arc<dyn Journal>, wal::Recovery), Refusal> {
     let clock = RealClock::new();
     let mut told = false;
     loop {
         let mut options = wal::Options::on_this_machine(dir.join(JOURNAL_DIR));
         options.holder = holder();
+        options.mode = mode;
         if let Some(sizes) = Sizes::asked_for()? {
             options.segment_bytes = sizes.segment;
         }

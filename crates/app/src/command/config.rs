@@ -65,6 +65,10 @@ fn rows(config: &Config) -> Vec<Row> {
         (config.scan_walk.value.to_string(), config.scan_walk.origin),
         (path(rules_dir.value.as_deref()), rules_dir.origin),
         (
+            config.journal_strict.value.to_string(),
+            config.journal_strict.origin,
+        ),
+        (
             config.events_enabled.value.to_string(),
             config.events_enabled.origin,
         ),

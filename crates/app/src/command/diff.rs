@@ -22,7 +22,7 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
         );
     }
     let host = diff.host.clone().unwrap_or_else(super::this_host);
-    let site = Site::open_existing(config.data_dir()?, screen)?;
+    let site = Site::open_existing(config, screen)?;
     super::must_be_past(to, &diff.to, &site)?;
     let known = site.ledger().status(&host, Some(to));
     if known.map_err(Site::refused)?.is_none() {

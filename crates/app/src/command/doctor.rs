@@ -103,7 +103,7 @@ pub(crate) fn run(config: &Config, screen: Screen) -> Result<Exit, Refusal> {
             file_system(dir),
             space(dir),
             syncs(dir),
-            record(dir, screen),
+            record(config, screen),
         ]);
     }
     findings.extend([
@@ -277,10 +277,10 @@ fn measure_syncs(path: &Path) -> std::io::Result<Duration> {
     Ok(times[SYNCS / 2])
 }
 
-fn record(dir: &Path, screen: Screen) -> Finding {
+fn record(config: &Config, screen: Screen) -> Finding {
     let check = "record";
     let open = || -> Result<String, Refusal> {
-        let site = Site::open(dir, screen)?;
+        let site = Site::open(config, screen)?;
         let hosts = site.ledger().hosts().map_err(Site::refused)?;
         let scans: u64 = hosts.iter().map(|host| host.scans).sum();
         let found = format!("{} hosts, {scans} scans; {}", hosts.len(), site.recovery());

@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) fn run(history: &History, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let host = history.host.clone().unwrap_or_else(super::this_host);
-    let site = Site::open_existing(config.data_dir()?, screen)?;
+    let site = Site::open_existing(config, screen)?;
     let changes = site
         .ledger()
         .history(&host, &history.rule)

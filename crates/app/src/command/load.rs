@@ -49,7 +49,8 @@ pub(crate) fn run(action: &LoadAction, config: &Config, screen: Screen) -> Resul
     if matches!(action, LoadAction::Check { .. }) {
         site::must_exist(&dir, "holdfast load run")?;
     }
-    let store = site::open_store(&dir, vec![Table::new(TABLE, History::Latest)], screen)?.store;
+    let tables = vec![Table::new(TABLE, History::Latest)];
+    let store = site::open_store(&dir, config.mode(), tables, screen)?.store;
     let table = Records {
         table: store.table(TABLE).map_err(Site::store_refused)?,
         store,

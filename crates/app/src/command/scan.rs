@@ -111,7 +111,7 @@ pub(super) fn scan_once(
         screen.remark(format_args!("facts written to {}", path.display()));
     }
     let verdicts = judge::judge(rules.all(), &facts);
-    let site = Site::open(config.data_dir()?, screen)?;
+    let site = Site::open(config, screen)?;
     let finished = up_to_millisecond(clock.now());
     let recorded = to_record(&facts, &verdicts, rules, started, finished);
     let applied = site
@@ -134,7 +134,7 @@ fn up_to_millisecond(at: Timestamp) -> Timestamp {
 }
 
 fn open_and_report(config: &Config, screen: Screen) -> Result<Site, Refusal> {
-    let site = Site::open(config.data_dir()?, screen)?;
+    let site = Site::open(config, screen)?;
     screen.step(format_args!(
         "{}: {}",
         site.dir().display(),

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) fn run(asked: &cli::Status, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let at = asked.at.as_deref().map(super::moment).transpose()?;
     let host = asked.host.clone().unwrap_or_else(super::this_host);
-    let site = Site::open_existing(config.data_dir()?, screen)?;
+    let site = Site::open_existing(config, screen)?;
     if let (Some(at), Some(text)) = (at, &asked.at) {
         super::must_be_past(at, text, &site)?;
     }

@@ -32,7 +32,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     interval(up, config)?;
     let stop = site::stop_flag()?;
     let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
-    Site::open(config.data_dir()?, screen)?.close(screen);
+    Site::open(config, screen)?.close(screen);
     let _running = hold(config)?;
     let intake = Intake::beside(config, screen)?;
     let watched = watch(up, &rules, config, screen, &stop);

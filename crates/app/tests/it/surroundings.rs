@@ -145,6 +145,7 @@ fn a_variable_with_a_bad_value_is_named_and_not_ignored() {
         ("HOLDFAST_SCAN_INTERVAL", b"\xff"),
         ("HOLDFAST_SCAN_WALK", b"maybe"),
         ("HOLDFAST_SCAN_WALK", b"\xff"),
+        ("HOLDFAST_JOURNAL_STRICT", b"perhaps"),
     ] {
         let args = ["--config".as_ref(), file.as_os_str()];
         let mut command =
@@ -192,6 +193,7 @@ fn flags_override_the_environment_and_that_overrides_the_file() {
             ("data_dir", "/file", "file"),
             ("scan.interval", "7200s", "file"),
             ("scan.walk", "false", "file"),
+            ("journal.strict", "false", "default"),
         ],
     );
     let set = [
@@ -199,6 +201,7 @@ fn flags_override_the_environment_and_that_overrides_the_file() {
         ("HOLDFAST_DATA_DIR", "/environment"),
         ("HOLDFAST_SCAN_INTERVAL", "3h"),
         ("HOLDFAST_SCAN_WALK", "true"),
+        ("HOLDFAST_JOURNAL_STRICT", "true"),
     ];
     check(
         &set,
@@ -208,6 +211,7 @@ fn flags_override_the_environment_and_that_overrides_the_file() {
             ("data_dir", "/environment", "environment"),
             ("scan.interval", "10800s", "environment"),
             ("scan.walk", "true", "environment"),
+            ("journal.strict", "true", "environment"),
         ],
     );
     check(

@@ -9,8 +9,10 @@
 //! so one that stalls holds up no other; everything else is done by the drain's own thread.
 
 mod batch;
-mod dead_letter;
+pub(crate) mod dead_letter;
 mod engine;
+mod handle;
+mod lane;
 mod receiver;
 mod retry;
 mod schedule;
@@ -21,7 +23,7 @@ mod worker;
 mod tests;
 
 pub use dead_letter::{Attempt, DeadLetters, Entry, Letter};
-pub use engine::{Handle, Mode, Options, Summary};
+pub use handle::{Handle, Mode, Options, Summary};
 pub use receiver::{
     Accepted, Forward, Forwarded, Header, Receiver, Receivers, Refused, SEND_TIMEOUT, SendError,
     Target,

@@ -16,6 +16,8 @@ use std::{
 use wal::{Generation, Journal, JournalId, Lsn, RecordKind};
 use world::Timestamp;
 
+#[cfg(test)]
+use crate::record::Field;
 use crate::{Error, Event, EventId, Kind, event, record::Undecodable};
 
 const LETTER: RecordKind = RecordKind(1);
@@ -23,6 +25,31 @@ const ATTEMPT: RecordKind = RecordKind(2);
 const VERSION: u8 = 1;
 const LETTER_HEAD_LEN: usize = 48;
 const ATTEMPT_HEAD_LEN: usize = 24;
+#[cfg(test)]
+pub(crate) const LETTER_MAP: [Field; 8] = [
+    field("version", 0, 1),
+    field("drain length", 2, 2),
+    field("receiver length", 4, 2),
+    field("why length", 6, 2),
+    field("when", 8, 8),
+    field("LSN", 16, 8),
+    field("generation", 24, 4),
+    field("journal", 32, 16),
+];
+#[cfg(test)]
+pub(crate) const ATTEMPT_MAP: [Field; 6] = [
+    field("version", 0, 1),
+    field("outcome", 1, 1),
+    field("receiver length", 2, 2),
+    field("why length", 4, 2),
+    field("when", 8, 8),
+    field("letter", 16, 8),
+];
+
+#[cfg(test)]
+const fn field(name: &'static str, at: usize, len: usize) -> Field {
+    Field { name, at, len }
+}
 
 /// Bytes kept of a drain's name, a receiver or a reason. A receiver's reason is cut to a sentence
 /// before, the others are bounded by what configuration takes.

@@ -10,26 +10,26 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, channel},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use wal::{Journal, Lsn};
-use world::{Clock, Random};
+use wal::Lsn;
 
 use super::{
     batch::Survey,
-    dead_letter::{DeadLetters, Letter},
-    receiver::{Receivers, SendError},
+    dead_letter::Letter,
+    handle::{Mode, Options, Shared, Summary},
+    lane::{Lane, Lanes, Unsettled, begin, start_workers},
+    receiver::SendError,
     schedule::{Action, Event, Fault, Outcome, Schedule},
     status::{ClassStatus, Status},
     worker::{Delivered, Done, Failure, Job, Worker},
 };
-use crate::{Class, Cursors, Error, EventId, Kind, cursors::Move};
+use crate::{Class, Error, EventId, Kind, cursors::Move};
 
 /// How long a cursor may stay behind what is known, when no batch moves it. What a crash then costs
 /// is reading these records again, and what retention waits for is this.
@@ -45,148 +45,6 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 /// seconds of a receiver that is not there.
 const ATTEMPTS_ONCE_MAX: u32 = 5;
 
-/// When a drain ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// When it is stopped.
-    Follow,
-    /// When what was there at its start is delivered, or cannot be.
-    Once,
-}
-
-/// What a drain works with.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Names its cursors; see [`Cursors`] for what a name may be.
-    pub name: String,
-    /// Which classes are sent; the events of others are passed over.
-    pub classes: Vec<Class>,
-    pub receivers: Receivers,
-    /// The journal of the events.
-    pub journal: Arc<dyn Journal>,
-    pub cursors: Arc<Cursors>,
-    pub dead_letters: Arc<DeadLetters>,
-    pub clock: Arc<dyn Clock>,
-    pub random: Arc<dyn Random>,
-    pub mode: Mode,
-}
-
-/// How a drain ended.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    pub status: Status,
-    /// Everything that was there was taken by the receiver or dead-lettered.
-    pub is_complete: bool,
-}
-
-/// A running drain. Dropping it stops the drain and waits for its end, a second or so.
-#[derive(Debug)]
-pub struct Handle {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<Summary>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    stop: Arc<AtomicBool>,
-    status: Mutex<Status>,
-}
-
-impl Shared {
-    fn status(&self) -> MutexGuard<'_, Status> {
-        self.status
-            .lock()
-            .expect("no thread panics while it holds this lock")
-    }
-}
-
-impl Handle {
-    /// Starts a drain.
-    ///
-    /// Errors: `OutOfRange`, a cursor of another generation or beyond the safe point; `Invalid`, the
-    /// name or a header; `Full`, `Io` and the like: the disk.
-    pub fn start(options: Options) -> Result<Self, Error> {
-        let name = format!("drain {}", options.name);
-        let mut engine = Engine::new(options)?;
-        let shared = Arc::clone(&engine.shared);
-        let thread = thread::Builder::new()
-            .name(name)
-            .spawn(move || engine.run())
-            .map_err(thread_refused)?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
-    }
-
-    pub fn status(&self) -> Status {
-        self.shared.status().clone()
-    }
-
-    /// Asks it to end; see [`Handle::join`].
-    pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Waits for its end and says how it went.
-    pub fn join(mut self) -> Summary {
-        let joined = self.thread.take().map(JoinHandle::join);
-        match joined {
-            Some(Ok(summary)) => summary,
-            _ => {
-                let mut status = self.status();
-                status.has_ended = true;
-                status.error = Some("the drain's thread panicked".to_owned());
-                Summary {
-                    status,
-                    is_complete: false,
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.stop();
-        if let Some(thread) = self.thread.take() {
-            // Its panic was told where it happened.
-            drop(thread.join());
-        }
-    }
-}
-
-fn thread_refused(source: std::io::Error) -> Error {
-    Error::new(Kind::Io, "start a thread of a drain").with_source(source)
-}
-
-/// What is known of one class.
-#[derive(Debug)]
-struct Lane {
-    is_wanted: bool,
-    worker: Option<Worker>,
-    /// Everything of the class up to here was delivered or dead-lettered.
-    position: Lsn,
-    /// The same as it is on disk; never above `position`.
-    durable: Lsn,
-    is_sending: bool,
-    /// An answer of the receiver that is not yet recorded on our disk.
-    unsettled: Option<Unsettled>,
-    has_given_up: bool,
-}
-
-#[derive(Debug)]
-struct Unsettled {
-    letters: Vec<Letter>,
-    count: usize,
-    refused: usize,
-    upto: Lsn,
-}
-
 /// What the owner of an engine does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -199,8 +57,7 @@ pub(super) struct Engine {
     options: Options,
     shared: Arc<Shared>,
     schedule: Schedule,
-    /// In order of priority.
-    lanes: [Lane; Class::ALL.len()],
+    lanes: Lanes,
     survey: Survey,
     /// Where a drain that is to end, ends.
     until: Option<Lsn>,
@@ -254,7 +111,11 @@ impl Engine {
         })
     }
 
-    fn run(&mut self) -> Summary {
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    pub(super) fn run(&mut self) -> Summary {
         loop {
             let found = match self.turn() {
                 Turn::Ended => break,
@@ -666,61 +527,6 @@ impl Engine {
         self.status_of(class, Clone::clone)
             .expect("the class is drained")
     }
-}
-
-/// Where each class is; a drain that has no cursors yet gets them, so that retention waits for it.
-fn begin(options: &Options) -> Result<[Lane; Class::ALL.len()], Error> {
-    let refuse = |error: Error| {
-        let ways_out = format!(
-            "refused to guess where to go on; `holdfast events drain --forget {}` lets it begin anew \
-             with what is there, and may send events again",
-            options.name
-        );
-        match error.kind() {
-            Kind::OutOfRange => Error::new(Kind::OutOfRange, ways_out).with_source(error),
-            _ => error,
-        }
-    };
-    // Before `begin`, which would add cursors of this generation to a drain of another.
-    for class in Class::ALL {
-        options.cursors.get(&options.name, class).map_err(refuse)?;
-    }
-    options.cursors.begin(&options.name)?;
-    let mut positions = [Lsn::ZERO; Class::ALL.len()];
-    for (position, class) in positions.iter_mut().zip(Class::ALL) {
-        let at = options.cursors.get(&options.name, class).map_err(refuse)?;
-        *position = at.map_or(Lsn::ZERO, |at| at.lsn);
-    }
-    let mut places = Class::ALL.into_iter().zip(positions);
-    Ok(std::array::from_fn(|_| {
-        let (class, position) = places.next().expect("as many lanes as classes");
-        Lane {
-            is_wanted: options.classes.contains(&class),
-            worker: None,
-            position,
-            durable: position,
-            is_sending: false,
-            unsettled: None,
-            has_given_up: false,
-        }
-    }))
-}
-
-fn start_workers(
-    options: &Options,
-    lanes: &mut [Lane; Class::ALL.len()],
-    stop: &Arc<AtomicBool>,
-    done: &Sender<Done>,
-) -> Result<(), Error> {
-    for (class, receiver) in options.receivers.open()? {
-        let lane = &mut lanes[place(class)];
-        if lane.is_wanted {
-            let journal = Arc::clone(&options.journal);
-            let worker = Worker::start(class, receiver, journal, Arc::clone(stop), done.clone());
-            lane.worker = Some(worker.map_err(thread_refused)?);
-        }
-    }
-    Ok(())
 }
 
 fn place(class: Class) -> usize {

@@ -1,7 +1,9 @@
 //! `docs/format/events.md` against the constants.
 
 use crate::{
-    Class, cursors, event,
+    Class, cursors,
+    drain::dead_letter,
+    event,
     ids::run,
     record::{self, Field},
 };
@@ -48,6 +50,8 @@ fn check(map: &str, fields: &[Field]) {
 fn the_byte_maps_say_what_the_constants_say() {
     check("event", &record::MAP);
     check("run", &run::MAP);
+    check("letter", &dead_letter::LETTER_MAP);
+    check("attempt", &dead_letter::ATTEMPT_MAP);
 }
 
 #[test]

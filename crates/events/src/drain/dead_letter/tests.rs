@@ -100,6 +100,32 @@ fn a_reason_without_end_is_cut_between_characters() {
     assert!(kept.len() <= TEXT_LEN_MAX && why.starts_with(&kept));
 }
 
+/// The maps are held against the document elsewhere, and here against the bytes.
+#[test]
+fn bytes_lie_where_the_maps_say() {
+    let check = |bytes: &[u8], map: &[Field], values: &[u64]| {
+        for (field, value) in map.iter().zip(values) {
+            let mut number = [0; 8];
+            number[..field.len].copy_from_slice(&bytes[field.at..field.at + field.len]);
+            assert_eq!(u64::from_le_bytes(number), *value, "{}", field.name);
+        }
+    };
+    let letter = letter(5, "a", "unfit");
+    let bytes = encode_letter(&letter);
+    check(&bytes, &LETTER_MAP[..7], &[1, 1, 17, 5, 77, 5, 3]);
+    assert_eq!(bytes[32..LETTER_HEAD_LEN], [9; 16]);
+    assert!(bytes[LETTER_HEAD_LEN..].starts_with(b"aotlp=http://thereunfit"));
+    let attempt = Attempt {
+        letter: Lsn::new(6),
+        receiver: "there".to_owned(),
+        refused: Some("no".to_owned()),
+        when: Timestamp::from_nanos(8),
+    };
+    let bytes = encode_attempt(&attempt);
+    check(&bytes, &ATTEMPT_MAP, &[1, 1, 5, 2, 8, 6]);
+    assert_eq!(&bytes[ATTEMPT_HEAD_LEN..], b"thereno");
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), version: bool) {

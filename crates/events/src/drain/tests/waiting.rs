@@ -17,6 +17,7 @@ fn a_receiver_that_asks_for_time_gets_it() {
     site.clock.advance(Duration::from_millis(29_900));
     for _ in 0..100 {
         engine.turn();
+        assert!(!engine.class_status(Class::Error).is_sending);
     }
     assert_eq!(peer.requests().len(), 1);
     site.clock.advance(Duration::from_secs(2));

@@ -206,6 +206,30 @@ fn tail_follows_beside_a_server() {
     follow(&sandbox);
 }
 
+/// The directory was deleted, or its disk was not mounted: a start made an empty journal in its place
+/// and said nothing.
+///
+/// Proves: JRN-15
+#[test]
+fn events_that_are_gone_refuse_the_start_while_their_ids_are_there() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.run(["events", "append", "1"]).code, 0);
+    let events = sandbox.data_dir().join("events");
+    std::fs::rename(events.join("journal"), sandbox.path("aside")).unwrap();
+    for args in [
+        &["events", "append", "2"][..],
+        &["events", "tail"],
+        &["events", "serve", "--listen", "127.0.0.1:0"],
+    ] {
+        let run = sandbox.run(args);
+        run.is_refused_naming("SAFE_POINT_MISSING");
+        run.is_refused_naming("ids of events");
+    }
+    // The page's way out when the loss is accepted.
+    std::fs::rename(events.join("ids"), sandbox.path("ids")).unwrap();
+    assert_eq!(sandbox.run(["events", "append", "2"]).code, 0);
+}
+
 /// The JSON of the answer was shown as it came.
 #[test]
 fn a_refusal_of_the_server_is_told_in_words() {

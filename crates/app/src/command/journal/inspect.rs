@@ -116,9 +116,7 @@ fn segment_row(segment: &Segment) -> [String; 10] {
         segment
             .epoch
             .map_or("-".to_owned(), |epoch| epoch.0.to_string()),
-        segment
-            .created
-            .map_or("-".to_owned(), moment::local),
+        segment.created.map_or("-".to_owned(), moment::local),
         state.to_owned(),
         segment.damages.to_string(),
     ]

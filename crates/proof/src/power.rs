@@ -33,6 +33,7 @@ mod library;
 mod log;
 mod machine;
 mod place;
+mod rot;
 mod sharp;
 #[cfg(test)]
 mod tests;
@@ -277,6 +278,9 @@ impl Counts {
         self.scans += other.scans;
         self.events += other.events;
         self.checks += other.checks;
+        self.rots += other.rots;
+        self.refusals += other.refusals;
+        self.strict += other.strict;
     }
 }
 
@@ -291,6 +295,9 @@ impl fmt::Display for Counts {
         row("acknowledged records", self.records)?;
         row("acknowledged scans", self.scans)?;
         row("acknowledged events", self.events)?;
-        row("comparisons with all that was told", self.checks)
+        row("comparisons with all that was told", self.checks)?;
+        row("processes in strict mode", self.strict)?;
+        row("segments with rotten bits", self.rots)?;
+        row("of them refused; the others served all", self.refusals)
     }
 }

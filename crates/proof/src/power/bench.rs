@@ -86,6 +86,17 @@ pub(super) struct Planned {
     pub(super) sticky: bool,
 }
 
+/// Which mode the journals are opened in. It may change at any start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Ordinary,
+    Strict,
+    /// Strict in every other process.
+    Changing,
+}
+
+const MODES: [Mode; 3] = [Mode::Ordinary, Mode::Strict, Mode::Changing];
+
 /// A machine and what was asked of it so far.
 #[derive(Debug)]
 pub(super) struct Bench<'k> {
@@ -93,6 +104,7 @@ pub(super) struct Bench<'k> {
     dir: TempDir,
     machine: Machine,
     sizes: Option<Sizes>,
+    mode: Mode,
     sync_micros: u64,
     swallowed: BTreeSet<Place>,
     pub(super) places: BTreeMap<Place, Met>,
@@ -117,6 +129,7 @@ impl<'k> Bench<'k> {
             machine,
             dir,
             sizes,
+            mode: dice.pick(&MODES).copied().unwrap_or(Mode::Ordinary),
             sync_micros: dice.pick(&SYNC_MICROS).copied().unwrap_or(0),
             swallowed: swallowed.clone(),
             places: BTreeMap::new(),
@@ -209,9 +222,24 @@ impl<'k> Bench<'k> {
         Ok(ended)
     }
 
+    /// How many of the processes so far were in strict mode.
+    pub(super) const fn strict_processes(&self) -> u64 {
+        match self.mode {
+            Mode::Ordinary => 0,
+            Mode::Strict => self.processes,
+            Mode::Changing => self.processes / 2,
+        }
+    }
+
     fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let is_strict = match self.mode {
+            Mode::Ordinary => false,
+            Mode::Strict => true,
+            Mode::Changing => self.processes.is_multiple_of(2),
+        };
+        let mode = ("HOLDFAST_JOURNAL_STRICT", is_strict.to_string().into());
         let Some(sizes) = self.sizes else {
-            return Vec::new();
+            return vec![mode];
         };
         let Sizes {
             segment,
@@ -220,7 +248,7 @@ impl<'k> Bench<'k> {
             feed,
         } = sizes;
         let text = format!("{segment},{memtable},{checkpoint},{feed}");
-        vec![("HOLDFAST_PROOF_SIZES", text.into())]
+        vec![mode, ("HOLDFAST_PROOF_SIZES", text.into())]
     }
 
     /// Where to cut: anywhere, but more often close after what happens rarely, and after a sync that
@@ -278,10 +306,11 @@ impl<'k> Bench<'k> {
             machine: machine(&dir.path().join("disk"))?,
             dir,
             sizes: self.sizes,
+            mode: self.mode,
             sync_micros: self.sync_micros,
             swallowed: self.swallowed.clone(),
             places: BTreeMap::new(),
-            processes: 0,
+            processes: self.processes,
         })
     }
 

@@ -8,6 +8,7 @@ use super::{
     events::Events,
     log::Log,
     machine::End,
+    rot,
 };
 use crate::crash::{
     acks::{Acks, Checked},
@@ -41,6 +42,11 @@ pub(super) struct Counts {
     pub(super) scans: u64,
     pub(super) events: u64,
     pub(super) checks: u64,
+    /// Processes in strict mode.
+    pub(super) strict: u64,
+    /// Segments changed behind the product's back, and how many of them it refused.
+    pub(super) rots: u64,
+    pub(super) refusals: u64,
 }
 
 /// Everything told in one run.
@@ -145,7 +151,50 @@ impl History {
             let loses_power = number == ends || !dice.one_in(deaths);
             self.step(bench, step, loses_power, dice)?;
         }
-        self.compare(bench, dice)
+        self.counts.strict = bench.strict_processes();
+        self.compare(bench, dice)?;
+        if bench.is_handicapped() {
+            return Ok(());
+        }
+        self.rot(bench, dice)
+    }
+
+    /// What is closed in order and rots then is refused, or all of it is served. Nothing can follow.
+    fn rot(&mut self, bench: &Bench<'_>, dice: &mut Dice) -> Result<(), Fault> {
+        let with_load = !self.acks.text().is_empty();
+        let with_events = !self.events.is_empty();
+        for (is_there, below) in [(with_load, "load/journal"), (with_events, "events/journal")] {
+            if !is_there {
+                continue;
+            }
+            let dir = bench.data().join(below);
+            let place = dir.display().to_string();
+            let verified = bench.ask(&["journal", "verify", &place, "--output", "json"])?;
+            if !rot::is_settled(&verified)? {
+                continue;
+            }
+            let Some(spoilt) = rot::spoil(&dir, dice)? else {
+                continue;
+            };
+            self.counts.rots += 1;
+            let acks = bench.write("acks", self.acks.text())?;
+            let of_load = ["load", "check", &acks, "--output", "json"];
+            let of_events = ["events", "query", "--output", "json"];
+            let words = if below == "load/journal" {
+                &of_load[..]
+            } else {
+                &of_events[..]
+            };
+            let ended = bench.ask(words)?;
+            if rot::is_refused(&ended, &spoilt)? {
+                self.counts.refusals += 1;
+            } else if below == "load/journal" {
+                self.compare_acks(&ended)?;
+            } else {
+                self.events.compare(&ended.stdout)?;
+            }
+        }
+        Ok(())
     }
 
     fn step(

@@ -33,6 +33,8 @@ fn what_was_acknowledged_survives_a_loss_of_power_at_any_moment() {
     assert!(outcome.found.is_none(), "{:?}", outcome.found);
     let counts = outcome.counts;
     assert!(counts.losses >= RUNS && counts.records > 0, "{counts}");
+    assert!(counts.strict > 0, "{counts}");
+    assert!(counts.refusals > 0, "{counts}");
 }
 
 #[test]

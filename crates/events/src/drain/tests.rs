@@ -104,7 +104,7 @@ impl Site {
 
     /// Drains what is there. Backoff takes no time: the clock is a simulated one.
     fn drain_once(&self, to: &str) -> Result<Summary, Error> {
-        Ok(Handle::start(self.options(to, Mode::Once))?.join())
+        ended(self.options(to, Mode::Once))
     }
 
     fn cursor(&self, class: Class) -> Lsn {
@@ -188,6 +188,21 @@ fn class_of(request: &Request, known: &Known) -> Class {
 
 /// How long a test waits for what must come. Far beyond what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a drain ends that ends by itself.
+fn ended(options: Options) -> Result<Summary, Error> {
+    let handle = Handle::start(options)?;
+    let clock = RealClock::new();
+    while !handle.has_ended() {
+        assert!(
+            clock.monotonic() < PATIENCE,
+            "never ended: {:?}",
+            handle.status()
+        );
+        std::thread::yield_now();
+    }
+    Ok(handle.join())
+}
 
 /// Turns the engine until `is_so`, without letting its time pass.
 fn turn_until(engine: &mut Engine, mut is_so: impl FnMut(&Engine) -> bool) {

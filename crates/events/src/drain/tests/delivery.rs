@@ -127,7 +127,7 @@ fn a_receiver_that_never_answers_is_given_up_and_loses_nothing() {
     let peer = Peer::new(|_| Answer::Stall);
     let mut options = site.options(&otlp(&peer), Mode::Once);
     options.receivers.send_timeout = Duration::from_millis(50);
-    let summary = Handle::start(options).unwrap().join();
+    let summary = ended(options).unwrap();
     assert!(!summary.is_complete);
     assert_eq!(summary.status.waiting(), 2);
     assert_eq!(site.cursor(Class::Error), Lsn::ZERO);
@@ -242,7 +242,7 @@ fn only_the_wanted_classes_are_sent_and_the_rest_holds_back_no_retention() {
     let peer = Peer::new(|_| Answer::Accept);
     let mut options = site.options(&otlp(&peer), Mode::Once);
     options.classes = vec![Class::Error];
-    let summary = Handle::start(options).unwrap().join();
+    let summary = ended(options).unwrap();
     assert!(summary.is_complete);
     let wanted: Vec<EventId> = ids.into_iter().step_by(5).collect();
     assert_eq!(peer.taken(), names(&wanted));

@@ -102,6 +102,6 @@ fn a_cursor_of_another_generation_is_refused_with_the_way_out() {
     assert_eq!(peer.taken().len(), 2, "nothing was sent");
     // The way out.
     options.cursors.forget("drain").unwrap();
-    assert!(Handle::start(options).unwrap().join().is_complete);
+    assert!(ended(options).unwrap().is_complete);
     assert_eq!(peer.taken().len(), 7);
 }

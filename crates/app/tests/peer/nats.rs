@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    time::Instant,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -99,8 +100,24 @@ impl Server {
         Client(BufReader::new(stream))
     }
 
-    /// kill -9.
-    fn kill(mut self) {
+    /// kill -9 when it has been sent what it has not read: that is lost with it.
+    fn kill_with_unread(mut self) {
+        /// More than enough for a sender that sends at all.
+        const LOOKS_MAX: usize = 5_000;
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+        let port = format!(":{:04X}", self.address.port());
+        for _ in 0..LOOKS_MAX {
+            let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            let has_unread = sockets.lines().any(|line| {
+                // Number, local address, remote address, state, queues of sent and of unread bytes.
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let is_ours = words.len() > 4 && words[1].ends_with(&port) && words[3] == "01";
+                is_ours && !words[4].ends_with(":00000000")
+            });
+            if has_unread {
+                break;
+            }
+        }
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -265,27 +282,31 @@ fn killed(nats: &Peer) {
     let mut server = Server::start(nats, &sandbox, "");
     let port = server.address.port().to_string();
     server.client().create_stream(&json!({}));
-    let mut draining = sandbox.start(["events", "drain", "--to", &server.to()]);
-    let (mut kills, mut has) = (0, 0);
-    while has < count {
+    let to = server.to();
+    let mut draining = sandbox.start(["events", "drain", "--name", "nats", "--to", &to]);
+    let mut kills = 0;
+    while kills < KILLS {
         let mut client = server.client();
         let before = client.count();
-        loop {
-            has = client.count();
-            if has == count || (has > before && kills < KILLS) {
-                break;
-            }
+        let begun = Instant::now();
+        let mut has = before;
+        while has <= before && has < count {
+            assert!(begun.elapsed() < PATIENCE, "{has} of {count}, and no more");
             assert!(draining.try_wait().unwrap().is_none(), "the drain ended");
+            has = client.count();
         }
-        if has < count {
-            server.kill();
-            server = Server::start_at(nats, &sandbox, "", &port);
-            kills += 1;
+        if has >= count {
+            break;
         }
+        server.kill_with_unread();
+        server = Server::start_at(nats, &sandbox, "", &port);
+        kills += 1;
     }
     assert!(kills > 0, "it was never killed in the middle");
     kill_process(Pid::from_child(&draining), Signal::TERM).unwrap();
     draining.wait().unwrap();
+    let run = drain(&sandbox, &to);
+    assert_eq!(run.code, 0, "{}", run.stderr);
     is_all(&sandbox, &mut server.client());
 }
 
@@ -384,7 +405,11 @@ fn credentials(nats: &Peer) {
         let server = Server::start(nats, &sandbox, config);
         let run = drain(&sandbox, &server.to());
         assert_eq!(run.code, 3, "{}", run.stderr);
-        assert!(run.stdout.contains("Authorization"), "{}", run.stdout);
+        assert!(
+            run.stdout.contains("refuses us: -ERR 'Authorization"),
+            "{}",
+            run.stdout
+        );
         let file = sandbox.file("secret", "hunter2\n");
         let user = sandbox.file("user", "press\n");
         let files: Vec<(&str, &Path)> = names
@@ -406,5 +431,9 @@ fn credentials(nats: &Peer) {
     check(user, &["user", "password"], "no stream takes");
     let may_not = "authorization { users: [ { user: press, password: hunter2, \
                    permissions: { publish: \"other\" } } ] }";
-    check(may_not, &["user", "password"], "Permissions Violation");
+    check(
+        may_not,
+        &["user", "password"],
+        "refuses us: -ERR 'Permissions Violation",
+    );
 }

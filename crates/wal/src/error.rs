@@ -140,6 +140,10 @@ impl Error {
         self.0.offset
     }
 
+    pub(crate) fn source_io(&self) -> Option<&io::Error> {
+        self.0.source.as_ref()
+    }
+
     pub(crate) fn io(
         message: impl Into<String>,
         path: impl Into<PathBuf>,

@@ -11,7 +11,7 @@
 
 use std::{ops::ControlFlow, path::PathBuf};
 
-use world::{Disk, Timestamp};
+use world::{Disk, Timestamp, disk::Open};
 
 use crate::{
     Cause, Epoch, Error, Identity, Kind, Lsn, Options, RecordKind,
@@ -25,7 +25,10 @@ use crate::{
 };
 
 mod kept;
+mod unread;
 mod walk;
+
+use unread::is_lost;
 
 pub use kept::Quarantined;
 
@@ -310,11 +313,17 @@ fn slots(disk: &dyn Disk, dir: &std::path::Path) -> Result<Vec<Slot>, Error> {
     if stat.is_none_or(|entry| entry.len != slots::FILE_LEN as u64) {
         return Ok(Vec::new());
     }
-    let bytes = disk
-        .read(&path, slots::FILE_LEN as u64)
-        .map_err(|source| Error::io("read the safe-point file", &path, source))?;
+    let failed = |source| Error::io("read the safe-point file", &path, source);
+    let file = match disk.open(&path, Open::Read) {
+        Err(error) if is_lost(&error) => return Ok(Vec::new()),
+        opened => opened.map_err(failed)?,
+    };
     let slot = |index: usize| {
-        let block = &bytes[index * SLOT_LEN..][..SLOT_LEN];
+        let block = &mut [0; SLOT_LEN];
+        if let Err(error) = file.read_exact_at(block, (index * SLOT_LEN) as u64) {
+            let held = Err(format!("cannot be read: {error}"));
+            return Slot { held };
+        }
         let held = match block::verify(block, slots::MAGIC) {
             Ok(()) => Ok(SlotHeld {
                 identity: identity::get(block),
@@ -341,7 +350,9 @@ fn find_identity(disk: &dyn Disk, survey: &mut Survey) -> Result<(), Error> {
             return Ok(());
         }
         Ok(None) => {}
-        Err(error) if error.cause().is_some() => survey.identity_fault = Some(error),
+        Err(error) if error.cause().is_some() || error.source_io().is_some_and(is_lost) => {
+            survey.identity_fault = Some(error);
+        }
         Err(error) => return Err(error),
     }
     let held = survey.slots.iter().find_map(|slot| slot.held.as_ref().ok());
@@ -352,7 +363,7 @@ fn find_identity(disk: &dyn Disk, survey: &mut Survey) -> Result<(), Error> {
     }
     for base in recover::bases(disk, &survey.dir)? {
         let path = segment::path(&survey.dir, base);
-        let block = disk.open(&path, world::disk::Open::Read).and_then(|file| {
+        let block = disk.open(&path, Open::Read).and_then(|file| {
             let mut block = vec![0; segment::HEADER_LEN];
             file.read_exact_at(&mut block, 0)?;
             Ok(block)

@@ -7,7 +7,7 @@ use world::{
     disk::{EntryKind, Open},
 };
 
-use super::Survey;
+use super::{Survey, unread::is_lost};
 use crate::{
     Error, identity, local, order, quarantine, reserve, segment, slots, spare,
     window::{WINDOW_LEN, Window},
@@ -69,12 +69,15 @@ fn quarantined(disk: &dyn Disk, dir: &Path, survey: &mut Survey) -> std::io::Res
             Some(_) => disk.read(&report, REPORT_LEN_MAX).ok(),
             None => None,
         };
-        let checksum = checksum(disk, &dir.join(&entry.name))?;
+        let checksum = match checksum(disk, &dir.join(&entry.name)) {
+            Err(error) if is_lost(&error) => None,
+            checksum => Some(checksum?),
+        };
         survey.quarantined.push(Quarantined {
             stem: stem.to_owned(),
             bytes: entry.len,
             report: report.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-            verifies: stem.ends_with(&format!("-{checksum:08x}")),
+            verifies: checksum.is_some_and(|sum| stem.ends_with(&format!("-{sum:08x}"))),
         });
     }
     Ok(())

@@ -3,11 +3,14 @@
 //! A batch verifies only in its own place, so a batch found behind a break by searching for it is
 //! one: neither stale bytes nor a copy inside a record passes.
 
-use std::{io, ops::ControlFlow, path::Path, sync::Arc};
+use std::{fmt::Write as _, io, ops::ControlFlow, path::Path, sync::Arc};
 
 use world::{Disk, disk::Open};
 
-use super::{Batch, DAMAGES_KEPT_MAX, Damage, Opening, Record, Seen, Segment, State, Survey};
+use super::{
+    Batch, DAMAGES_KEPT_MAX, Damage, Opening, Record, Seen, Segment, State, Survey,
+    unread::{Patched, Unread, is_lost},
+};
 use crate::{
     Cause, Epoch, Error, Identity, Lsn,
     batch::{self, Header, Place},
@@ -30,6 +33,8 @@ pub(super) struct Walk<'a, 's> {
     survey: &'s mut Survey,
     seen: &'s mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
     window: Option<Window>,
+    /// What `window` reads.
+    file: Option<Arc<Patched>>,
     payload: Vec<u8>,
     epoch: Epoch,
     /// Highest position that something verified vouches for.
@@ -80,6 +85,7 @@ impl<'a, 's> Walk<'a, 's> {
             survey,
             seen,
             window: None,
+            file: None,
             payload: Vec::new(),
             epoch: Epoch(0),
         }
@@ -162,6 +168,11 @@ impl<'a, 's> Walk<'a, 's> {
         let path = segment::path(&self.survey.dir, base);
         let file = match self.disk.open(&path, Open::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
+            Err(error) if is_lost(&error) => {
+                let message = format!("the segment cannot be opened: {error}");
+                let error = Error::recovery(Cause::SegmentHeaderCorrupt, message);
+                return Ok(Err(error.with_path(path).with_lsn(base)));
+            }
             Err(error) => return Err(Error::io("open a segment", path, error)),
             Ok(file) => file,
         };
@@ -171,7 +182,11 @@ impl<'a, 's> Walk<'a, 's> {
         match segment::Header::read(&*file, &path, base, identity) {
             Ok(header) => Ok(Ok(Some(header))),
             Err(error) if error.cause().is_some() => Ok(Err(error)),
-            Err(error) => Err(error),
+            Err(error) => {
+                let message = format!("segment header cannot be read: {error}");
+                let error = Error::recovery(Cause::SegmentHeaderCorrupt, message);
+                Ok(Err(error.with_path(path).with_lsn(base).with_offset(0)))
+            }
         }
     }
 
@@ -183,10 +198,9 @@ impl<'a, 's> Walk<'a, 's> {
         is_leftover: bool,
     ) -> Walked<()> {
         let path = segment::path(&self.survey.dir, base);
-        let Some((window, len)) = self.turn_to(&path)? else {
+        let Some(len) = self.turn_to(&path)? else {
             return Ok(Ok(()));
         };
-        self.window = Some(window);
         let mut segment = Segment {
             path,
             base,
@@ -417,7 +431,10 @@ impl<'a, 's> Walk<'a, 's> {
                 Ok(self.damage(&mut at.segment, damage).map(|()| true))
             }
             Beyond::Batch(offset, header) => {
-                let is_durable = self.is_durable(at) || header.safe_point >= at.expected;
+                // What nobody could read may have been durable.
+                let is_durable = self.is_durable(at)
+                    || header.safe_point >= at.expected
+                    || self.unread(at.offset, offset).is_some();
                 damage.to = offset;
                 damage.resumes = Some(header.first);
                 damage.what = format!(
@@ -442,14 +459,22 @@ impl<'a, 's> Walk<'a, 's> {
     fn ends_early(&mut self, at: &mut At, mut damage: Damage, end: u64) -> Walked<bool> {
         damage.to = end.max(at.offset);
         let has_bytes = end > at.offset;
+        let unread = self.unread(at.offset, at.len);
+        if let Some(unread) = &unread {
+            damage.to = damage.to.max(unread.to);
+        }
         if !self.is_durable(at) {
+            if unread.is_some() {
+                damage.what = format!("nothing tells whether there was a record {}", at.expected);
+                return Ok(self.damage(&mut at.segment, damage).map(|()| false));
+            }
             if has_bytes {
                 self.survey.tail = Some(damage);
             }
             return Ok(Ok(false));
         }
         damage.cause = match at.end {
-            _ if has_bytes => Cause::FrameCorrupt,
+            _ if has_bytes || unread.is_some() => Cause::FrameCorrupt,
             Some(_) => Cause::SeqGap,
             None if at.segment.batches == 0 && at.segment.base == Lsn::FIRST => {
                 Cause::SafeseqNotFound
@@ -470,12 +495,12 @@ impl<'a, 's> Walk<'a, 's> {
     /// verifies by now, or the segment has another place.
     fn moved_on(&mut self, at: &mut At, identity: Identity) -> Result<bool, Error> {
         let path = at.segment.path.clone();
-        let Some((window, len)) = self.turn_to(&path)? else {
+        let Some(len) = self.turn_to(&path)? else {
             at.segment.state = State::Released;
             return Ok(true);
         };
-        let header = segment::Header::read(window.file(), &path, at.segment.base, identity);
-        self.window = Some(window);
+        let file = self.window().file();
+        let header = segment::Header::read(file, &path, at.segment.base, identity);
         at.len = len;
         if header.is_err() && at.segment.header_fault.is_none() {
             at.segment.state = State::Released;
@@ -509,7 +534,12 @@ impl<'a, 's> Walk<'a, 's> {
         Ok(self.note(damage))
     }
 
-    fn damage(&mut self, segment: &mut Segment, damage: Damage) -> Result<(), Enough> {
+    fn damage(&mut self, segment: &mut Segment, mut damage: Damage) -> Result<(), Enough> {
+        if damage.from >= segment::HEADER_LEN as u64
+            && let Some(unread) = self.unread(damage.from, damage.to)
+        {
+            write!(damage.what, ": {unread}").expect("writing to a string cannot fail");
+        }
         segment.damages += 1;
         self.note(damage)
     }
@@ -530,24 +560,30 @@ impl<'a, 's> Walk<'a, 's> {
         }
     }
 
-    /// The window on another file, and its length; `None` when the file is gone.
-    fn turn_to(&mut self, path: &Path) -> Result<Option<(Window, u64)>, Error> {
+    /// Turns the window to another file, and tells its length; `None` when the file is gone. One that
+    /// cannot be opened has no bytes.
+    fn turn_to(&mut self, path: &Path) -> Result<Option<u64>, Error> {
         let file = match self.disk.open(path, Open::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_lost(&error) => Patched::nothing(),
             Err(error) => return Err(Error::io("open a segment", path, error)),
-            Ok(file) => file,
-        };
-        let len = file
-            .len()
-            .map_err(|source| Error::io("measure a segment", path, source))?;
-        let window = match self.window.take() {
-            Some(mut window) => {
-                window.turn_to(Arc::clone(&file));
-                window
+            Ok(file) => {
+                Patched::new(file).map_err(|source| Error::io("measure a segment", path, source))?
             }
-            None => Window::new(file),
         };
-        Ok(Some((window, len)))
+        let len = file.held();
+        let file = Arc::new(file);
+        self.file = Some(Arc::clone(&file));
+        match &mut self.window {
+            Some(window) => window.turn_to(file),
+            None => self.window = Some(Window::new(file)),
+        }
+        Ok(Some(len))
+    }
+
+    /// What could not be read of a stretch of the segment at hand.
+    fn unread(&self, from: u64, to: u64) -> Option<Unread> {
+        self.file.as_ref().and_then(|file| file.unread(from, to))
     }
 
     fn window(&mut self) -> &mut Window {

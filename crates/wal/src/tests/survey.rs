@@ -10,7 +10,7 @@ use world::{
 
 use super::{append, fresh, open, options, path, segment};
 use crate::{
-    Cause, Journal, Lsn,
+    Cause, Journal, Kind, Lsn,
     batch::{self, Place},
     identity, slots,
     survey::{Opening, Seen, State, Survey, survey},
@@ -259,4 +259,129 @@ fn headers_that_claim_the_same_bytes_are_read_once() {
     assert_eq!(found.cause(), Some(Cause::FirstSeqNotBase));
     let reads = disk.count(Call::Read) - before;
     assert!(reads < 100, "{reads} reads");
+}
+
+/// Proves: JRN-21
+#[test]
+fn a_block_that_cannot_be_read_costs_only_the_batches_in_it() {
+    // Three batches of 2064 bytes in each segment, from 4096 on.
+    type Case = (u64, u64, &'static [u64], Option<u64>);
+    let cases: [Case; 9] = [
+        (1, 0, &[], None),
+        (1, 4096, &[1, 2], Some(1)),
+        (1, 8192, &[2, 3], Some(2)),
+        (4, 0, &[], None),
+        (4, 4096, &[4, 5], Some(4)),
+        (4, 8192, &[5, 6], Some(5)),
+        (7, 0, &[], None),
+        (7, 4096, &[7, 8], Some(7)),
+        (7, 8192, &[8], Some(8)),
+    ];
+    for (base, offset, lost, expected) in cases {
+        let story = format!("segment {base} at {offset}");
+        let disk = three_segments();
+        disk.make_unreadable(&segment(base), offset, 512).unwrap();
+        let (found, records) = look(&disk);
+        let rest: Vec<u64> = (1..=8).filter(|lsn| !lost.contains(lsn)).collect();
+        assert_eq!(records, rest, "{story}");
+        assert_eq!(found.damage_count, 1, "{story}: {found:?}");
+        let damage = &found.damages[0];
+        assert_eq!(damage.path, segment(base), "{story}");
+        assert!(damage.what.contains("block lost"), "{story}: {damage:?}");
+        match expected {
+            None => assert_eq!(damage.cause, Cause::SegmentHeaderCorrupt, "{story}"),
+            Some(expected) => {
+                assert_eq!(damage.cause, Cause::FrameCorrupt, "{story}");
+                assert_eq!(damage.expected, Lsn::new(expected), "{story}");
+                let named = format!("byte {offset},");
+                assert!(damage.what.contains(&named), "{story}: {damage:?}");
+            }
+        }
+        assert_eq!(found.tail, None, "{story}");
+        assert_eq!(open(&disk).unwrap_err().kind(), Kind::Io, "{story}");
+    }
+}
+
+/// Proves: JRN-21
+#[test]
+fn an_unreadable_block_where_the_next_batch_would_be_is_no_quiet_end() {
+    let (disk, journal) = fresh();
+    append(&journal, &[1; 5000]).unwrap();
+    let disk = disk.process_death();
+    drop(journal);
+    disk.make_unreadable(&segment(1), 8192, 512).unwrap();
+    let (found, records) = look(&disk);
+    assert_eq!(records, [] as [u64; 0]);
+    assert_eq!(found.damage_count, 1, "{found:?}");
+    assert_eq!(found.tail, None);
+    assert!(found.damages[0].what.contains("block lost"), "{found:?}");
+}
+
+/// Proves: JRN-21
+#[test]
+fn a_segment_that_is_no_file_or_reads_nowhere_costs_only_itself() {
+    for base in [1, 4, 7] {
+        let rest: Vec<u64> = (1..=8)
+            .filter(|lsn| !(base..base + 3).contains(lsn))
+            .collect();
+        for as_directory in [false, true] {
+            let disk = three_segments();
+            if as_directory {
+                disk.remove_file(&segment(base)).unwrap();
+                disk.create_dir(&segment(base)).unwrap();
+            } else {
+                disk.make_unreadable(&segment(base), 0, u64::MAX).unwrap();
+            }
+            let story = format!("segment {base}, a directory: {as_directory}");
+            let (found, records) = look(&disk);
+            assert_eq!(records, rest, "{story}");
+            assert_eq!(found.damages[0].cause, Cause::SegmentHeaderCorrupt);
+            assert_eq!(found.damages[0].path, segment(base), "{story}");
+            assert_eq!(found.damages[0].expected, Lsn::new(base), "{story}");
+            assert!(found.damages.iter().all(|it| it.path == segment(base)));
+        }
+    }
+}
+
+/// Proves: JRN-21
+#[test]
+fn blocks_that_cannot_be_read_in_the_small_files_end_no_rescue() {
+    for (name, offset) in [(identity::NAME, 0), (slots::NAME, 0), (slots::NAME, 4096)] {
+        let disk = three_segments();
+        disk.make_unreadable(&path(name), offset, 512).unwrap();
+        let (found, records) = look(&disk);
+        assert_eq!(records, [1, 2, 3, 4, 5, 6, 7, 8], "{name} at {offset}");
+        assert!(found.opening.is_err(), "{name} at {offset}");
+    }
+}
+
+/// A disk that fails takes seconds for each block that it does not read.
+///
+/// Proves: JRN-21
+#[test]
+fn a_large_segment_that_reads_nowhere_is_given_up() {
+    let disk = sim::Disk::new(1);
+    let large = || crate::Options {
+        segment_bytes: 8 << 20,
+        ..options(&disk)
+    };
+    let (journal, _) = crate::Local::open(large()).unwrap();
+    append(&journal, &[1; 7 << 20]).unwrap();
+    append(&journal, &[2; 7 << 20]).unwrap();
+    journal.close().unwrap();
+    drop(journal);
+    disk.make_unreadable(&segment(1), 4096, u64::MAX).unwrap();
+    let before = disk.count(Call::Read);
+    let mut records = Vec::new();
+    let found = survey(&large(), &mut |seen| {
+        if let Seen::Record(record) = seen {
+            records.push(record.lsn.get());
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let reads = disk.count(Call::Read) - before;
+    assert!(reads < 1300, "{reads} reads");
+    assert_eq!(records, [2]);
+    assert!(found.damages[0].what.contains("1024 blocks"), "{found:?}");
 }

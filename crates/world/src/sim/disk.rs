@@ -41,6 +41,8 @@ struct Machine {
     crashed: bool,
     capacity: u64,
     plan: Vec<Planned>,
+    /// First and last byte, of blocks that the disk does not read any more.
+    unreadable: Vec<(Node, u64, u64)>,
     crash_at: Option<u64>,
     effects: u64,
     counts: BTreeMap<Call, u64>,
@@ -187,6 +189,16 @@ impl Disk {
         }
     }
 
+    /// Every read that touches `len` bytes from `offset` of a file fails from here on, whole, as of a
+    /// block that the disk has lost. A disk made from this one reads them again.
+    pub fn make_unreadable(&self, path: &Path, offset: u64, len: u64) -> io::Result<()> {
+        let mut machine = self.machine();
+        let node = machine.image.node(path)?;
+        let last = offset.saturating_add(len.saturating_sub(1));
+        machine.unreadable.push((node, offset, last));
+        Ok(())
+    }
+
     /// The bytes of `path` that are durable under a durable name; `None` when no such name is.
     pub fn durable(&self, path: &Path) -> Option<Vec<u8>> {
         self.machine().image.durable(path)
@@ -214,6 +226,7 @@ impl Disk {
             crashed: false,
             capacity,
             plan: Vec::new(),
+            unreadable: Vec::new(),
             crash_at: None,
             effects: 0,
             counts: BTreeMap::new(),
@@ -570,11 +583,19 @@ impl crate::File for File {
             Some(Fault::Short(len)) => wanted = wanted.min(len),
             None => {}
         }
+        let held = machine.image.file(self.node).current.len();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(held);
+        let len = wanted.min(held - from);
+        let end = offset.saturating_add(len as u64);
+        let is_lost = machine
+            .unreadable
+            .iter()
+            .any(|&(node, first, last)| node == self.node && first < end && last >= offset);
+        if is_lost {
+            let message = format!("{} cannot be read here: block lost", self.path.display());
+            return Err(io::Error::other(message));
+        }
         let bytes = &machine.image.file(self.node).current;
-        let from = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let len = wanted.min(bytes.len() - from);
         buffer[..len].copy_from_slice(&bytes[from..from + len]);
         Ok(len)
     }

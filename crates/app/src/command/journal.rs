@@ -174,7 +174,7 @@ fn refused(dir: &Path, error: &wal::Error) -> Refusal {
         wal::Kind::Corrupt => after_damage(error.cause(), dir),
         wal::Kind::Invalid => "see `holdfast journal --help`".to_owned(),
         _ => "see what the kernel's log says of the disk, and check the permissions; on read errors, \
-              work on a copy of the directory made with ddrescue"
+              rescue with `journal export --salvage`, or work on a copy made with ddrescue"
             .to_owned(),
     };
     Refusal::new(format!("journal {}: {error}", dir.display())).next(next)

@@ -284,6 +284,30 @@ fn a_damaged_header_costs_no_record_and_is_no_gap() {
     assert!(gaps.stderr.contains("1 gap:"), "{}", gaps.stderr);
 }
 
+/// One such file ended the rescue of all others.
+///
+/// Proves: JRN-21
+#[test]
+fn a_segment_that_is_no_file_is_a_failed_check_and_all_others_are_rescued() {
+    let sandbox = Sandbox::new();
+    let dir = journal(&sandbox);
+    let name = dir.to_str().unwrap();
+    fs::remove_file(segment(&dir, 4)).unwrap();
+    fs::create_dir(segment(&dir, 4)).unwrap();
+    let (exit, report) = sandbox.json(["journal", "verify", name]);
+    assert_eq!(exit, 1, "{report}");
+    assert_eq!(report["cause"], "SEGMENT_HEADER_CORRUPT", "{report}");
+    let text = sandbox.run(["journal", "verify", name]).stdout;
+    assert!(text.contains("FAIL  JRN-2"), "{text}");
+    assert!(text.contains("is not a regular file"), "{text}");
+    let inspect = sandbox.run(["journal", "inspect", name]);
+    assert_eq!(inspect.code, 1, "{}", inspect.stderr);
+    let export = sandbox.run(["journal", "export", name, "--salvage"]);
+    assert_eq!(export.code, 3, "{}", export.stderr);
+    assert_eq!(export.stdout.lines().count(), 1 + 9 + 1 + 1);
+    assert!(export.stdout.contains("is not a regular file"));
+}
+
 #[test]
 fn an_import_takes_only_a_whole_export_into_an_empty_journal() {
     let sandbox = Sandbox::new();

@@ -31,8 +31,8 @@ pub(super) fn is_lost(error: &io::Error) -> bool {
 
 #[derive(Debug)]
 pub(super) struct Patched {
-    /// `None`: it cannot be opened, and has no bytes.
-    file: Option<Arc<dyn File>>,
+    /// Or why it cannot be opened. It has no bytes then.
+    file: Result<Arc<dyn File>, String>,
     len: u64,
     lost: Mutex<Lost>,
 }
@@ -76,17 +76,21 @@ impl Patched {
     pub(super) fn new(file: Arc<dyn File>) -> io::Result<Self> {
         Ok(Self {
             len: file.len()?,
-            file: Some(file),
+            file: Ok(file),
             lost: Mutex::default(),
         })
     }
 
-    pub(super) fn nothing() -> Self {
+    pub(super) fn closed(error: &io::Error) -> Self {
         Self {
-            file: None,
+            file: Err(error.to_string()),
             len: 0,
             lost: Mutex::default(),
         }
+    }
+
+    pub(super) fn why_closed(&self) -> Option<&str> {
+        self.file.as_ref().err().map(String::as_str)
     }
 
     pub(super) fn held(&self) -> u64 {
@@ -159,7 +163,7 @@ impl File for Patched {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut lost = self.lost();
         let end = lost.given_up.unwrap_or(self.len).min(self.len);
-        let Some(file) = self.file.as_ref().filter(|_| offset < end) else {
+        let Some(file) = self.file.as_ref().ok().filter(|_| offset < end) else {
             return Ok(0);
         };
         let most = usize::try_from(end - offset).unwrap_or(usize::MAX);

@@ -535,10 +535,15 @@ impl<'a, 's> Walk<'a, 's> {
     }
 
     fn damage(&mut self, segment: &mut Segment, mut damage: Damage) -> Result<(), Enough> {
-        if damage.from >= segment::HEADER_LEN as u64
-            && let Some(unread) = self.unread(damage.from, damage.to)
-        {
-            write!(damage.what, ": {unread}").expect("writing to a string cannot fail");
+        if damage.from >= segment::HEADER_LEN as u64 {
+            let written = match self.file.as_ref().and_then(|file| file.why_closed()) {
+                Some(why) => write!(damage.what, ": the segment cannot be opened: {why}"),
+                None => match self.unread(damage.from, damage.to) {
+                    Some(unread) => write!(damage.what, ": {unread}"),
+                    None => Ok(()),
+                },
+            };
+            written.expect("writing to a string cannot fail");
         }
         segment.damages += 1;
         self.note(damage)
@@ -565,7 +570,7 @@ impl<'a, 's> Walk<'a, 's> {
     fn turn_to(&mut self, path: &Path) -> Result<Option<u64>, Error> {
         let file = match self.disk.open(path, Open::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if is_lost(&error) => Patched::nothing(),
+            Err(error) if is_lost(&error) => Patched::closed(&error),
             Err(error) => return Err(Error::io("open a segment", path, error)),
             Ok(file) => {
                 Patched::new(file).map_err(|source| Error::io("measure a segment", path, source))?

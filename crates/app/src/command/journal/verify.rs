@@ -139,10 +139,23 @@ pub(super) fn print(report: &Report, config: &Config, screen: Screen) -> Result<
     })
 }
 
-/// A directory that cannot be read to its end gives no report: half a check is none.
+/// The clause about the file that opening could not read. `None`: it is not one file's fault.
+fn clause_unread(error: &wal::Error, dir: &Path) -> Option<&'static str> {
+    let path = error.path().filter(|path| *path != dir)?;
+    match path.file_name()?.to_str()? {
+        _ if error.kind() != wal::Kind::Io => None,
+        "identity" => Some("JRN-1"),
+        "safe-point" => Some("JRN-12"),
+        name if name.ends_with(".seg") => Some("JRN-3"),
+        _ => Some("JRN-16"),
+    }
+}
+
+/// A directory that cannot be read gives no report; files in it that cannot are failed checks.
 fn report(dir: &Path, survey: &Survey) -> Result<Report, Refusal> {
     if let Err(error) = &survey.opening
         && error.cause().is_none()
+        && clause_unread(error, dir).is_none()
     {
         return Err(refused(dir, error));
     }
@@ -231,12 +244,13 @@ fn checks(survey: &Survey) -> Vec<Check> {
 
 /// What opening refuses comes first: its place is the one that its message names.
 fn of_bytes(survey: &Survey, wanted: &'static str, check: &'static str) -> Check {
-    let refusal = survey
-        .opening
-        .as_ref()
-        .err()
-        .and_then(|error| Some((error, error.cause()?)))
-        .filter(|(_, cause)| clause(*cause) == wanted);
+    let refusal = survey.opening.as_ref().err().filter(|error| {
+        let broken = match error.cause() {
+            Some(cause) => Some(clause(cause)),
+            None => clause_unread(error, &survey.dir),
+        };
+        broken == Some(wanted)
+    });
     let mut damages = survey
         .damages
         .iter()
@@ -248,15 +262,15 @@ fn of_bytes(survey: &Survey, wanted: &'static str, check: &'static str) -> Check
         clause: wanted,
         check,
         holds: refusal.is_none() && first.is_none(),
-        cause: None,
+        cause: first.map(|damage| damage.cause.code()),
         file: first.map(|damage| damage.path.display().to_string()),
         offset: first.map(|damage| damage.from),
         lsn: first.map(|damage| damage.expected.get()),
         count,
         detail: first.map(|damage| damage.what.clone()),
     };
-    if let Some((error, cause)) = refusal {
-        found.cause = Some(cause.code());
+    if let Some(error) = refusal {
+        found.cause = error.cause().map(Cause::code).or(found.cause);
         found.offset = error.offset().or(found.offset);
         found.lsn = error.lsn().map(wal::Lsn::get).or(found.lsn);
         found.file = error
@@ -265,8 +279,6 @@ fn of_bytes(survey: &Survey, wanted: &'static str, check: &'static str) -> Check
             .or(found.file);
         found.detail = Some(error.to_string());
         found.count = count.max(1);
-    } else {
-        found.cause = first.map(|damage| damage.cause.code());
     }
     found
 }

@@ -11,7 +11,8 @@ use std::{io, path::Path};
 use world::{Disk, disk::EntryKind};
 
 use crate::{
-    Epoch, Error, Generation, Identity, Journal, Kind, Local, Options, RecordKind, identity, local,
+    Cause, Epoch, Error, Generation, Identity, Journal, Kind, Local, Options, RecordKind, identity,
+    local,
     order::{self, AUDIT_NAME, REASON_LEN_MAX, RESET_NAME, ResetOrder, ResetPhase},
     quarantine,
     survey::survey,
@@ -32,11 +33,12 @@ pub struct Reset {
     pub moved_to: std::path::PathBuf,
 }
 
-/// Ends the generation of the journal in `options.dir`, whatever state it is in, and begins the next.
+/// Ends the generation of the journal in `options.dir`, whatever damage it has, and begins the next.
 /// An interrupted reset is carried to its end, with the reason it had.
 ///
 /// Errors: `Locked` names the holder; `Invalid`, no reason, a reason longer than
-/// [`order::REASON_LEN_MAX`] bytes, or nothing there to reset; `Full` and `Io`: the disk; reset again.
+/// [`order::REASON_LEN_MAX`] bytes, or nothing there to reset; `Corrupt` with `VERSION_UNKNOWN`, another
+/// format, with which nothing is wrong; `Full` and `Io`: the disk; reset again.
 pub fn reset(options: &Options, reason: &str) -> Result<Reset, Error> {
     options.check()?;
     check_reason(reason)?;
@@ -55,6 +57,7 @@ pub fn reset(options: &Options, reason: &str) -> Result<Reset, Error> {
             ended = None;
             order
         }
+        Err(error) if error.cause() == Some(Cause::VersionUnknown) => return Err(error),
         // One that does not verify is replaced: whatever phase it was in, what it moved stays where
         // it is, and what it made is moved after it.
         Ok(None) | Err(_) => {
@@ -90,6 +93,17 @@ fn check_reason(reason: &str) -> Result<(), Error> {
 /// The order, and whose generation it ends.
 fn new_order(options: &Options, reason: &str) -> Result<(ResetOrder, Option<Identity>), Error> {
     let found = survey(options, &mut |_| std::ops::ControlFlow::Break(()))?;
+    for error in found
+        .opening
+        .as_ref()
+        .err()
+        .into_iter()
+        .chain(&found.identity_fault)
+    {
+        if error.cause() == Some(Cause::VersionUnknown) {
+            return Err(error.clone());
+        }
+    }
     let entries = options
         .disk
         .list(&options.dir)

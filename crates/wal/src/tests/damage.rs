@@ -417,19 +417,20 @@ fn a_file_of_another_journal_is_identity_mismatch() {
     refused(&disk, Cause::IdentityMismatch);
 }
 
+/// The block as a program with the next format would have written it.
+pub(super) fn of_version_2(disk: &sim::Disk, path: &Path, offset: usize, len: usize) {
+    let mut block = read(disk, path)[offset..offset + len].to_vec();
+    block::VERSION.put_u32(&mut block, 2);
+    let checksum = crc32c::crc32c(&block[..block::CHECKSUM.at]);
+    let rest = &block[block::CHECKSUM.at + block::CHECKSUM.len..];
+    let checksum = crc32c::crc32c_append(checksum, rest);
+    block::CHECKSUM.put_u32(&mut block, checksum);
+    write(disk, path, offset as u64, &block);
+}
+
 /// Proves: JRN-11
 #[test]
 fn another_format_version_that_verifies_is_version_unknown() {
-    let of_version_2 = |disk: &sim::Disk, path: &Path, offset: usize, len: usize| {
-        let mut block = read(disk, path)[offset..offset + len].to_vec();
-        block::VERSION.put_u32(&mut block, 2);
-        block::CHECKSUM.put_u32(&mut block, 0);
-        let checksum = crc32c::crc32c(&block[..block::CHECKSUM.at]);
-        let rest = &block[block::CHECKSUM.at + block::CHECKSUM.len..];
-        let checksum = crc32c::crc32c_append(checksum, rest);
-        block::CHECKSUM.put_u32(&mut block, checksum);
-        write(disk, path, offset as u64, &block);
-    };
     let blocks = [
         (path(identity::NAME), 0, identity::LEN),
         (path(slots::NAME), 0, slots::SLOT_LEN),

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use world::{Disk, disk::EntryKind, sim};
 
-use super::{DIR, SEGMENT_BYTES, append, bodies, fresh, open, options, path, segment};
+use super::{
+    DIR, SEGMENT_BYTES, append, bodies, damage::of_version_2, fresh, open, options, path, segment,
+};
 use crate::{
     Cause, Generation, Identity, Journal, Kind, Local, Lsn, RecordKind, Reset, identity, order,
     reset, slots,
@@ -278,5 +280,31 @@ fn an_interrupted_reset_is_not_ended_under_a_lower_epoch() {
             let record = journal.read(Lsn::FIRST).unwrap().next().unwrap().unwrap();
             assert_eq!(record.epoch, crate::Epoch(7), "effect {effect}");
         }
+    }
+}
+
+/// Nothing is wrong with such a journal, and the program that wrote it reads it.
+///
+/// Proves: JRN-16
+#[test]
+fn a_journal_of_another_format_is_not_reset() {
+    let cases = [
+        (path(identity::NAME), 0, identity::LEN),
+        (path(slots::NAME), slots::SLOT_LEN, slots::SLOT_LEN),
+        (segment(7), 0, crate::segment::HEADER_LEN),
+    ];
+    for (file, offset, len) in cases {
+        let (disk, journal) = fresh();
+        for number in 1..=8_u8 {
+            append(&journal, &[number; 2000]).unwrap();
+        }
+        journal.close().unwrap();
+        drop(journal);
+        of_version_2(&disk, &file, offset, len);
+        let before = old_bytes(&disk);
+        let error = reset(&options(&disk), REASON).unwrap_err();
+        assert_eq!(error.cause(), Some(Cause::VersionUnknown), "{error}");
+        assert!(error.to_string().contains("use the program that wrote it"));
+        assert_eq!(old_bytes(&disk), before, "{}", file.display());
     }
 }

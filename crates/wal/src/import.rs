@@ -15,8 +15,10 @@ use crate::{
 pub struct Import {
     options: Options,
     order: ImportOrder,
+    /// `None` after another epoch could not be turned to.
     journal: Option<Local>,
     epoch: Option<Epoch>,
+    taken: u64,
 }
 
 /// How an import begins.
@@ -33,6 +35,7 @@ pub enum Importing {
 /// Errors: `Invalid`, the journal holds other records, or an import of another source; and all of
 /// [`Local::open`].
 pub fn import(options: &Options, source: [u8; 32], records: u64) -> Result<Importing, Error> {
+    options.check()?;
     let (disk, dir) = (&*options.disk, &*options.dir);
     disk.create_dir_all_synced(dir)
         .map_err(|source| Error::io("make the journal's directory", dir, source))?;
@@ -65,7 +68,9 @@ pub fn import(options: &Options, source: [u8; 32], records: u64) -> Result<Impor
             order
         }
     };
+    let taken = journal.safe_point().get().saturating_sub(order.start);
     Ok(Importing::Goes(Box::new(Import {
+        taken,
         options: options.clone(),
         order,
         journal: Some(journal),
@@ -94,29 +99,33 @@ fn must_be_empty(journal: &Local, options: &Options) -> Result<(), Error> {
 }
 
 impl Import {
-    /// Records of the source that are in the journal already, from an earlier attempt.
+    /// Records of the source that are in the journal, from an earlier attempt too.
     pub fn taken(&self) -> u64 {
-        let journal = self.journal.as_ref().expect("open until finished");
-        journal.safe_point().get().saturating_sub(self.order.start)
+        self.taken
     }
 
-    /// The next records of the source; durable when it returns.
+    /// The next records of the source; durable when it returns. After an error the import is at its
+    /// end, and another one carries on: `Closed`, an earlier call ended in the error.
     pub fn append(&mut self, epoch: Epoch, records: &[(RecordKind, &[u8])]) -> Result<(), Error> {
         if self.epoch != Some(epoch) {
             self.turn_to(epoch)?;
         }
-        self.journal
-            .as_ref()
-            .expect("open until finished")
-            .append(records)
-            .map(drop)
+        let journal = self.journal.as_ref().ok_or_else(|| self.ended())?;
+        journal.append(records)?;
+        self.taken = journal.safe_point().get().saturating_sub(self.order.start);
+        Ok(())
+    }
+
+    fn ended(&self) -> Error {
+        let message = "the import ended in an error; import the same file again";
+        Error::new(Kind::Closed, message).with_path(&self.options.dir)
     }
 
     /// An open journal stamps one epoch, so another one needs another opening.
     fn turn_to(&mut self, epoch: Epoch) -> Result<(), Error> {
-        if let Some(journal) = self.journal.take() {
-            journal.close()?;
-        }
+        let journal = self.journal.take().ok_or_else(|| self.ended())?;
+        journal.close()?;
+        drop(journal);
         let options = Options {
             epoch: Some(epoch),
             ..self.options.clone()
@@ -130,7 +139,8 @@ impl Import {
 
     /// Ends the import: the journal can be opened from here on. `Invalid` when records are missing.
     pub fn finish(mut self) -> Result<Identity, Error> {
-        let taken = self.taken();
+        let journal = self.journal.take().ok_or_else(|| self.ended())?;
+        let taken = self.taken;
         if taken != self.order.records {
             let message = format!(
                 "{taken} records were imported of {}; import the same file again",
@@ -138,7 +148,6 @@ impl Import {
             );
             return Err(Error::new(Kind::Invalid, message).with_path(&self.options.dir));
         }
-        let journal = self.journal.take().expect("open until finished");
         journal.settle()?;
         self.order.is_done = true;
         self.order.write(&*self.options.disk, &self.options.dir)?;

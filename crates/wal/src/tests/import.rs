@@ -115,3 +115,47 @@ fn another_source_does_not_go_on_where_one_was_interrupted() {
     assert_eq!(begun.taken(), 1);
     assert_eq!(begun.finish().unwrap_err().kind(), Kind::Invalid);
 }
+
+#[test]
+fn after_an_error_an_import_ends_in_errors_and_another_one_carries_on() {
+    let whole = sim::Disk::new(1);
+    run(&whole).unwrap();
+    let mut hit = 0;
+    for nth in 1..=whole.count(sim::Call::SyncData) {
+        let disk = sim::Disk::new(1);
+        disk.inject(
+            sim::Call::SyncData,
+            nth,
+            sim::Fault::Fail(std::io::ErrorKind::Other),
+        );
+        if let Ok(Importing::Goes(mut import)) = import(&options(&disk), SOURCE, RECORDS) {
+            let mut failed = false;
+            for number in import.taken() + 1..=RECORDS {
+                let epoch = Epoch(1 + u64::from(number > RECORDS / 2));
+                failed |= import.append(epoch, &[(KIND, &body(number))]).is_err();
+                if failed {
+                    hit += 1;
+                    assert!(import.append(epoch, &[(KIND, b"again")]).is_err());
+                    assert!(import.taken() < RECORDS);
+                    assert!(import.finish().is_err(), "sync {nth}");
+                    break;
+                }
+            }
+        }
+        run(&disk).unwrap_or_else(|error| panic!("sync {nth}: {error}"));
+        is_imported(&disk, &format!("sync {nth}"));
+    }
+    assert!(hit > 0);
+}
+
+#[test]
+fn options_that_cannot_be_are_refused_before_anything_is_made() {
+    let disk = sim::Disk::new(1);
+    let options = crate::Options {
+        segment_bytes: 1,
+        ..options(&disk)
+    };
+    let error = import(&options, SOURCE, RECORDS).unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid, "{error}");
+    assert_eq!(disk.effects(), 0);
+}

@@ -70,6 +70,9 @@ impl Peer {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let tests = [nats::tests(), otel::tests()].into_iter().flatten().collect();
+    let tests = [nats::tests(), otel::tests()]
+        .into_iter()
+        .flatten()
+        .collect();
     libtest_mimic::run(&arguments, tests).exit_code()
 }

@@ -28,7 +28,7 @@ pub(super) fn proofs(path: &str, text: &str) -> (Vec<(ClauseId, Proof)>, Vec<Fin
             continue;
         };
         let line = index + 1;
-        let Some(test) = test_below(&code[line..]) else {
+        let Some(test) = test_below(&layers.code, &code[line..]) else {
             findings.push(Finding::new(path, line, "a `Proves:` line above no test"));
             continue;
         };
@@ -52,15 +52,15 @@ pub(super) fn proofs(path: &str, text: &str) -> (Vec<(ClauseId, Proof)>, Vec<Fin
     (found, findings)
 }
 
-/// The name of the function that follows, when nothing but attributes, a `#[test]` among them,
-/// stands before it.
-fn test_below(code: &[&str]) -> Option<String> {
+/// The name of the function that follows, when nothing but attributes stands before it and it is
+/// a test: by an attribute, or because the file hands it to a harness of its own.
+fn test_below(file: &str, code: &[&str]) -> Option<String> {
     let mut attributes = String::new();
     for line in code.iter().map(|line| line.trim()) {
         let words = line.trim_start_matches("pub ").trim_start_matches("async ");
         if let Some(rest) = words.strip_prefix("fn ") {
-            let name = rest.chars().take_while(|c| is_word(*c)).collect();
-            return is_test(&attributes).then_some(name);
+            let name: String = rest.chars().take_while(|c| is_word(*c)).collect();
+            return (is_test(&attributes) || is_handed_over(file, &name)).then_some(name);
         }
         attributes.push_str(line);
         let open = attributes.matches('[').count() > attributes.matches(']').count();
@@ -76,6 +76,15 @@ fn is_test(attributes: &str) -> bool {
     attributes.contains("#[test]")
         || attributes.contains("::test]")
         || attributes.contains("::test(")
+}
+
+/// `PEER.test("a_name", name)`: how tests that need a program of others are listed.
+fn is_handed_over(file: &str, name: &str) -> bool {
+    file.split(".test(").skip(1).any(|call| {
+        let arguments = call.split(')').next().unwrap_or_default();
+        let mut arguments = arguments.split(',').skip(1).map(str::trim);
+        arguments.next() == Some(name)
+    })
 }
 
 /// Lines of comments in code that is not test which name a clause.
@@ -125,6 +134,16 @@ mod tests {
             &both,
             0,
         );
+    }
+
+    #[test]
+    fn a_function_that_the_file_hands_to_its_harness_is_a_test() {
+        let listed =
+            "fn tests() { vec![SDK.test(\n  \"it, (sends)\",\n  plain,\n), SDK.test(\"b\", b)] }\n";
+        let text = format!("{listed}/// Proves: EVT-11\nfn plain(sdk: &Peer) {{}}");
+        check(&text, &[("EVT-11", "plain")], 0);
+        let text = format!("{listed}/// Proves: EVT-11\nfn other(sdk: &Peer) {{}}");
+        check(&text, &[], 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use crate::{
@@ -282,6 +283,33 @@ fn a_damaged_header_costs_no_record_and_is_no_gap() {
     ]);
     assert_eq!(gaps.code, 3, "{}", gaps.stderr);
     assert!(gaps.stderr.contains("1 gap:"), "{}", gaps.stderr);
+}
+
+/// It left its files, and the next run refused the directory.
+#[test]
+fn a_measurement_that_is_stopped_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let bench = sandbox.path("bench");
+    let mut child = sandbox
+        .command([
+            "journal",
+            "bench",
+            bench.to_str().unwrap(),
+            "--seconds",
+            "600",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    while !bench.join("raw").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    run.is_refused_naming("stopped by a signal");
+    assert!(!bench.exists(), "{}", run.stderr);
 }
 
 /// One such file ended the rescue of all others.

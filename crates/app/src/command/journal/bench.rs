@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -22,6 +22,7 @@ use crate::{
     exit::{Exit, Refusal},
     present::{csv, safe, table},
     screen::Screen,
+    site,
 };
 
 /// The file of plain writes is written through once, so that later writes move no metadata, as in a
@@ -55,10 +56,12 @@ pub(super) fn run(bench: &Bench, config: &Config, screen: Screen) -> Result<Exit
         .ok_or_else(|| Refusal::new("no directory").next("name one"))?;
     let dir = std::path::absolute(dir).map_err(|error| unreadable(dir, error))?;
     let was_there = must_be_empty(&dir)?;
+    // Otherwise what was made would stay, and the next run would refuse the directory.
+    let stop = site::stop_flag()?;
     RealDisk
         .create_dir_all_synced(&dir)
         .map_err(|error| unreadable(&dir, error))?;
-    let measured = measure(bench, &dir, screen);
+    let measured = measure(bench, &dir, &stop, screen);
     if !bench.keep {
         clean(&dir, was_there)?;
     }
@@ -110,30 +113,54 @@ fn clean(dir: &Path, was_there: bool) -> Result<(), Refusal> {
     attempt().map_err(|error| unreadable(dir, error))
 }
 
-fn measure(bench: &Bench, dir: &Path, screen: Screen) -> Result<Vec<Measured>, Refusal> {
+fn measure(
+    bench: &Bench,
+    dir: &Path,
+    stop: &AtomicBool,
+    screen: Screen,
+) -> Result<Vec<Measured>, Refusal> {
     let limit = Limit {
+        stop,
         time: Duration::from_secs(bench.seconds),
         count: bench.count.unwrap_or(u64::MAX),
     };
     screen.step("plain write and sync");
     let raw = raw(bench, dir, limit)?;
+    limit.check()?;
     let base = raw.per_second();
     let mut rows = vec![raw.row("write+fdatasync", 1, bench.size, base)];
     for (name, mode) in MODES {
         screen.step(name);
         let times = journal(bench, &dir.join(name), mode, limit)?;
+        limit.check()?;
         rows.push(times.row(name, bench.appenders, bench.size, base));
     }
     Ok(rows)
 }
 
 #[derive(Clone, Copy)]
-struct Limit {
+struct Limit<'a> {
     time: Duration,
     count: u64,
+    stop: &'a AtomicBool,
 }
 
-fn raw(bench: &Bench, dir: &Path, limit: Limit) -> Result<Times, Refusal> {
+impl Limit<'_> {
+    fn is_reached(&self, time: Duration) -> bool {
+        time >= self.time || self.stop.load(Ordering::Relaxed)
+    }
+
+    /// A measurement that was cut short is none.
+    fn check(&self) -> Result<(), Refusal> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Refusal::new("the measurement was stopped by a signal")
+                .next("run it again, with --seconds for a shorter one"));
+        }
+        Ok(())
+    }
+}
+
+fn raw(bench: &Bench, dir: &Path, limit: Limit<'_>) -> Result<Times, Refusal> {
     let path = dir.join(RAW_NAME);
     let bytes = vec![0x5A; usize::try_from(bench.size).unwrap_or(usize::MAX)];
     let len = RAW_LEN.max(u64::from(bench.size));
@@ -142,7 +169,7 @@ fn raw(bench: &Bench, dir: &Path, limit: Limit) -> Result<Times, Refusal> {
         let file = RealDisk.open(&path, Open::CreateNew)?;
         let zeros = vec![0; 1 << 20];
         let mut at = 0;
-        while at < len {
+        while at < len && !limit.is_reached(Duration::ZERO) {
             file.write_all_at(&zeros, at)?;
             at += zeros.len() as u64;
         }
@@ -152,7 +179,7 @@ fn raw(bench: &Bench, dir: &Path, limit: Limit) -> Result<Times, Refusal> {
         let started = clock.monotonic();
         let mut at = 0;
         let mut before = started;
-        while before - started < limit.time && times.count < limit.count {
+        while !limit.is_reached(before - started) && times.count < limit.count {
             if at + u64::from(bench.size) > len {
                 at = 0;
             }
@@ -169,7 +196,7 @@ fn raw(bench: &Bench, dir: &Path, limit: Limit) -> Result<Times, Refusal> {
     attempt().map_err(|error| unreadable(&path, error))
 }
 
-fn journal(bench: &Bench, dir: &Path, mode: Mode, limit: Limit) -> Result<Times, Refusal> {
+fn journal(bench: &Bench, dir: &Path, mode: Mode, limit: Limit<'_>) -> Result<Times, Refusal> {
     let mut options = options(dir)?;
     options.mode = mode;
     let (journal, _) = wal::Local::open(options).map_err(|error| refused(dir, &error))?;
@@ -185,7 +212,7 @@ fn journal(bench: &Bench, dir: &Path, mode: Mode, limit: Limit) -> Result<Times,
                 let mut times = Times::new();
                 let mut failed = None;
                 let mut before = clock.monotonic();
-                while before - started < limit.time && take_one(&left) {
+                while !limit.is_reached(before - started) && take_one(&left) {
                     if let Err(error) = journal.append(&[(KIND, &bytes)]) {
                         failed = Some(error);
                         break;

@@ -8,6 +8,7 @@ use std::{future::poll_fn, io::Read, pin::Pin, sync::Arc, time::Duration};
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, StatusCode, header},
+    response::Response,
 };
 use events::{
     Kind, Log,
@@ -17,7 +18,7 @@ use flate2::read::MultiGzDecoder;
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::answer::Refusal;
+use super::{answer::Refusal, state::State};
 
 /// Bytes of a body as sent. The Collector's exporters send up to a few MiB; its receivers take 20.
 pub(super) const BODY_LEN_MAX: usize = 16 << 20;
@@ -30,6 +31,46 @@ const STEP: usize = 64 << 10;
 pub(crate) const READ_STALL_MAX: Duration = Duration::from_secs(10);
 /// How long a body may take. 16 MiB in this time is 280 KiB a second.
 pub(crate) const BODY_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What the body is, without parameters; empty when the request does not say.
+pub(super) fn media_type(headers: &HeaderMap) -> &str {
+    let told = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    told.split(';').next().unwrap_or_default().trim()
+}
+
+/// Reads a body and hands its bytes, unfolded, with the room they hold to `job`, on a thread that may
+/// wait for the disk.
+pub(super) async fn take(
+    state: &Arc<State>,
+    headers: &HeaderMap,
+    body: Body,
+    job: impl FnOnce(&State, Vec<u8>, Room) -> Result<Response, Refusal> + Send + 'static,
+) -> Result<Response, Refusal> {
+    let taken = async {
+        let folding = Folding::of(headers)?;
+        let mut room = Room::new(&state.log);
+        let sent = read(headers, body, &mut room).await?;
+        let state = Arc::clone(state);
+        let work = move || {
+            let bytes = match folding {
+                Folding::None => sent,
+                Folding::Gzip => unfold(&sent, &mut room)?,
+            };
+            job(&state, bytes, room)
+        };
+        // A job that panicked is our fault, and the events may not be kept: the sender may try again.
+        let lost = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "LOST", "the work was lost");
+        tokio::task::spawn_blocking(work).await.map_err(lost)?
+    };
+    taken.await.inspect_err(|refusal| {
+        if refusal.status == StatusCode::TOO_MANY_REQUESTS {
+            state.overloaded();
+        }
+    })
+}
 
 /// Room that a request holds in the log's count of bytes in flight, given back when it is dropped.
 #[derive(Debug)]

@@ -4,14 +4,14 @@ use std::{fmt::Write, sync::Arc};
 
 use axum::{
     extract::{Request, State as Shared},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use events::otlp::{self, Decoded, Encoding};
 
 use super::{
     answer::{Refusal, acknowledge, response},
-    body::{self, Folding, Room},
+    body::{self, Room},
     state::State,
 };
 
@@ -22,30 +22,14 @@ pub(super) async fn logs(Shared(state): Shared<Arc<State>>, request: Request) ->
         Ok(encoding) => encoding,
         Err(refusal) => return refusal.as_status(Encoding::Json),
     };
-    let exported = async {
-        let folding = Folding::of(&parts.headers)?;
-        let mut room = Room::new(&state.log);
-        let bytes = body::read(&parts.headers, body, &mut room).await?;
-        let state = Arc::clone(&state);
-        let job = move || export(&state, encoding, folding, bytes, room);
-        // A job that panicked is our fault, and the records may not be kept: the sender may try again.
-        let lost = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "LOST", "the work was lost");
-        tokio::task::spawn_blocking(job).await.map_err(lost)?
-    };
-    exported.await.unwrap_or_else(|refusal| {
-        if refusal.status == StatusCode::TOO_MANY_REQUESTS {
-            state.overloaded();
-        }
-        refusal.as_status(encoding)
-    })
+    let job = move |state: &State, bytes, room| export(state, encoding, bytes, room);
+    body::take(&state, &parts.headers, body, job)
+        .await
+        .unwrap_or_else(|refusal| refusal.as_status(encoding))
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
-    let media_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    let essence = body::media_type(headers);
     [Encoding::Protobuf, Encoding::Json]
         .into_iter()
         .find(|encoding| encoding.media_type().eq_ignore_ascii_case(essence))
@@ -64,14 +48,9 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
 fn export(
     state: &State,
     encoding: Encoding,
-    folding: Folding,
     bytes: Vec<u8>,
     mut room: Room,
 ) -> Result<Response, Refusal> {
-    let bytes = match folding {
-        Folding::None => bytes,
-        Folding::Gzip => body::unfold(&bytes, &mut room)?,
-    };
     let decoded = decode(state, encoding, &bytes, &mut room)?;
     drop(bytes);
     let why = why(&decoded);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Request, State as Shared},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use events::{Class, NewEvent, lines};
@@ -15,7 +15,7 @@ use serde_json::{json, value::RawValue};
 
 use super::{
     answer::{Refusal, acknowledge, response},
-    body::{self, Folding, Room},
+    body::{self, Room},
     state::State,
 };
 
@@ -35,28 +35,14 @@ pub(super) async fn post(Shared(state): Shared<Arc<State>>, request: Request) ->
     let (parts, body) = request.into_parts();
     let stored = async {
         let shape = shape(&parts.headers)?;
-        let folding = Folding::of(&parts.headers)?;
-        let mut room = Room::new(&state.log);
-        let bytes = body::read(&parts.headers, body, &mut room).await?;
-        let state = Arc::clone(&state);
-        let job = move || store(&state, shape, folding, bytes, room);
-        let lost = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "LOST", "the work was lost");
-        tokio::task::spawn_blocking(job).await.map_err(lost)?
+        let job = move |state: &State, bytes, room| store(state, shape, bytes, room);
+        body::take(&state, &parts.headers, body, job).await
     };
-    stored.await.unwrap_or_else(|refusal| {
-        if refusal.status == StatusCode::TOO_MANY_REQUESTS {
-            state.overloaded();
-        }
-        refusal.as_problem()
-    })
+    stored.await.unwrap_or_else(|refusal| refusal.as_problem())
 }
 
 fn shape(headers: &HeaderMap) -> Result<Shape, Refusal> {
-    let media_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    let essence = body::media_type(headers);
     match essence.to_ascii_lowercase().as_str() {
         LINES | "application/jsonl" => Ok(Shape::Lines),
         "application/json" => Ok(Shape::Document),
@@ -68,17 +54,7 @@ fn shape(headers: &HeaderMap) -> Result<Shape, Refusal> {
     }
 }
 
-fn store(
-    state: &State,
-    shape: Shape,
-    folding: Folding,
-    bytes: Vec<u8>,
-    mut room: Room,
-) -> Result<Response, Refusal> {
-    let bytes = match folding {
-        Folding::None => bytes,
-        Folding::Gzip => body::unfold(&bytes, &mut room)?,
-    };
+fn store(state: &State, shape: Shape, bytes: Vec<u8>, mut room: Room) -> Result<Response, Refusal> {
     let (events, bad) = match shape {
         Shape::Lines => read_lines(state, &bytes, &mut room)?,
         Shape::Document => read_document(state, &bytes, &mut room)?,

@@ -24,4 +24,5 @@ mod stream;
 
 pub(crate) use bridge::Bridge;
 pub(crate) use server::{Listen, Server};
+pub(crate) use sockets::{tcp, tcp_unless_taken};
 pub(crate) use state::Served;

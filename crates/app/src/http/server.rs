@@ -58,10 +58,10 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(8);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where to listen.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Listen {
     /// None: on the socket files only.
-    pub(crate) tcp: Option<SocketAddr>,
+    pub(crate) tcp: Option<std::net::TcpListener>,
     /// HTTP for commands on this machine.
     pub(crate) api: PathBuf,
     /// JSON lines.
@@ -81,8 +81,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listens and serves from here on. Fails before it serves anything.
-    pub(crate) fn start(listen: &Listen, served: &Served) -> Result<Self, Refusal> {
-        let tcp = listen.tcp.map(sockets::tcp).transpose()?;
+    pub(crate) fn start(listen: Listen, served: &Served) -> Result<Self, Refusal> {
         let (api, api_file) = sockets::unix(&listen.api)?;
         let (line_socket, lines_file) = sockets::unix(&listen.lines)?;
         let refuse = |error| Refusal::new("the server cannot be started").source(error);
@@ -104,7 +103,7 @@ impl Server {
             semaphore
         };
         let mut address = None;
-        if let Some(tcp) = tcp {
+        if let Some(tcp) = listen.tcp {
             address = tcp.local_addr().ok();
             let listener = TcpListener::from_std(tcp).map_err(refuse)?;
             let door = Door::new(&state, places_of(CONNECTIONS_MAX));

@@ -21,7 +21,18 @@ use crate::exit::Refusal;
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
 /// Listens on `address`, which must be this machine's own and nobody else's.
-pub(super) fn tcp(address: SocketAddr) -> Result<TcpListener, Refusal> {
+pub(crate) fn tcp(address: SocketAddr) -> Result<TcpListener, Refusal> {
+    let taken = || {
+        Refusal::new(format!("listen on {address}"))
+            .source(io::Error::from(io::ErrorKind::AddrInUse))
+            .next("another program listens there, perhaps a Collector: stop it, or name another port with --listen or events.listen")
+    };
+    tcp_unless_taken(address)?.ok_or_else(taken)
+}
+
+/// The same, and none where another program listens already. To ask first and listen then would
+/// leave a moment for somebody else to come in between.
+pub(crate) fn tcp_unless_taken(address: SocketAddr) -> Result<Option<TcpListener>, Refusal> {
     if !address.ip().is_loopback() {
         return Err(Refusal::new(format!(
             "listening on {address} would take events from other machines without TLS and tokens, which are not built yet"
@@ -32,18 +43,18 @@ pub(super) fn tcp(address: SocketAddr) -> Result<TcpListener, Refusal> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    listener.map_err(|error| {
-        let next = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another program listens there, perhaps a Collector: stop it, or name another port with --listen or events.listen"
-            }
-            io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: name another",
-            _ => "name an address of this machine",
-        };
-        Refusal::new(format!("listen on {address}"))
-            .source(error)
-            .next(next)
-    })
+    let error = match listener {
+        Ok(listener) => return Ok(Some(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(None),
+        Err(error) => error,
+    };
+    let next = match error.kind() {
+        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: name another",
+        _ => "name an address of this machine",
+    };
+    Err(Refusal::new(format!("listen on {address}"))
+        .source(error)
+        .next(next))
 }
 
 /// A socket file that is removed when this is dropped.
@@ -112,4 +123,20 @@ fn short<T>(path: &Path, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Resul
     )?;
     let through = format!("/proc/self/fd/{}", dir.as_raw_fd());
     with(&Path::new(&through).join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `up` asked whether its port was free and listened afterwards; another `up` came in between, and
+    /// the first ended with an error instead of going on without the port.
+    #[test]
+    fn a_port_is_taken_in_the_same_step_that_finds_it_free() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let held = tcp_unless_taken(any).unwrap().unwrap();
+        let address = held.local_addr().unwrap();
+        assert!(tcp_unless_taken(address).unwrap().is_none());
+        assert!(tcp(address).is_err());
+    }
 }

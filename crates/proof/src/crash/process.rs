@@ -124,6 +124,8 @@ impl Product {
             .env("HOME", &self.sandbox)
             .env("RUST_BACKTRACE", "1")
             .env("TZ", "UTC")
+            // Any port: the usual one belongs to whatever runs beside the proof.
+            .env("HOLDFAST_EVENTS_LISTEN", "127.0.0.1:0")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(input)
             .stdout(Stdio::piped())

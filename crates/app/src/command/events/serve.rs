@@ -1,7 +1,7 @@
 //! `holdfast events serve`, and the same server inside of `holdfast up`.
 
 use std::{
-    net::SocketAddr,
+    net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +17,7 @@ use crate::{
     drains::Drains,
     events::{API_SOCKET, Events, LINES_SOCKET},
     exit::{Exit, Refusal},
-    http::{Listen, Served, Server},
+    http::{self, Listen, Served, Server},
     screen::Screen,
     site,
 };
@@ -34,7 +34,7 @@ pub(crate) struct Intake {
 
 impl Intake {
     /// Opens the log and serves it on `tcp` and on the socket files.
-    fn start(config: &Config, tcp: Option<SocketAddr>, screen: Screen) -> Result<Self, Refusal> {
+    fn start(config: &Config, tcp: Option<TcpListener>, screen: Screen) -> Result<Self, Refusal> {
         let events = Events::open(config, screen)?;
         let listen = Listen {
             tcp,
@@ -48,7 +48,7 @@ impl Intake {
             cursors: Arc::clone(&events.cursors),
             drains: Arc::clone(&drains),
         };
-        let server = Server::start(&listen, &served)?;
+        let server = Server::start(listen, &served)?;
         Ok(Self {
             events,
             drains,
@@ -63,17 +63,18 @@ impl Intake {
             return Ok(None);
         }
         let listen = &config.events_listen;
-        let is_asked_for = listen.origin != Origin::Default;
-        let tcp = if is_asked_for || is_free(listen.value) {
-            Some(listen.value)
+        let tcp = if listen.origin == Origin::Default {
+            http::tcp_unless_taken(listen.value)?
         } else {
+            Some(http::tcp(listen.value)?)
+        };
+        if tcp.is_none() {
             screen.remark(format_args!(
                 "events are taken on the socket files only: another program listens on {}; \
                  events.listen names another port",
                 listen.value
             ));
-            None
-        };
+        }
         let intake = Self::start(config, tcp, screen)?;
         intake.tell(screen);
         Ok(Some(intake))
@@ -101,15 +102,10 @@ impl Intake {
     }
 }
 
-/// Nobody listens there now; who comes in between is told as an error.
-fn is_free(address: SocketAddr) -> bool {
-    std::net::TcpListener::bind(address).is_ok()
-}
-
 pub(crate) fn run(serve: &Serve, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let stop = site::stop_flag()?;
     let address = serve.listen.unwrap_or(config.events_listen.value);
-    let intake = Intake::start(config, Some(address), screen)?;
+    let intake = Intake::start(config, Some(http::tcp(address)?), screen)?;
     intake.tell(screen);
     wait(&stop);
     intake.stop(screen);

@@ -41,11 +41,11 @@ pub(super) fn run(import: &Import, config: &Config, screen: Screen) -> Result<Ex
     let dir = target(import, config)?;
     let trailer = check(&import.file)?;
     if trailer.gaps > 0 && !import.accept_gaps {
-        return Err(
-            bad(&import.file, format!("it has {} gaps", trailer.gaps)).next(
-                "import it with --accept-gaps: records behind a gap then get earlier positions",
-            ),
-        );
+        return Err(bad(
+            &import.file,
+            format!("it has {}", crate::present::counted(trailer.gaps, "gap")),
+        )
+        .next("import it with --accept-gaps: records behind a gap then get earlier positions"));
     }
     let source = digest_of(&trailer, &import.file)?;
     let begun = wal::import(&options(&dir)?, source, trailer.records)

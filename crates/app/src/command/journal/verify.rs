@@ -233,6 +233,7 @@ fn checks(survey: &Survey) -> Vec<Check> {
         .map(|(clause, name)| {
             let mut check = of_bytes(survey, clause, name);
             match clause {
+                "JRN-10" => of_opening(survey, &mut check),
                 "JRN-14" => of_quarantine(survey, &mut check),
                 "JRN-16" => of_orders(survey, &mut check),
                 _ => {}
@@ -281,6 +282,20 @@ fn of_bytes(survey: &Survey, wanted: &'static str, check: &'static str) -> Check
         found.count = count.max(1);
     }
     found
+}
+
+/// Whatever keeps the journal from opening leaves something at or below the watermark unproved,
+/// whichever clause about bytes it breaks besides.
+fn of_opening(survey: &Survey, check: &mut Check) {
+    if let Err(error) = &survey.opening
+        && check.holds
+    {
+        check.holds = false;
+        check.cause = error.cause().map(Cause::code);
+        check.count = 1;
+        check.detail =
+            Some("the start is refused: not all that was acknowledged verifies".to_owned());
+    }
 }
 
 fn of_quarantine(survey: &Survey, check: &mut Check) {
@@ -343,8 +358,11 @@ fn words(report: &Report) -> String {
     }
     writeln!(
         text,
-        "{} segments, {} batches, {} records, {} bytes",
-        report.segments, report.batches, report.records, report.record_bytes
+        "{}, {}, {}, {}",
+        crate::present::counted(report.segments, "segment"),
+        crate::present::counted(report.batches, "batch(es)"),
+        crate::present::counted(report.records, "record"),
+        crate::present::counted(report.record_bytes, "byte")
     )
     .expect(WRITTEN);
     for check in &report.checks {

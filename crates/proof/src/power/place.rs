@@ -3,7 +3,7 @@
 //! Two calls in the source that sync the same kind of file at the same time of its life are one place.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
 };
@@ -30,6 +30,9 @@ pub(super) struct Met {
     /// How often the same file or directory was synced again before the process told anything: then
     /// nothing that was told hangs on the first of the two.
     pub(super) covered: u64,
+    /// How often it was of a directory that this process made and put no name into: there was nothing
+    /// to sync.
+    pub(super) empty: u64,
 }
 
 /// What was done so far, as far as it tells places apart.
@@ -39,6 +42,7 @@ pub(super) struct Places {
     made: BTreeMap<u64, u32>,
     /// The last change of a name in each directory.
     changed: BTreeMap<PathBuf, String>,
+    dirs_made: BTreeSet<PathBuf>,
 }
 
 impl Places {
@@ -56,7 +60,10 @@ impl Places {
             }
             What::Unlink(path) => self.change(path, format!("unlink {}", last(path))),
             What::RemoveDir(path) => self.change(path, format!("rmdir {}", last(path))),
-            What::MakeDir(path) => self.change(path, format!("mkdir {}", last(path))),
+            What::MakeDir(path) => {
+                self.dirs_made.insert(path.clone());
+                self.change(path, format!("mkdir {}", last(path)));
+            }
             What::Sync {
                 path,
                 inode,
@@ -101,6 +108,14 @@ impl Places {
         None
     }
 
+    /// Whether a sync of it could only be of a directory without names.
+    fn is_empty(&self, what: &What) -> bool {
+        let What::SyncDir { path, .. } = what else {
+            return false;
+        };
+        self.dirs_made.contains(path) && !self.changed.contains_key(path)
+    }
+
     fn change(&mut self, path: &Path, words: String) {
         let dir = path.parent().unwrap_or(path);
         self.changed.insert(dir.to_owned(), words);
@@ -111,6 +126,7 @@ impl Met {
     pub(super) const fn add(&mut self, other: Self) {
         self.times += other.times;
         self.covered += other.covered;
+        self.empty += other.empty;
     }
 }
 
@@ -123,6 +139,7 @@ pub(super) fn survey(entries: &[Entry]) -> BTreeMap<Place, Met> {
             met.entry(place).or_default().add(Met {
                 times: 1,
                 covered: u64::from(is_covered(entries, at)),
+                empty: u64::from(places.is_empty(&entry.what)),
             });
         }
     }
@@ -211,6 +228,21 @@ fn shape(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sync_of_a_directory_without_names_has_nothing_to_keep() {
+        let dir = PathBuf::from("/data/tables/4/tables");
+        let sync = What::SyncDir {
+            path: dir.clone(),
+            number: 1,
+        };
+        let mut places = Places::default();
+        assert!(!places.is_empty(&sync), "names of an earlier process");
+        places.next(&What::MakeDir(dir.clone()));
+        assert!(places.is_empty(&sync));
+        places.next(&What::Unlink(dir.join("7")));
+        assert!(!places.is_empty(&sync));
+    }
 
     #[test]
     fn a_sync_is_covered_by_another_before_anything_is_told() {

@@ -42,7 +42,7 @@ impl Site {
     /// Opens the directory, making it when it is not there.
     pub(crate) fn open(config: &Config, screen: Screen) -> Result<Self, Refusal> {
         let dir = config.data_dir()?;
-        let opened = open_store(dir, config.mode(), Ledger::tables(), screen)?;
+        let opened = open_store(dir, config.mode(), scan::tables(), screen)?;
         let ledger = Ledger::new(opened.store.clone()).map_err(Self::refused)?;
         Ok(Self {
             dir: dir.to_owned(),

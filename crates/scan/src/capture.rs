@@ -1,0 +1,91 @@
+//! Facts of a host that is asked through one shell session.
+//!
+//! The host runs one small POSIX shell loop ([`command`]). It reads scripts, one a line, on its
+//! standard input and answers in frames on its standard output. A round asks everything that is
+//! known to be wanted at once; the collectors then run at home, unchanged, against what was brought
+//! ([`captured::Captured`]), and what they missed is asked in the next round. The number of rounds is
+//! bounded however many rules there are.
+//!
+//! Nothing here knows a network: whoever has a connection gives an [`Exchange`]. Whatever the host
+//! sends is bounded before it is kept, and can be a lie, but neither a panic nor a wait without end:
+//! [`Exchange::receive`] has a deadline of its owner's.
+
+mod shell;
+
+use std::{sync::Arc, time::Duration};
+
+use world::Clock;
+
+use crate::{
+    collect::{Collector, Needs, Progress},
+    facts::Facts,
+    failure::{Failure, Reason},
+};
+
+pub use shell::command;
+
+/// Bytes of one session, both ways. A usual Debian needs three MiB; what is beyond this is a host
+/// that does not stop.
+pub const SESSION_BYTES_MAX: u64 = 96 << 20;
+
+/// Answers awaited one after the other. A usual host takes five.
+pub const ROUNDS_MAX: u32 = 12;
+
+/// Both directions of a running [`command`].
+pub trait Exchange {
+    /// Hands all of `bytes` over.
+    ///
+    /// # Errors
+    /// The other side is gone, the deadline has passed, or the scan was cancelled.
+    fn send(&mut self, bytes: &[u8]) -> Result<(), Failure>;
+
+    /// What has arrived, at least one byte; waits for it. `None` when the other side closed.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    fn receive(&mut self) -> Result<Option<Vec<u8>>, Failure>;
+}
+
+/// How much of the other side, and for how long.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub session_bytes_max: u64,
+    pub rounds_max: u32,
+    /// For the whole session.
+    pub deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            session_bytes_max: SESSION_BYTES_MAX,
+            rounds_max: ROUNDS_MAX,
+            deadline: crate::collect::SCAN_DEADLINE,
+        }
+    }
+}
+
+/// What a session cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rounds {
+    /// Times that an answer was waited for.
+    pub round_trips: u32,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+}
+
+/// Runs `collectors` against the host behind `exchange`.
+///
+/// # Errors
+/// The exchange failed or was cancelled, the host closed it, sent what is no answer, or more than
+/// `limits` allow.
+pub fn collect(
+    _exchange: &mut dyn Exchange,
+    _collectors: &[&'static Collector],
+    _needs: &Arc<Needs>,
+    _progress: &Arc<dyn Progress>,
+    _clock: &Arc<dyn Clock>,
+    _limits: &Limits,
+) -> Result<(Facts, Rounds), Failure> {
+    Err(Failure::new(Reason::Internal, "nothing is asked yet"))
+}

@@ -137,6 +137,24 @@ impl Ledger {
         Ok(())
     }
 
+    /// As [`Ledger::retire`], in somebody else's transaction. A host without a record gets one, so
+    /// that a scan that is under way cannot begin it.
+    pub(crate) fn retire_in(
+        &self,
+        transaction: &mut Transaction,
+        host: &str,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        apply::check_name(host)?;
+        let mut found =
+            get_host(transaction, &self.tables, host)?.unwrap_or_else(|| apply::new_host(host, at));
+        if found.retired.is_none() {
+            found.retired = Some(at.nanos());
+            transaction.put(self.tables.hosts, host.as_bytes(), &encode(&found))?;
+        }
+        Ok(())
+    }
+
     /// Removes a host that never had a scan. One with history can only be retired.
     pub fn delete(&self, host: &str) -> Result<(), Error> {
         let mut transaction = self.store.begin()?;

@@ -1,0 +1,216 @@
+//! Credentials against their clauses.
+
+use std::os::unix::fs::PermissionsExt;
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use world::{RealDisk, RealRandom, sim};
+
+use super::*;
+use crate::inventory::tests::{Place, ssh};
+
+/// Markers that must show up nowhere.
+const PASSWORD: &str = "s3cret-login-Pa55";
+const SUDO: &str = "s3cret-sudo-Pa55";
+
+fn vault(place: &Place) -> Vault {
+    Vault::new(
+        place.store.clone(),
+        Arc::new(RealDisk),
+        Arc::new(RealRandom),
+        place.dir.path().join(KEYS_DIR),
+    )
+    .unwrap()
+}
+
+fn secret() -> Secret {
+    let mut secret = Secret::of_user("admin", Sudo::Password);
+    secret.password = Some(Zeroizing::new(PASSWORD.to_owned()));
+    secret.sudo_password = Some(Zeroizing::new(SUDO.to_owned()));
+    secret
+}
+
+fn password(secret: &Secret) -> &str {
+    secret.password.as_ref().unwrap()
+}
+
+#[test]
+fn what_is_sealed_comes_back_and_nothing_of_it_is_in_the_data_directory() {
+    let place = Place::new();
+    let vault = vault(&place);
+    vault.add("default", &secret(), place.now()).unwrap();
+    let found = vault.resolve(&ssh("web1", "10.0.0.1")).unwrap();
+    assert_eq!(password(&found), PASSWORD);
+    assert_eq!(found.sudo_answer().unwrap().as_str(), SUDO);
+    assert_eq!((found.user.as_str(), found.sudo), ("admin", Sudo::Password));
+
+    place.store.checkpoint().unwrap();
+    let mut files = 0;
+    let mut dirs = vec![place.dir.path().to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            for word in [PASSWORD, SUDO] {
+                let shows = bytes
+                    .windows(word.len())
+                    .any(|window| window == word.as_bytes());
+                assert!(!shows, "{} holds a secret", path.display());
+            }
+            files += 1;
+        }
+    }
+    assert!(files > 3, "{files} files were looked at");
+}
+
+#[test]
+fn the_data_key_is_its_owners_alone() {
+    let place = Place::new();
+    vault(&place).data_key().unwrap();
+    let mode = |name: &str| {
+        let path = place.dir.path().join(name);
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(mode("keys/data.key"), 0o600);
+    assert_eq!(mode("keys"), 0o700);
+}
+
+/// A change anywhere in a row is noticed: in ciphertext, nonce, and all that is shown beside.
+///
+/// Proves: EXE-3
+#[test]
+fn any_flipped_byte_of_a_row_makes_it_not_open() {
+    let place = Place::new();
+    let vault = vault(&place);
+    vault.add("default", &secret(), place.now()).unwrap();
+    let host = ssh("web1", "10.0.0.1");
+    let row = place
+        .store
+        .snapshot()
+        .unwrap()
+        .get(vault.sealed, b"default")
+        .unwrap()
+        .unwrap();
+    let mut flipped = 0;
+    for index in 0..row.len() {
+        for bit in [0x01, 0x20] {
+            let mut bytes = row.to_vec();
+            bytes[index] ^= bit;
+            let mut transaction = place.store.begin().unwrap();
+            transaction.put(vault.sealed, b"default", &bytes).unwrap();
+            transaction.commit().unwrap();
+            let failure = vault.resolve(&host).unwrap_err();
+            assert_eq!(
+                failure.reason,
+                Reason::CredentialDecryptionFailed,
+                "byte {index} of {}: {failure}",
+                String::from_utf8_lossy(&bytes)
+            );
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 600, "{flipped}");
+}
+
+/// Proves: EXE-3
+#[test]
+fn a_wrong_or_missing_data_key_is_said_to_be_that() {
+    let place = Place::new();
+    let vault = vault(&place);
+    vault.add("default", &secret(), place.now()).unwrap();
+    let host = ssh("web1", "10.0.0.1");
+    let path = place.dir.path().join("keys/data.key");
+    let key = std::fs::read(&path).unwrap();
+    let check = |bytes: Option<&[u8]>, says: &str| {
+        match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let failure = vault.resolve(&host).unwrap_err();
+        assert_eq!(
+            failure.reason,
+            Reason::CredentialDecryptionFailed,
+            "{failure}"
+        );
+        assert!(failure.detail.contains(says), "{failure}");
+        // And no other key is made over it.
+        assert_eq!(
+            vault.add("b", &secret(), place.now()).is_ok(),
+            bytes.is_some_and(|b| b.len() == 32)
+        );
+    };
+    let mut wrong = key.clone();
+    wrong[0] ^= 1;
+    check(Some(&[1; 31]), "is not a data key");
+    check(Some(&[1; 33]), "is not a data key");
+    check(Some(&[]), "is not a data key");
+    check(Some(&wrong), "under another data key");
+    check(None, "is missing");
+    std::fs::write(&path, &key).unwrap();
+    assert_eq!(password(&vault.resolve(&host).unwrap()), PASSWORD);
+}
+
+/// The row is left as it is and only says that it were sealed under the key that is there.
+#[test]
+fn a_wrong_key_under_the_right_name_does_not_open_either() {
+    let place = Place::new();
+    let vault = vault(&place);
+    vault.add("default", &secret(), place.now()).unwrap();
+    let mut row = vault.row("default").unwrap().unwrap();
+    let other = DataKey::random(&sim::Random::new(7)).unwrap();
+    row.heading.data_key = other.id();
+    assert_eq!(row.open(&other).unwrap_err().kind(), Kind::Sealed);
+}
+
+#[test]
+fn a_hosts_own_credential_replaces_the_default_one_and_is_never_blended_with_it() {
+    let place = Place::new();
+    let vault = vault(&place);
+    let mut host = ssh("web1", "10.0.0.1");
+    let missing = vault.resolve(&host).unwrap_err();
+    assert_eq!(missing.reason, Reason::CredentialMissing);
+
+    vault.add("default", &secret(), place.now()).unwrap();
+    host.credential = Some("own".to_owned());
+    // Not there: the default one is not taken instead.
+    let missing = vault.resolve(&host).unwrap_err();
+    assert_eq!(missing.reason, Reason::CredentialMissing);
+
+    let mut own = Secret::of_user("deploy", Sudo::Never);
+    own.password = Some(Zeroizing::new("other".to_owned()));
+    vault.add("own", &own, place.now()).unwrap();
+    let found = vault.resolve(&host).unwrap();
+    assert_eq!((found.user.as_str(), password(&found)), ("deploy", "other"));
+    assert!(found.sudo_password.is_none() && found.sudo_answer().is_none());
+
+    host.reach = Reach::Ssh {
+        address: "a".to_owned(),
+        port: 22,
+        user: Some("root".to_owned()),
+    };
+    assert_eq!(vault.resolve(&host).unwrap().user, "root");
+}
+
+#[test]
+fn nothing_that_holds_a_secret_shows_it() {
+    let place = Place::new();
+    let vault = vault(&place);
+    let mut all = secret();
+    all.private_key = Some(Zeroizing::new("s3cret-key".to_owned()));
+    all.passphrase = Some(Zeroizing::new("s3cret-phrase".to_owned()));
+    let refused = vault.add("default", &all, place.now()).unwrap_err();
+    vault.add("default", &secret(), place.now()).unwrap();
+    let key = vault.data_key().unwrap();
+    let listed = vault.list().unwrap();
+    let shown = format!(
+        "{all:?} {all:#?} {vault:?} {key:?} {listed:?} {refused:?} {refused} {:?}",
+        vault.row("default").unwrap()
+    );
+    assert!(!shown.contains("s3cret"), "{shown}");
+    let key = key.bytes();
+    assert!(!shown.contains(&format!("{key:?}")), "{shown}");
+    assert!(!shown.contains(&BASE64.encode(key)), "{shown}");
+}

@@ -229,6 +229,18 @@ pub fn collect_only(
     progress: Arc<dyn Progress>,
     clock: Arc<dyn Clock>,
 ) -> Facts {
+    collect_within(collectors, target, needs, progress, clock, SCAN_DEADLINE)
+}
+
+/// As [`collect_only`], with a deadline for all of them together.
+pub fn collect_within(
+    collectors: &[&'static Collector],
+    target: Arc<dyn Target>,
+    needs: Arc<Needs>,
+    progress: Arc<dyn Progress>,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+) -> Facts {
     let collected_at = now(clock.as_ref());
     let run = Arc::new(Run {
         target,
@@ -237,7 +249,7 @@ pub fn collect_only(
         clock,
         names: context::LazyNames::default(),
     });
-    let end = run.clock.monotonic() + SCAN_DEADLINE;
+    let end = run.clock.monotonic().saturating_add(deadline);
     let mut facts = Map::new();
     let mut timings_ms = BTreeMap::new();
     for collector in collectors {

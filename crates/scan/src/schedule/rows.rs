@@ -1,0 +1,217 @@
+//! The rows in a store, and the one way to write them.
+//!
+//! Beside each row lies one entry in an index ordered by due time, so that a tick reads what is due and
+//! not what exists. Row, index entry and audit record are written by one function, in one transaction.
+
+use serde_json::json;
+use store::{Bytes, History, Keys, Snapshot, Store, Table, TableId, Transaction};
+use world::Timestamp;
+
+use super::{Change, Error, Kind, Place, Row};
+use crate::{
+    audit::{Audit, Record},
+    policy::ComplianceState,
+};
+
+const HOSTS: &str = "schedule.host";
+const DUE: &str = "schedule.due";
+
+/// Action of the audit record that each change of a row makes.
+pub const UPDATED: &str = "schedule.updated";
+
+/// The schedule's rows in an open store.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    hosts: TableId,
+    /// Due time, then host: no value.
+    due: TableId,
+    audit: Audit,
+}
+
+/// Who changes a row, when and why.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Act<'a> {
+    pub(crate) at: Timestamp,
+    pub(crate) actor: &'a str,
+    pub(crate) change: Change,
+}
+
+impl Rows {
+    pub fn tables() -> Vec<Table> {
+        [HOSTS, DUE]
+            .map(|name| Table::new(name, History::Latest))
+            .to_vec()
+    }
+
+    /// In a store that has [`Rows::tables`] and [`Audit::tables`].
+    pub fn of(store: &Store) -> Result<Self, Error> {
+        Ok(Self {
+            hosts: store.table(HOSTS)?,
+            due: store.table(DUE)?,
+            audit: Audit::of(store)?,
+        })
+    }
+
+    /// Gives a host its row, due at once; of one that has a row already, takes site and groups.
+    /// For whoever adds or changes a host, in the same transaction.
+    pub fn place_in(
+        &self,
+        transaction: &mut Transaction,
+        place: &Place,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<(), Error> {
+        let before = self.get_in(transaction, &place.host)?;
+        let (row, change) = match &before {
+            None => (first_row(place, at), Change::Created),
+            Some(before) => {
+                let mut row = before.clone();
+                row.site.clone_from(&place.site);
+                row.groups.clone_from(&place.groups);
+                (row, Change::Placed)
+            }
+        };
+        let act = Act { at, actor, change };
+        self.write(transaction, before.as_ref(), Some(&row), act)
+    }
+
+    /// Takes the host out of the schedule. A job of it that is queued is refused when it is claimed.
+    pub fn retire_in(
+        &self,
+        transaction: &mut Transaction,
+        host: &str,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<(), Error> {
+        let before = self.get_in(transaction, host)?;
+        let change = Change::Retired;
+        let act = Act { at, actor, change };
+        self.write(transaction, before.as_ref(), None, act)
+    }
+
+    /// Makes the host due now and forgets its failures: what made it fail was mended. Nothing happens
+    /// to a host that is not in the schedule.
+    pub fn hasten_in(
+        &self,
+        transaction: &mut Transaction,
+        host: &str,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<bool, Error> {
+        let Some(before) = self.get_in(transaction, host)? else {
+            return Ok(false);
+        };
+        let mut row = before.clone();
+        row.next = row.next.min(at.nanos());
+        row.backoff.clear();
+        let change = Change::ManualOverride;
+        let act = Act { at, actor, change };
+        self.write(transaction, Some(&before), Some(&row), act)?;
+        Ok(true)
+    }
+
+    pub(crate) fn get_in(
+        &self,
+        transaction: &mut Transaction,
+        host: &str,
+    ) -> Result<Option<Row>, Error> {
+        let found = transaction.get(self.hosts, host.as_bytes())?;
+        found.map(|value| decode(&value)).transpose()
+    }
+
+    pub(crate) fn get(&self, snapshot: &Snapshot, host: &str) -> Result<Option<Row>, Error> {
+        let found = snapshot.get(self.hosts, host.as_bytes())?;
+        found.map(|value| decode(&value)).transpose()
+    }
+
+    /// Every row, by host.
+    pub(crate) fn all(&self, snapshot: &Snapshot) -> Result<Vec<Row>, Error> {
+        snapshot
+            .range(self.hosts, &Keys::all())?
+            .map(|item| {
+                item.map_err(Error::from)
+                    .and_then(|(_, value)| decode(&value))
+            })
+            .collect()
+    }
+
+    /// Hosts that are due at `now`, the longest due first.
+    pub(crate) fn due(
+        &self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<impl Iterator<Item = Result<String, Error>>, Error> {
+        let past = now.nanos().saturating_add(1).to_be_bytes();
+        let range = snapshot.range(self.due, &Keys::between(&[], &past))?;
+        Ok(range.map(|item| Ok(due_host(&item?.0))))
+    }
+
+    /// Writes what changed between `before`, as it was read in this transaction, and `after`, with
+    /// exactly one audit record; nothing at all when nothing changed.
+    pub(crate) fn write(
+        &self,
+        transaction: &mut Transaction,
+        before: Option<&Row>,
+        after: Option<&Row>,
+        act: Act<'_>,
+    ) -> Result<(), Error> {
+        if before == after {
+            return Ok(());
+        }
+        let due = |row: &Row| due_key(row.next, &row.host);
+        if let Some(before) = before
+            && after.map(due) != Some(due(before))
+        {
+            transaction.delete(self.due, &due(before))?;
+        }
+        match (before, after) {
+            (_, Some(after)) => {
+                transaction.put(self.due, &due(after), &[])?;
+                transaction.put(self.hosts, after.host.as_bytes(), &encode(after))?;
+            }
+            (Some(before), None) => transaction.delete(self.hosts, before.host.as_bytes())?,
+            (None, None) => {}
+        }
+        let host = before.or(after).map_or("", |row| row.host.as_str());
+        let detail = json!({ "kind": act.change.name(), "before": before, "after": after });
+        let record = Record::new(act.at, act.actor, UPDATED, host, detail);
+        Ok(self.audit.append(transaction, &record)?)
+    }
+}
+
+fn first_row(place: &Place, at: Timestamp) -> Row {
+    Row {
+        host: place.host.clone(),
+        site: place.site.clone(),
+        groups: place.groups.clone(),
+        state: ComplianceState::Unknown,
+        score: None,
+        next: at.nanos(),
+        last_finished: None,
+        last_scan: None,
+        policy_version: None,
+        job: None,
+        backoff: std::collections::BTreeMap::new(),
+    }
+}
+
+/// Big-endian, so that the order of keys is the order of time.
+fn due_key(next: u64, host: &str) -> Vec<u8> {
+    let mut key = next.to_be_bytes().to_vec();
+    key.extend_from_slice(host.as_bytes());
+    key
+}
+
+fn due_host(key: &Bytes) -> String {
+    String::from_utf8_lossy(key.get(8..).unwrap_or_default()).into_owned()
+}
+
+fn encode(row: &Row) -> Vec<u8> {
+    serde_json::to_vec(row).expect("a plain struct with string keys")
+}
+
+fn decode(value: &[u8]) -> Result<Row, Error> {
+    serde_json::from_slice(value).map_err(|error| {
+        Error::new(Kind::Storage, "a row of the schedule does not decode").with_source(error)
+    })
+}

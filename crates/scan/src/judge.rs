@@ -6,6 +6,7 @@
 
 mod evidence;
 mod explain;
+mod system;
 mod trace;
 mod truth;
 
@@ -21,9 +22,9 @@ pub use evidence::{
 
 use crate::{
     facts::{Facts, Reason},
-    rule::{Found, Platform, Rule, Selector, Severity, wording},
+    rule::{Rule, Severity, wording},
 };
-use evidence::Shown;
+use system::{Membership, System};
 use trace::{Evaluation, Exhausted};
 use truth::Truth;
 
@@ -123,67 +124,18 @@ pub fn judge<'r>(rules: impl IntoIterator<Item = &'r Rule>, facts: &Facts) -> Ve
         .collect()
 }
 
-/// What decides whether a rule is for this host at all.
-struct System<'f> {
-    id: Found<'f>,
-    version: Found<'f>,
-}
-
-impl<'f> System<'f> {
-    fn of(facts: &'f Facts) -> Self {
-        let find = |text: &str| {
-            Selector::parse(text)
-                .expect("the constant is a selector")
-                .find(&facts.facts, None)
-        };
-        Self {
-            id: find("os.id"),
-            version: find("os.version_id"),
-        }
-    }
-
-    fn is(&self, platform: &Platform) -> Truth {
-        let id = text_is(&self.id, |id| id == platform.id);
-        let version = text_is(&self.version, |version| {
-            version == platform.version
-                || version
-                    .split_once('.')
-                    .is_some_and(|(major, _)| major == platform.version)
-        });
-        id.and(version)
-    }
-
-    fn name(&self) -> String {
-        let words = |found: &Found<'_>| match found {
-            Found::Present(value) => wording::value(value),
-            _ => "unknown".to_owned(),
-        };
-        format!("{} {}", words(&self.id), words(&self.version))
-    }
-}
-
-fn text_is(found: &Found<'_>, holds: impl FnOnce(&str) -> bool) -> Truth {
-    match found {
-        Found::Present(value) => value
-            .as_str()
-            .map_or(Truth::Error, |text| holds(text).into()),
-        Found::Absent => Truth::False,
-        Found::Unknown(_) => Truth::Unknown,
-        Found::Malformed(_) => Truth::Error,
-    }
-}
-
 /// The outcome, why, and for `not_assessed` the code.
 type Decision = (Outcome, String, Option<Reason>);
 
 fn judge_rule(rule: &Rule, facts: &Facts, system: &System<'_>) -> Verdict {
     let mut evaluation = Evaluation::new(facts);
-    let (verdict, reason, unknown) = match platform(rule, system, &mut evaluation) {
-        Some(decision) => decision,
-        None => decide(rule, &mut evaluation).unwrap_or_else(|Exhausted| {
-            let reason = format!("gave up after {} steps on these facts", trace::STEPS_MAX);
-            (Outcome::Error, reason, None)
-        }),
+    let (verdict, reason, unknown) = match system.membership(rule, &mut evaluation) {
+        Membership::Outside(decision) => decision,
+        Membership::Named => assess(rule, &mut evaluation),
+        Membership::Counted(said) => {
+            let (verdict, reason, unknown) = assess(rule, &mut evaluation);
+            (verdict, format!("{reason} ({said})"), unknown)
+        }
     };
     Verdict {
         rule: rule.id.clone(),
@@ -196,50 +148,11 @@ fn judge_rule(rule: &Rule, facts: &Facts, system: &System<'_>) -> Verdict {
     }
 }
 
-/// `None` when the rule is for this system.
-fn platform<'f>(
-    rule: &Rule,
-    system: &System<'f>,
-    evaluation: &mut Evaluation<'f>,
-) -> Option<Decision> {
-    let truth = rule.platforms.iter().fold(Truth::False, |truth, platform| {
-        truth.or(system.is(platform))
-    });
-    if truth == Truth::True {
-        return None;
-    }
-    evaluation.record("os.id", Shown::found(&system.id));
-    evaluation.record("os.version_id", Shown::found(&system.version));
-    if truth == Truth::False {
-        let names: Vec<String> = rule
-            .platforms
-            .iter()
-            .map(|platform| format!("{}-{}", platform.id, platform.version))
-            .collect();
-        let reason = format!(
-            "the rule is for {}; this host is {}",
-            names.join(", "),
-            system.name()
-        );
-        return Some((Outcome::NotApplicable, reason, None));
-    }
-    Some(
-        match [&system.id, &system.version]
-            .into_iter()
-            .find_map(explain::unknown_of)
-        {
-            Some(unknown) => (
-                Outcome::NotAssessed,
-                explain::unknown_words(&unknown),
-                Some(unknown.reason),
-            ),
-            None => (
-                Outcome::Error,
-                "the system's id or version is not text".to_owned(),
-                None,
-            ),
-        },
-    )
+fn assess<'a>(rule: &'a Rule, evaluation: &mut Evaluation<'a>) -> Decision {
+    decide(rule, evaluation).unwrap_or_else(|Exhausted| {
+        let reason = format!("gave up after {} steps on these facts", trace::STEPS_MAX);
+        (Outcome::Error, reason, None)
+    })
 }
 
 fn decide<'a>(rule: &'a Rule, evaluation: &mut Evaluation<'a>) -> Result<Decision, Exhausted> {

@@ -26,7 +26,17 @@ pub(super) const COLLECTOR: Collector = Collector {
     patterns: &[
         FactPattern::closed("os", Shape::Map, "the operating system"),
         FactPattern::closed("os.id", Shape::Text, "ID of os-release: debian"),
+        FactPattern::closed(
+            "os.id_like",
+            Shape::Text,
+            "ID_LIKE, names with blanks between: rhel centos fedora",
+        ),
         FactPattern::closed("os.version_id", Shape::Text, "VERSION_ID: 12"),
+        FactPattern::closed(
+            "os.platform_id",
+            Shape::Text,
+            "PLATFORM_ID, of Red Hat's family: platform:el9",
+        ),
         FactPattern::closed("os.codename", Shape::Text, "VERSION_CODENAME: bookworm"),
         FactPattern::closed("os.pretty_name", Shape::Text, "PRETTY_NAME"),
         FactPattern::closed("os.kernel_release", Shape::Text, "uname -r"),
@@ -78,7 +88,9 @@ fn parse(text: &str) -> Result<Map<String, Value>, Unknown> {
     let mut os = Map::new();
     os.insert("id".into(), id.into());
     for (fact, key) in [
+        ("id_like", "ID_LIKE"),
         ("version_id", "VERSION_ID"),
+        ("platform_id", "PLATFORM_ID"),
         ("codename", "VERSION_CODENAME"),
         ("pretty_name", "PRETTY_NAME"),
     ] {
@@ -170,6 +182,17 @@ mod tests {
             "arch": "x86_64", "hostname": "press-3", "container": false, "init": "systemd",
         });
         assert_eq!(host.collect(&COLLECTOR), expected);
+    }
+
+    #[test]
+    fn a_rebuild_tells_what_it_rebuilds() {
+        let os = parse(
+            "NAME=\"Rocky Linux\"\nID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n\
+             VERSION_ID=\"9.4\"\nPLATFORM_ID=\"platform:el9\"\n",
+        );
+        let expected = json!({"id": "rocky", "id_like": "rhel centos fedora", "version_id": "9.4",
+                              "platform_id": "platform:el9"});
+        assert_eq!(os.map(Value::Object), Ok(expected));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From rule text and facts to verdicts: the language, the reasons, the evidence, the limits.
 
+mod rebuilds;
 mod unknown;
 
 use serde_json::{Map, Value, json};
@@ -352,103 +353,6 @@ fn a_rule_for_another_system_does_not_apply_and_an_unknown_system_is_not_assesse
     ] {
         let verdict = verdict(&rule, &facts(json!({"os": os, "c": {}})));
         assert_eq!(verdict.verdict, wanted, "{os}: {}", verdict.reason);
-    }
-}
-
-/// The os-release files of the rebuilds, from their own documentation; Amazon Linux and Fedora are
-/// no rebuilds.
-#[test]
-fn a_rebuild_counts_as_the_release_that_it_declares_and_says_so() {
-    let rule = rule("{fact: c.text, equals: yes}");
-    for (os, wanted, said) in [
-        (
-            json!({"id": "rocky", "version_id": "9.4", "id_like": "rhel centos fedora",
-                "platform_id": "platform:el9"}),
-            PASS,
-            "(rocky counts as rhel-9)",
-        ),
-        (
-            json!({"id": "almalinux", "version_id": "9.5", "id_like": "rhel centos fedora",
-                "platform_id": "platform:el9"}),
-            PASS,
-            "(almalinux counts as rhel-9)",
-        ),
-        (
-            json!({"id": "ol", "version_id": "9.4", "id_like": "fedora",
-                "platform_id": "platform:el9"}),
-            PASS,
-            "(ol counts as rhel-9)",
-        ),
-        (
-            json!({"id": "centos", "version_id": "9", "id_like": "rhel fedora",
-                "platform_id": "platform:el9"}),
-            PASS,
-            "(centos counts as rhel-9)",
-        ),
-        (
-            json!({"id": "own-rebuild", "version_id": "9.1", "id_like": "rhel"}),
-            PASS,
-            "counts as",
-        ),
-        (
-            json!({"id": "rocky", "version_id": "8.10", "id_like": "rhel centos fedora",
-                "platform_id": "platform:el8"}),
-            Outcome::NotApplicable,
-            "this host is rocky 8.10",
-        ),
-        // What it declares counts, not its own numbering.
-        (
-            json!({"id": "rhcos", "version_id": "4.18", "id_like": "rhel fedora",
-                "platform_id": "platform:el9"}),
-            PASS,
-            "(rhcos counts as rhel-9)",
-        ),
-        (
-            json!({"id": "odd", "version_id": "9", "id_like": "rhel",
-                "platform_id": "platform:el10"}),
-            Outcome::NotApplicable,
-            "this host is odd 9",
-        ),
-        (
-            json!({"id": "amzn", "version_id": "2023", "id_like": "fedora",
-                "platform_id": "platform:al2023"}),
-            Outcome::NotApplicable,
-            "amzn 2023",
-        ),
-        (
-            json!({"id": "fedora", "version_id": "9", "platform_id": "platform:f9"}),
-            Outcome::NotApplicable,
-            "fedora 9",
-        ),
-        (
-            json!({"id": "debian-like", "version_id": "12", "id_like": "debian"}),
-            Outcome::NotApplicable,
-            "debian-like 12",
-        ),
-        (
-            json!({"id": "x", "version_id": "9", "platform_id": 9}),
-            ERROR,
-            "not text",
-        ),
-        (
-            json!({"id": "x", "version_id": "9", "id_like":
-            {"$unknown": {"reason": "malformed", "detail": "x"}}}),
-            UNKNOWN,
-            "",
-        ),
-        (
-            json!({"id": "rhel", "version_id": "9.4", "platform_id": "platform:el9"}),
-            PASS,
-            "",
-        ),
-    ] {
-        let mut facts = sample();
-        facts.facts["os"] = os.clone();
-        let verdict = verdict(&rule, &facts);
-        assert_eq!(verdict.verdict, wanted, "{os}: {}", verdict.reason);
-        assert!(verdict.reason.contains(said), "{os}: {}", verdict.reason);
-        let declares = String::from_utf8_lossy(verdict.evidence.bytes()).contains("os.platform_id");
-        assert_eq!(declares, said.contains("counts"), "{os}");
     }
 }
 

@@ -6,7 +6,16 @@
 //! killed between any two calls leaves nothing half; no call waits for another worker. Time is always
 //! a parameter.
 
-use std::{collections::BTreeSet, fmt};
+mod claim;
+mod counts;
+mod dispatch;
+mod embedded;
+mod finish;
+mod maintenance;
+mod queue;
+mod reap;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,6 +29,11 @@ use crate::{
 };
 
 pub use crate::schedule::{Error, Kind};
+pub use counts::Counts;
+pub use embedded::Embedded;
+
+/// Who acts in audit records of the schedule itself.
+pub const SCHEDULER: &str = "scheduler";
 
 /// Where the fleet's work is kept.
 pub trait Backend: Send + Sync + fmt::Debug {
@@ -152,12 +166,30 @@ pub struct Reaped {
 }
 
 /// What maintenance is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "scope", content = "name")]
 pub enum Scope {
     Host(String),
     Group(String),
     Site(String),
+}
+
+impl Scope {
+    /// Its kind and its name.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Host(name) => ("host", name),
+            Self::Group(name) => ("group", name),
+            Self::Site(name) => ("site", name),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = self.parts();
+        write!(f, "{kind} {name}")
+    }
 }
 
 /// Hosts that are left alone for a while.
@@ -173,22 +205,6 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// Whether it keeps a host of this place from being dispatched.
-    pub fn blocks(
-        &self,
-        host: &str,
-        site: &str,
-        groups: &BTreeSet<String>,
-        now: Timestamp,
-    ) -> bool {
-        let meant = match &self.scope {
-            Scope::Host(name) => name == host,
-            Scope::Group(name) => groups.contains(name),
-            Scope::Site(name) => name == site,
-        };
-        meant && !self.ended(now)
-    }
-
     pub fn ended(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= now.nanos())
     }

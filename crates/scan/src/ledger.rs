@@ -99,17 +99,35 @@ impl Ledger {
 
     /// Applies one scan, all of it or nothing. A scan id that was applied before changes nothing.
     pub fn apply(&self, scan: &Scan, sink: &dyn Sink) -> Result<Applied, Error> {
-        match apply::apply(&self.store, &self.tables, scan) {
+        let outcome = apply::apply(&self.store, &self.tables, scan);
+        Self::tell(scan, outcome.as_ref(), sink);
+        outcome
+    }
+
+    /// What an apply refuses before it writes anything. For [`Ledger::apply_in`], once a scan.
+    pub(crate) fn check_scan(scan: &Scan) -> Result<(), Error> {
+        apply::check(scan)
+    }
+
+    /// As [`Ledger::apply`], in somebody else's transaction, of a scan that passed
+    /// [`Ledger::check_scan`]. Whoever commits it dates it by `scan.finished` and calls [`Ledger::tell`].
+    pub(crate) fn apply_in(
+        &self,
+        transaction: &mut Transaction,
+        scan: &Scan,
+    ) -> Result<Applied, Error> {
+        apply::apply_in(&self.store, transaction, &self.tables, scan)
+    }
+
+    /// Announces what became of an apply, once, after its commit or its last attempt.
+    pub(crate) fn tell(scan: &Scan, outcome: Result<&Applied, &Error>, sink: &dyn Sink) {
+        match outcome {
             Ok(applied) => {
                 for change in &applied.changes {
                     sink.persisted(scan, change);
                 }
-                Ok(applied)
             }
-            Err(error) => {
-                sink.failed(scan, &error);
-                Err(error)
-            }
+            Err(error) => sink.failed(scan, error),
         }
     }
 

@@ -6,13 +6,16 @@
 //! a host and is the only way to write one, so that no row changes without its audit record. Who
 //! dispatches, claims and completes is [`crate::backend`].
 
+pub mod backoff;
 mod due;
 mod error;
+mod job;
 mod row;
-#[allow(dead_code, reason = "read by the embedded backend")]
 mod rows;
 
 pub use due::{next_after, state_after};
 pub use error::{Error, Kind};
+pub use job::{JobFault, Payload, QueueKey};
 pub use row::{Backoff, Change, Place, Probe, Row};
+pub(crate) use rows::{Act, check_name};
 pub use rows::{Rows, UPDATED};

@@ -65,7 +65,13 @@ pub struct Applied {
 
 pub(super) fn apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied, Error> {
     check(scan)?;
-    retried(|| attempt_apply(store, tables, scan))
+    retried(|| {
+        let mut transaction = store.begin()?;
+        let applied = apply_in(store, &mut transaction, tables, scan)?;
+        // Found by the time that is shown: `status --at` with this scan's own time is this scan.
+        transaction.commit_dated(scan.finished)?;
+        Ok(applied)
+    })
 }
 
 /// Tries again after a conflict, [`ATTEMPTS_MAX`] times in all.
@@ -82,7 +88,7 @@ pub(super) fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Resul
 }
 
 /// Refuses the whole batch before anything is written, naming the rule (LED-4).
-fn check(scan: &Scan) -> Result<(), Error> {
+pub(super) fn check(scan: &Scan) -> Result<(), Error> {
     check_name(&scan.host)?;
     if scan.findings.len() > ROWS_MAX {
         let message = format!(
@@ -142,10 +148,15 @@ pub(super) fn new_host(name: &str, at: Timestamp) -> Host {
     }
 }
 
-fn attempt_apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied, Error> {
-    let mut transaction = store.begin()?;
+/// Of a scan that passed [`check`]. Writes nothing when its id was applied before.
+pub(super) fn apply_in(
+    store: &Store,
+    transaction: &mut Transaction,
+    tables: &Tables,
+    scan: &Scan,
+) -> Result<Applied, Error> {
     let scan_id = scan.id.to_string();
-    let mut host = get_host(&mut transaction, tables, &scan.host)?
+    let mut host = get_host(transaction, tables, &scan.host)?
         .unwrap_or_else(|| new_host(&scan.host, scan.started));
     let previous = host.last_finished.map(Timestamp::from_nanos);
     if transaction.get(tables.scans, scan_id.as_bytes())?.is_some() {
@@ -160,10 +171,10 @@ fn attempt_apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied,
         return Err(Error::new(Class::Constraint, message));
     }
 
-    let prior = states(&mut transaction, tables, &scan.host)?;
-    let changes = write_states(&mut transaction, tables, scan, &prior)?;
-    write_checks(&mut transaction, tables, scan)?;
-    write_evidence(store, &mut transaction, tables, scan, &prior)?;
+    let prior = states(transaction, tables, &scan.host)?;
+    let changes = write_states(transaction, tables, scan, &prior)?;
+    write_checks(transaction, tables, scan)?;
+    write_evidence(store, transaction, tables, scan, &prior)?;
     host.scans += 1;
     for change in &changes {
         let key = row::change_key(&scan.host, &change.rule, host.scans);
@@ -181,8 +192,6 @@ fn attempt_apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied,
         changes: changes.len() as u64,
     };
     transaction.put(tables.scans, scan_id.as_bytes(), &encode(&scan_row))?;
-    // Found by the time that is shown: `status --at` with this scan's own time is this scan.
-    transaction.commit_dated(scan.finished)?;
     Ok(Applied {
         replayed: false,
         previous,

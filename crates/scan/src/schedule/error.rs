@@ -61,6 +61,14 @@ impl Error {
         }
     }
 
+    /// What the ledger said, if it was the ledger that failed.
+    pub(crate) fn of_ledger(&self) -> Option<&ledger::Error> {
+        match &self.source {
+            Some(Source::Ledger(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What the store said, if it was the store that refused.
     pub fn of_store(&self) -> Option<&store::Error> {
         match &self.source {

@@ -61,6 +61,11 @@ impl Rows {
         at: Timestamp,
         actor: &str,
     ) -> Result<(), Error> {
+        check_name("host", &place.host)?;
+        check_name("site", &place.site)?;
+        for group in &place.groups {
+            check_name("group", group)?;
+        }
         let before = self.get_in(transaction, &place.host)?;
         let (row, change) = match &before {
             None => (first_row(place, at), Change::Created),
@@ -214,4 +219,20 @@ fn decode(value: &[u8]) -> Result<Row, Error> {
     serde_json::from_slice(value).map_err(|error| {
         Error::new(Kind::Storage, "a row of the schedule does not decode").with_source(error)
     })
+}
+
+/// Longest name in bytes, that of DNS.
+const NAME_LEN_MAX: usize = 255;
+
+/// Names are parts of keys, so none holds a zero byte; and of log lines, so none holds what moves a
+/// terminal's cursor.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Error> {
+    if name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
+        let message = format!(
+            "`{}` is no name of a {what}: 1 to {NAME_LEN_MAX} bytes without control characters",
+            name.escape_debug()
+        );
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    Ok(())
 }

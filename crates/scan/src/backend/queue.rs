@@ -1,0 +1,343 @@
+//! The jobs in a store: one row each, and what finds them.
+//!
+//! ```text
+//! queued ──claim──▶ running ──complete──▶ done
+//!   ▲  │               │ └────fail──────▶ failed
+//!   │  └─refused─▶ failed
+//!   └──give back, lease ended
+//! ```
+
+use serde::{Deserialize, Serialize};
+use store::{Bytes, History, Keys, Order, Snapshot, Store, Table, TableId, Transaction};
+use uuid::Uuid;
+use world::Timestamp;
+
+use super::{Error, JobView, Kind};
+use crate::schedule::Payload;
+
+const JOBS: &str = "queue.job";
+const WAITING: &str = "queue.waiting";
+const LEASES: &str = "queue.lease";
+const FINISHED: &str = "queue.finished";
+const NONCES: &str = "queue.nonce";
+const TURN: &str = "queue.turn";
+
+/// The only key of the table of whose turn it is.
+const TURN_KEY: &[u8] = b"site";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Job {
+    pub(super) payload: Payload,
+    pub(super) seal: String,
+    pub(super) site: String,
+    /// How often it was claimed.
+    pub(super) attempt: u32,
+    pub(super) status: Status,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Status {
+    Queued,
+    Running {
+        worker: String,
+        /// Made at the claim; whoever knows it has the lease.
+        scan: String,
+        until: u64,
+    },
+    Done {
+        scan: String,
+        at: u64,
+    },
+    Failed {
+        /// None: it was refused and never ran.
+        scan: Option<String>,
+        reason: String,
+        at: u64,
+    },
+}
+
+impl Status {
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Failed { .. })
+    }
+}
+
+/// The queue's tables in an open store.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queue {
+    jobs: TableId,
+    /// Site, a zero byte, time of enqueue, job: to the host.
+    waiting: TableId,
+    /// End of the lease, job: no value.
+    leases: TableId,
+    /// End of the job, job: no value.
+    finished: TableId,
+    /// Nonces of finished jobs: no value.
+    nonces: TableId,
+    turn: TableId,
+}
+
+impl Queue {
+    pub(super) fn tables() -> Vec<Table> {
+        [JOBS, WAITING, LEASES, FINISHED, NONCES, TURN]
+            .map(|name| Table::new(name, History::Latest))
+            .to_vec()
+    }
+
+    pub(super) fn of(store: &Store) -> Result<Self, store::Error> {
+        Ok(Self {
+            jobs: store.table(JOBS)?,
+            waiting: store.table(WAITING)?,
+            leases: store.table(LEASES)?,
+            finished: store.table(FINISHED)?,
+            nonces: store.table(NONCES)?,
+            turn: store.table(TURN)?,
+        })
+    }
+
+    pub(super) fn get_in(
+        &self,
+        transaction: &mut Transaction,
+        id: &str,
+    ) -> Result<Option<Job>, Error> {
+        let found = transaction.get(self.jobs, id.as_bytes())?;
+        found.map(|value| decode(&value)).transpose()
+    }
+
+    pub(super) fn get(&self, snapshot: &Snapshot, id: &str) -> Result<Option<Job>, Error> {
+        let found = snapshot.get(self.jobs, id.as_bytes())?;
+        found.map(|value| decode(&value)).transpose()
+    }
+
+    /// Writes a job that moves from `before` to what it is, and what finds it in either state.
+    pub(super) fn put_in(
+        &self,
+        transaction: &mut Transaction,
+        id: &str,
+        before: Option<&Status>,
+        job: &Job,
+    ) -> Result<(), Error> {
+        match before {
+            Some(Status::Queued) => transaction.delete(self.waiting, &waiting_key(id, job))?,
+            Some(Status::Running { until, .. }) => {
+                transaction.delete(self.leases, &timed_key(*until, id))?;
+            }
+            _ => {}
+        }
+        match &job.status {
+            Status::Queued => {
+                let host = job.payload.host.as_bytes();
+                transaction.put(self.waiting, &waiting_key(id, job), host)?;
+            }
+            Status::Running { until, .. } => {
+                transaction.put(self.leases, &timed_key(*until, id), &[])?;
+            }
+            Status::Done { at, .. } | Status::Failed { at, .. } => {
+                transaction.put(self.finished, &timed_key(*at, id), &[])?;
+                // By the job's own name and not by what it says: what it says may be forged.
+                transaction.put(self.nonces, id.as_bytes(), &[])?;
+            }
+        }
+        let value = serde_json::to_vec(job).expect("a plain struct with string keys");
+        Ok(transaction.put(self.jobs, id.as_bytes(), &value)?)
+    }
+
+    pub(super) fn nonce_used_in(
+        &self,
+        transaction: &mut Transaction,
+        nonce: &str,
+    ) -> Result<bool, Error> {
+        if nonce.is_empty() {
+            return Ok(true);
+        }
+        Ok(transaction.get(self.nonces, nonce.as_bytes())?.is_some())
+    }
+
+    pub(super) fn turn_in(&self, transaction: &mut Transaction) -> Result<Vec<u8>, Error> {
+        let found = transaction.get(self.turn, TURN_KEY)?;
+        Ok(found.map_or_else(Vec::new, |site| site.to_vec()))
+    }
+
+    pub(super) fn put_turn(&self, transaction: &mut Transaction, site: &[u8]) -> Result<(), Error> {
+        Ok(transaction.put(self.turn, TURN_KEY, site)?)
+    }
+
+    /// The job that has waited longest in the site whose turn comes after that of `site`.
+    pub(super) fn next_waiting_in(
+        &self,
+        transaction: &mut Transaction,
+        site: &[u8],
+    ) -> Result<Option<Waiting>, Error> {
+        // Above every key of this site: what follows a name in a key is a zero byte.
+        let mut beyond = site.to_vec();
+        beyond.push(1);
+        for keys in [Keys::from(&beyond), Keys::all()] {
+            let found = transaction.range(self.waiting, &keys, Order::Ascending, 1)?;
+            if let Some((key, host)) = found.first() {
+                return Ok(Waiting::read(key, host).or(Some(Waiting::unreadable(key))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes an entry away that leads to no job that waits.
+    pub(super) fn forget_waiting(
+        &self,
+        transaction: &mut Transaction,
+        waiting: &Waiting,
+    ) -> Result<(), Error> {
+        Ok(transaction.delete(self.waiting, &waiting.key)?)
+    }
+
+    /// Jobs whose lease ended by `now`, at most `limit`, the longest ended first.
+    pub(super) fn ended_leases_in(
+        &self,
+        transaction: &mut Transaction,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, String)>, Error> {
+        let keys = Keys::between(&[], &past(now));
+        let found = transaction.range(self.leases, &keys, Order::Ascending, limit)?;
+        Ok(found
+            .into_iter()
+            .map(|(key, _)| {
+                let id = timed_id(&key);
+                (key, id)
+            })
+            .collect())
+    }
+
+    /// Takes an entry away that leads to no job with this lease.
+    pub(super) fn forget_lease(
+        &self,
+        transaction: &mut Transaction,
+        key: &Bytes,
+    ) -> Result<(), Error> {
+        Ok(transaction.delete(self.leases, key)?)
+    }
+
+    /// Removes at most `limit` jobs that finished before `before`, and their nonces with them: a job
+    /// expires sooner than that, so a copy of one is still refused. Tells how many.
+    pub(super) fn sweep_in(
+        &self,
+        transaction: &mut Transaction,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        let keys = Keys::between(&[], &before.nanos().to_be_bytes());
+        let found = transaction.range(self.finished, &keys, Order::Ascending, limit)?;
+        for (key, _) in &found {
+            let id = timed_id(key);
+            transaction.delete(self.finished, key)?;
+            transaction.delete(self.jobs, id.as_bytes())?;
+            transaction.delete(self.nonces, id.as_bytes())?;
+        }
+        Ok(found.len())
+    }
+
+    pub(super) fn unfinished(
+        &self,
+        snapshot: &Snapshot,
+        limit: usize,
+    ) -> Result<Vec<JobView>, Error> {
+        let mut views = Vec::new();
+        let leases = snapshot.range(self.leases, &Keys::all())?;
+        let waiting = snapshot.range(self.waiting, &Keys::all())?;
+        let running = leases.map(|item| Ok(timed_id(&item?.0)));
+        let queued = waiting.map(|item| Ok(waiting_id(&item?.0)));
+        for id in running.chain(queued).take(limit) {
+            let id: String = id.map_err(|error: store::Error| Error::from(error))?;
+            if let Some(job) = self.get(snapshot, &id)? {
+                views.push(view(id, job));
+            }
+        }
+        Ok(views)
+    }
+}
+
+fn view(id: String, job: Job) -> JobView {
+    JobView {
+        job: id,
+        host: job.payload.host,
+        site: job.site,
+        policy_version: job.payload.policy_version,
+        enqueued: job.payload.enqueued,
+        worker: match job.status {
+            Status::Running { worker, until, .. } => Some((worker, until)),
+            _ => None,
+        },
+        attempt: job.attempt,
+    }
+}
+
+/// An entry of the index of what waits.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    key: Vec<u8>,
+    pub(super) site: Vec<u8>,
+    pub(super) id: String,
+    pub(super) host: String,
+}
+
+impl Waiting {
+    fn read(key: &[u8], host: &[u8]) -> Option<Self> {
+        let site_len = key.iter().position(|byte| *byte == 0)?;
+        Some(Self {
+            key: key.to_vec(),
+            site: key[..site_len].to_vec(),
+            id: String::from_utf8(key.get(site_len + 9..)?.to_vec()).ok()?,
+            host: String::from_utf8(host.to_vec()).ok()?,
+        })
+    }
+
+    /// One that nobody here wrote; it leads nowhere.
+    fn unreadable(key: &[u8]) -> Self {
+        Self {
+            key: key.to_vec(),
+            site: key.to_vec(),
+            id: String::new(),
+            host: String::new(),
+        }
+    }
+}
+
+fn waiting_key(id: &str, job: &Job) -> Vec<u8> {
+    let mut key = job.site.as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(&job.payload.enqueued.to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+fn waiting_id(key: &Bytes) -> String {
+    Waiting::read(key, b"").map_or_else(String::new, |waiting| waiting.id)
+}
+
+fn timed_key(at: u64, id: &str) -> Vec<u8> {
+    let mut key = at.to_be_bytes().to_vec();
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+fn timed_id(key: &Bytes) -> String {
+    String::from_utf8_lossy(key.get(8..).unwrap_or_default()).into_owned()
+}
+
+/// The first key of what is later than `now`.
+fn past(now: Timestamp) -> [u8; 8] {
+    now.nanos().saturating_add(1).to_be_bytes()
+}
+
+fn decode(value: &[u8]) -> Result<Job, Error> {
+    serde_json::from_slice(value).map_err(|error| {
+        Error::new(Kind::Storage, "a job of the queue does not decode").with_source(error)
+    })
+}
+
+/// A name of a scan or a job as it was given out.
+pub(super) fn uuid(text: &str) -> Result<Uuid, Error> {
+    Uuid::try_parse(text).map_err(|error| {
+        Error::new(Kind::Storage, "a name in the queue is none").with_source(error)
+    })
+}

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod journal;
+pub(crate) mod policy;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -82,6 +83,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// The rules: list, show, test, lint
     Rules(Rules),
+    /// The signed policy: how often hosts are scanned, and what a scan may cost
+    Policy(policy::Policy),
     /// Check that this machine can keep what it is given: disk, clock, permissions, rules
     Doctor,
     /// The configuration in force

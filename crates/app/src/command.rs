@@ -23,6 +23,7 @@ mod events;
 mod history;
 pub(crate) mod journal;
 mod load;
+mod policy;
 mod rules;
 mod scan;
 mod status;
@@ -38,6 +39,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::History(history) => history::run(history, &config, screen),
         Command::Diff(diff) => diff::run(diff, &config, screen),
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
+        Command::Policy(policy) => policy::run(&policy.action, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
         Command::Events(events) => events::run(&events.action, &config, screen),
@@ -54,6 +56,16 @@ fn json<T: Serialize>(document: &T) -> Result<String, Refusal> {
 
 fn now() -> Timestamp {
     RealClock::new().now()
+}
+
+/// Who is named where a change is recorded.
+fn actor() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let named = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    match named {
+        Ok(name) if !name.is_empty() => format!("user {name}"),
+        _ => format!("user #{uid}"),
+    }
 }
 
 /// Reads a moment of the command line, local times in this machine's zone.

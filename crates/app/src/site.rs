@@ -65,6 +65,10 @@ impl Site {
         &self.ledger
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.opened.store
+    }
+
     /// Time of the newest record.
     pub(crate) fn newest(&self) -> Timestamp {
         self.opened.store.retained().to.time

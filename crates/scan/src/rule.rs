@@ -7,7 +7,7 @@
 mod canonical;
 mod decode;
 mod document;
-mod fault;
+pub(crate) mod fault;
 mod lint;
 mod needs;
 mod operator;
@@ -17,7 +17,7 @@ mod secret;
 mod selector;
 mod selftest;
 pub(crate) mod wording;
-mod yaml;
+pub(crate) mod yaml;
 
 pub(crate) use canonical::canonical_json;
 pub use document::{Fix, Platform, Rule, RuleTest, Severity, Variable, VariableType, Variables};

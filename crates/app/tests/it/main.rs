@@ -15,6 +15,7 @@ mod holdfast;
 mod intake;
 mod journal;
 mod machine;
+mod policy;
 mod schema;
 mod serving;
 mod surroundings;

@@ -149,6 +149,10 @@ pub struct Rule {
     pub file: String,
     /// SHA-256 in hexadecimal of everything but the tests, with the values of variables in use.
     pub digest: String,
+    /// The same with the defaults of its variables: the rule as it is written.
+    pub definition: String,
+    /// Values in use that are not defaults.
+    pub site_values: Variables,
     document: Node,
 }
 
@@ -209,6 +213,9 @@ impl Rule {
             .map(|rule| Self {
                 file: self.file.clone(),
                 category: self.category.clone(),
+                definition: self.definition.clone(),
+                site_values: values.clone(),
+                tests: self.tests.clone(),
                 ..rule
             })
             .map_err(|fault| fault.in_file(&self.file))
@@ -284,6 +291,7 @@ fn decode_rule(document: Node, values: &Variables, patterns: &mut Patterns) -> R
         fields.get("variables").unwrap_or(&document),
         values,
     )?;
+    let digest = digest(&document, &nodes);
     let mut decoder = Decoder::new(&nodes, patterns);
     let applies = fields
         .get("applies")
@@ -308,7 +316,9 @@ fn decode_rule(document: Node, values: &Variables, patterns: &mut Patterns) -> R
         tests: Tests::Parsed(tests(fields.need("tests")?)?),
         category: String::new(),
         file: String::new(),
-        digest: digest(&document, &nodes),
+        definition: digest.clone(),
+        digest,
+        site_values: Variables::new(),
         variables,
         document,
     })

@@ -22,7 +22,7 @@ pub fn words(span: Duration) -> String {
     let seconds = span.as_secs();
     let (name, unit) = UNITS
         .iter()
-        .find(|(_, unit)| seconds > 0 && seconds % unit == 0)
+        .find(|(_, unit)| seconds > 0 && seconds.is_multiple_of(*unit))
         .unwrap_or(&UNITS[3]);
     format!("{}{name}", seconds / unit)
 }

@@ -682,15 +682,29 @@ fn a_policy_signed_by_a_revoked_key_is_refused_and_the_previous_one_stays() {
         refused(&registry, offer_list(&signed(&text("9.0.0"), &two)), NOW),
         Reason::ParseError
     );
+}
 
-    // Out of date: no policy comes in, the one in force stays, a newer list opens again.
+/// Proves: SCH-12
+#[test]
+fn an_expired_list_keeps_policies_out_and_puts_none_out_of_force() {
+    let place = Place::new();
+    let (registry, _store) = place.open();
+    let (one, two) = (key(1), key(2));
+    registry.trust(&one.public(), NOW, BY).unwrap();
+    registry.trust(&two.public(), NOW, BY).unwrap();
+    registry
+        .reload(offer(&signed(&text("1.0.0"), &two)), NOW, BY)
+        .unwrap();
+    let (first, _) = registry
+        .revoke(&one.public().id(), "lost", after(60), &two, NOW, BY)
+        .unwrap();
     let next = signed(&text("3.0.0"), &two);
     assert_eq!(
         refused(&registry, offer(&next), after(60)),
         Reason::RevocationExpired
     );
     assert_eq!(version(&registry, after(60)), "1.0.0");
-    let newer = revocation::sign_list(3, after(90), &second.revoked, &two, BY, NOW).unwrap();
+    let newer = revocation::sign_list(3, after(90), &first.revoked, &two, BY, NOW).unwrap();
     let both = Offer {
         policy: Some((next.as_bytes(), "p.yaml")),
         list: Some((newer.as_bytes(), "list.yaml")),

@@ -8,6 +8,7 @@ pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod journal;
 pub(crate) mod policy;
+pub(crate) mod rules;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -187,6 +188,10 @@ pub(crate) enum RulesAction {
     Test(RulesChosen),
     /// Check rules for mistakes: unknown facts, missing tests, wrong operators
     Lint(RulesChosen),
+    /// Begin a rule of your own: a commented file that works and has its tests
+    New(rules::New),
+    /// Controls of a framework that rules name, and rules that name none
+    Coverage(rules::Coverage),
 }
 
 #[derive(Debug, Args)]

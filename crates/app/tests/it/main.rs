@@ -16,6 +16,7 @@ mod intake;
 mod journal;
 mod machine;
 mod policy;
+mod own_rules;
 mod schema;
 mod serving;
 mod surroundings;

@@ -12,7 +12,7 @@ use serde_saphyr::Spanned;
 use super::fault::{Fault, Place, suggestion};
 
 /// Bytes of one rule file. The largest of our own is under 8 KiB.
-pub(crate) const FILE_BYTES_MAX: usize = 256 * 1024;
+pub(super) const FILE_BYTES_MAX: usize = 256 * 1024;
 /// Levels of nesting. A predicate level takes two (mapping and list), a test's facts about eight.
 /// Decoding recurses: measured 5 KiB of stack a level when optimised, 45 KiB when not, so that a
 /// thread of 2 MiB suffices in both.
@@ -44,7 +44,7 @@ pub(crate) struct Key {
 }
 
 /// Parses exactly one YAML document.
-pub(crate) fn parse(text: &str) -> Result<Node, Fault> {
+pub(super) fn parse(text: &str) -> Result<Node, Fault> {
     if text.len() > FILE_BYTES_MAX {
         let what = format!(
             "the file has {} bytes, more than {FILE_BYTES_MAX}",
@@ -52,10 +52,19 @@ pub(crate) fn parse(text: &str) -> Result<Node, Fault> {
         );
         return Err(Fault::at(Place::default(), what).next("split it: one rule a file"));
     }
+    parse_within(text, FILE_BYTES_MAX, NODES_MAX)
+}
+
+/// As [`parse`], for documents that are no rules and may be longer.
+pub(crate) fn parse_within(text: &str, bytes_max: usize, nodes_max: usize) -> Result<Node, Fault> {
+    if text.len() > bytes_max {
+        let what = format!("the file has {} bytes, more than {bytes_max}", text.len());
+        return Err(Fault::at(Place::default(), what));
+    }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_MAX,
-            max_nodes: NODES_MAX,
+            max_nodes: nodes_max,
             max_documents: 1,
         },
         // `yes` and `no` are words of many configuration files, not booleans.
@@ -88,7 +97,7 @@ fn node(spanned: Spanned<Tree>) -> Node {
 
 impl Node {
     /// A node that stands at `at`, made from data that never was in a file (a variable's value).
-    pub(crate) fn from_json(value: &Value, at: Place) -> Self {
+    pub(super) fn from_json(value: &Value, at: Place) -> Self {
         let tree = match value {
             Value::Null => Tree::Null,
             Value::Bool(flag) => Tree::Bool(*flag),
@@ -117,7 +126,7 @@ impl Node {
         Self { tree, at }
     }
 
-    pub(crate) fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         match &self.tree {
             Tree::Null => Value::Null,
             Tree::Bool(flag) => Value::Bool(*flag),
@@ -134,7 +143,7 @@ impl Node {
     }
 
     /// What the author wrote, for "wanted X, found Y".
-    pub(crate) fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self.tree {
             Tree::Null => "nothing",
             Tree::Bool(_) => "true or false",
@@ -145,35 +154,35 @@ impl Node {
         }
     }
 
-    pub(crate) fn text(&self, what: &str) -> Result<&str, Fault> {
+    pub(super) fn text(&self, what: &str) -> Result<&str, Fault> {
         match &self.tree {
             Tree::Text(text) => Ok(text),
             _ => Err(self.wrong(what, "text").next("write it in quotes")),
         }
     }
 
-    pub(crate) fn truth(&self, what: &str) -> Result<bool, Fault> {
+    pub(super) fn truth(&self, what: &str) -> Result<bool, Fault> {
         match self.tree {
             Tree::Bool(flag) => Ok(flag),
             _ => Err(self.wrong(what, "true or false")),
         }
     }
 
-    pub(crate) fn list(&self, what: &str) -> Result<&[Self], Fault> {
+    pub(super) fn list(&self, what: &str) -> Result<&[Self], Fault> {
         match &self.tree {
             Tree::List(list) => Ok(list),
             _ => Err(self.wrong(what, "a list")),
         }
     }
 
-    pub(crate) fn texts(&self, what: &str) -> Result<Vec<String>, Fault> {
+    pub(super) fn texts(&self, what: &str) -> Result<Vec<String>, Fault> {
         self.list(what)?
             .iter()
             .map(|item| item.text(what).map(str::to_owned))
             .collect()
     }
 
-    pub(crate) fn map(&self, what: &str) -> Result<&[(Key, Self)], Fault> {
+    pub(super) fn map(&self, what: &str) -> Result<&[(Key, Self)], Fault> {
         match &self.tree {
             Tree::Map(map) => Ok(map),
             _ => Err(self.wrong(what, "a mapping")),
@@ -181,7 +190,7 @@ impl Node {
     }
 
     /// The fields of a mapping that may hold `known` and nothing else.
-    pub(crate) fn fields(&self, what: &str, known: &[&str]) -> Result<Fields<'_>, Fault> {
+    pub(super) fn fields(&self, what: &str, known: &[&str]) -> Result<Fields<'_>, Fault> {
         let map = self.map(what)?;
         for (key, _) in map {
             if !known.contains(&key.name.as_str()) {
@@ -199,7 +208,7 @@ impl Node {
     }
 
     /// Names in `{var: name}` anywhere below.
-    pub(crate) fn variables_used<'n>(&'n self, into: &mut BTreeSet<&'n str>) {
+    pub(super) fn variables_used<'n>(&'n self, into: &mut BTreeSet<&'n str>) {
         match &self.tree {
             Tree::List(list) => list.iter().for_each(|item| item.variables_used(into)),
             Tree::Map(map) => {
@@ -225,21 +234,21 @@ impl Node {
 }
 
 /// A mapping whose field names were checked.
-pub(crate) struct Fields<'n> {
+pub(super) struct Fields<'n> {
     map: &'n [(Key, Node)],
     at: Place,
     what: String,
 }
 
 impl<'n> Fields<'n> {
-    pub(crate) fn get(&self, name: &str) -> Option<&'n Node> {
+    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
         self.map
             .iter()
             .find(|(key, _)| key.name == name)
             .map(|(_, node)| node)
     }
 
-    pub(crate) fn need(&self, name: &str) -> Result<&'n Node, Fault> {
+    pub(super) fn need(&self, name: &str) -> Result<&'n Node, Fault> {
         self.get(name).ok_or_else(|| {
             Fault::at(self.at, format!("{} has no `{name}`", self.what))
                 .next(format!("add `{name}:`"))
@@ -247,7 +256,7 @@ impl<'n> Fields<'n> {
     }
 
     /// Text that says something.
-    pub(crate) fn need_text(&self, name: &str) -> Result<String, Fault> {
+    pub(super) fn need_text(&self, name: &str) -> Result<String, Fault> {
         let node = self.need(name)?;
         let text = node.text(&format!("`{name}`"))?.trim();
         if text.is_empty() {

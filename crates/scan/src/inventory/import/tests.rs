@@ -1,0 +1,1 @@
+//! Inventories as their programs write them.

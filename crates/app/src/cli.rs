@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod credential;
 pub(crate) mod drain;
 pub(crate) mod events;
+pub(crate) mod host;
 pub(crate) mod journal;
-pub(crate) mod policy;
-pub(crate) mod rules;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -76,6 +76,10 @@ pub(crate) enum Command {
     Up(Up),
     /// Scan this machine once and record what changed
     Scan(Scan),
+    /// The hosts that are watched: add, import, look at, retire
+    Host(host::Host),
+    /// What logs in to hosts, sealed: add, rotate, remove
+    Credential(credential::Credential),
     /// The latest verdicts, or those of any past moment
     Status(Status),
     /// Every change of one rule's verdict, oldest first
@@ -84,8 +88,6 @@ pub(crate) enum Command {
     Diff(Diff),
     /// The rules: list, show, test, lint
     Rules(Rules),
-    /// The signed policy: how often hosts are scanned, and what a scan may cost
-    Policy(policy::Policy),
     /// Check that this machine can keep what it is given: disk, clock, permissions, rules
     Doctor,
     /// The configuration in force
@@ -188,10 +190,6 @@ pub(crate) enum RulesAction {
     Test(RulesChosen),
     /// Check rules for mistakes: unknown facts, missing tests, wrong operators
     Lint(RulesChosen),
-    /// Begin a rule of your own: a commented file that works and has its tests
-    New(rules::New),
-    /// Controls of a framework that rules name, and rules that name none
-    Coverage(rules::Coverage),
 }
 
 #[derive(Debug, Args)]

@@ -17,13 +17,14 @@ use crate::{
 };
 
 mod config;
+mod credential;
 mod diff;
 mod doctor;
 mod events;
 mod history;
+mod host;
 pub(crate) mod journal;
 mod load;
-mod policy;
 mod rules;
 mod scan;
 mod status;
@@ -35,11 +36,12 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
     match &cli.command {
         Command::Up(up) => up::run(up, &config, screen),
         Command::Scan(scan) => scan::run(scan, &config, screen),
+        Command::Host(host) => host::run(&host.action, &config, screen),
+        Command::Credential(credential) => credential::run(&credential.action, &config, screen),
         Command::Status(status) => status::run(status, &config, screen),
         Command::History(history) => history::run(history, &config, screen),
         Command::Diff(diff) => diff::run(diff, &config, screen),
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
-        Command::Policy(policy) => policy::run(&policy.action, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
         Command::Events(events) => events::run(&events.action, &config, screen),
@@ -58,13 +60,15 @@ fn now() -> Timestamp {
     RealClock::new().now()
 }
 
-/// Who is named where a change is recorded.
+/// Who asked, for the audit log. The variables are whatever the caller set; the number is the kernel's.
 fn actor() -> String {
-    let uid = rustix::process::getuid().as_raw();
-    let named = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
-    match named {
-        Ok(name) if !name.is_empty() => format!("user {name}"),
-        _ => format!("user #{uid}"),
+    let name = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()));
+    let id = rustix::process::getuid().as_raw();
+    match name {
+        Some(name) => format!("user {} ({id})", crate::present::safe(&name)),
+        None => format!("user {id}"),
     }
 }
 

@@ -61,6 +61,14 @@ impl Screen {
         }
     }
 
+    /// A question, whatever the talk; the cursor stays behind it.
+    pub(crate) fn ask(self, question: impl fmt::Display) {
+        let question = question.to_string();
+        let lines: Vec<String> = question.split('\n').map(safe).collect();
+        let mut err = anstream::stderr().lock();
+        drop(write!(err, "{}", lines.join("\n")).and_then(|()| err.flush()));
+    }
+
     /// What is being done, with --verbose only.
     pub(crate) fn step(self, text: impl fmt::Display) {
         if self.talk == Talk::Verbose {

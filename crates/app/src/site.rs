@@ -10,10 +10,15 @@ use std::{
     time::Duration,
 };
 
-use scan::ledger::{self, Ledger};
+use scan::{
+    credential::{self, Vault},
+    inventory::{self, Inventory},
+    known_hosts::KnownHosts,
+    ledger::{self, Ledger},
+};
 use store::{Options, Store, Table};
 use wal::Journal;
-use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
+use world::{Clock, Disk, RealClock, RealDisk, RealRandom, Timestamp};
 
 use crate::{
     command::journal::after_damage, config::Config, exit::Refusal, present::safe, screen::Screen,
@@ -57,6 +62,12 @@ impl Site {
         Self::open(config, screen)
     }
 
+    /// As [`Site::open_existing`], for questions about hosts and credentials.
+    pub(crate) fn open_fleet(config: &Config, screen: Screen) -> Result<Self, Refusal> {
+        must_exist(config.data_dir()?, "holdfast host add NAME ADDRESS")?;
+        Self::open(config, screen)
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -65,8 +76,29 @@ impl Site {
         &self.ledger
     }
 
-    pub(crate) fn store(&self) -> &Store {
-        &self.opened.store
+    /// A transaction that rows of several owners take part in.
+    pub(crate) fn begin(&self) -> Result<store::Transaction, Refusal> {
+        self.opened.store.begin().map_err(Self::store_refused)
+    }
+
+    pub(crate) fn inventory(&self) -> Result<Inventory, Refusal> {
+        Inventory::new(self.opened.store.clone()).map_err(fleet_refused)
+    }
+
+    pub(crate) fn known_hosts(&self) -> Result<KnownHosts, Refusal> {
+        KnownHosts::new(self.opened.store.clone()).map_err(fleet_refused)
+    }
+
+    /// The sealed credentials. What they open must not end in a core file.
+    pub(crate) fn vault(&self) -> Result<Vault, Refusal> {
+        no_core();
+        Vault::new(
+            self.opened.store.clone(),
+            Arc::new(RealDisk),
+            Arc::new(RealRandom),
+            self.dir.join(credential::KEYS_DIR),
+        )
+        .map_err(fleet_refused)
     }
 
     /// Time of the newest record.
@@ -123,6 +155,56 @@ fn after_store_error(error: &store::Error) -> &'static str {
         store::Kind::Conflict => "try again",
         _ => "run `holdfast doctor` to check disk and data directory",
     }
+}
+
+/// What a command about hosts or credentials was refused, as the user sees it.
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+pub(crate) fn fleet_refused(error: inventory::Error) -> Refusal {
+    use inventory::Kind;
+    let of_store = error::Error::source(&error).and_then(|source| source.downcast_ref());
+    let next = match (error.kind(), of_store) {
+        (Kind::Storage, Some(of_store)) => after_store_error(of_store),
+        (Kind::Invalid, _) => "mend it and try again; nothing was changed",
+        (Kind::Missing, _) => "`holdfast host list` and `holdfast credential list` print the names",
+        (Kind::Exists, _) => "choose another name",
+        (Kind::Retired, _) => {
+            "its history keeps its name; a machine in its place is added under another"
+        }
+        (Kind::InUse, _) => "give those hosts another first, or use --force",
+        (Kind::Conflict, _) => "try again",
+        (Kind::Sealed, _) => {
+            "put back the data key that belongs to this directory, from its backup; or remove the \
+             credential and add it again"
+        }
+        (Kind::Storage, None) => "run `holdfast doctor` to check disk and data directory",
+    };
+    Refusal::new(error.to_string()).next(next)
+}
+
+/// Written after a command changed the fleet: a running `up` looks at it and acts at once.
+pub(crate) const CHANGED: &str = "changed";
+
+/// Tells a running `up` that hosts, credentials or schedules changed. Only hastens what it would find
+/// by itself with its next tick, so that a failure is worth a remark and no more.
+pub(crate) fn changed(dir: &Path, screen: Screen) {
+    let now = RealClock::new().now().nanos().to_string();
+    if let Err(error) = RealDisk.replace(&dir.join(CHANGED), now.as_bytes()) {
+        screen.remark(format_args!(
+            "a running `holdfast up` takes notice with its next tick only: {error}"
+        ));
+    }
+}
+
+/// No core file of this process from here on. One byte and not none: a program that takes the cores of
+/// a machine is not asked where the limit is one, and is where it is none (core(5)).
+fn no_core() -> bool {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limit = Rlimit {
+        current: Some(1),
+        maximum: Some(1),
+    };
+    // Whoever may not lower a limit has one that is lower.
+    setrlimit(Resource::Core, limit).is_ok()
 }
 
 /// Refuses a directory without a record, and names the command that would make one.

@@ -12,6 +12,7 @@ use world::{Disk, Random, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::{
+    audit::{Audit, Record},
     failure::{Failure, Reason},
     inventory::{Error, Host, Inventory, Kind, Reach, field},
 };
@@ -43,7 +44,7 @@ const SEALED: &str = "credential.sealed";
 
 /// How root is reached on a host (EXE-8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub enum Sudo {
     /// Not at all: what needs root is not assessed.
     Never,
@@ -165,6 +166,7 @@ impl fmt::Debug for Secret {
 pub struct Vault {
     store: Store,
     sealed: TableId,
+    audit: Audit,
     files: KeyFiles,
     random: Arc<dyn Random>,
 }
@@ -183,6 +185,7 @@ impl Vault {
     ) -> Result<Self, Error> {
         Ok(Self {
             sealed: store.table(SEALED)?,
+            audit: Audit::of(&store)?,
             store,
             files: KeyFiles::new(disk, keys),
             random,
@@ -205,7 +208,13 @@ impl Vault {
     }
 
     /// Seals a credential under a name that is free.
-    pub fn add(&self, name: &str, secret: &Secret, at: Timestamp) -> Result<Credential, Error> {
+    pub fn add(
+        &self,
+        name: &str,
+        secret: &Secret,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<Credential, Error> {
         field::label("credential", name)?;
         let public_key = secret.check()?;
         let key = self.data_key()?;
@@ -229,12 +238,22 @@ impl Vault {
             added: at.nanos(),
             rotated: None,
         };
-        self.seal_in(&mut transaction, heading, secret, &key)
-            .and_then(|heading| commit(transaction).map(|()| heading))
+        let heading = self.seal_in(&mut transaction, heading, secret, &key)?;
+        let detail = serde_json::to_value(&heading).expect("a heading is a plain struct");
+        let record = Record::new(at, actor, "credential.added", name, detail);
+        self.audit.append(&mut transaction, &record)?;
+        commit(transaction)?;
+        Ok(heading)
     }
 
     /// Replaces all secrets of a credential; what was sealed before is gone.
-    pub fn replace(&self, name: &str, secret: &Secret, at: Timestamp) -> Result<Credential, Error> {
+    pub fn replace(
+        &self,
+        name: &str,
+        secret: &Secret,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<Credential, Error> {
         let public_key = secret.check()?;
         let key = self.data_key()?;
         let mut transaction = self.store.begin()?;
@@ -250,8 +269,12 @@ impl Vault {
             rotated: Some(at.nanos()),
             ..found
         };
-        self.seal_in(&mut transaction, heading, secret, &key)
-            .and_then(|heading| commit(transaction).map(|()| heading))
+        let heading = self.seal_in(&mut transaction, heading, secret, &key)?;
+        let detail = serde_json::to_value(&heading).expect("a heading is a plain struct");
+        let record = Record::new(at, actor, "credential.rotated", name, detail);
+        self.audit.append(&mut transaction, &record)?;
+        commit(transaction)?;
+        Ok(heading)
     }
 
     /// Removes a credential. While hosts name it, or the default one stands for hosts without their
@@ -261,6 +284,8 @@ impl Vault {
         inventory: &Inventory,
         name: &str,
         force: bool,
+        at: Timestamp,
+        actor: &str,
     ) -> Result<Vec<String>, Error> {
         let mut transaction = self.store.begin()?;
         if self.row_in(&mut transaction, name)?.is_none() {
@@ -274,7 +299,7 @@ impl Vault {
             .collect();
         if !users.is_empty() && !force {
             let message = format!(
-                "credential `{}` is in use by {} hosts, `{}` among them",
+                "credential `{}` is in use, by {} of the hosts: `{}` is one",
                 name.escape_debug(),
                 users.len(),
                 users[0].escape_debug()
@@ -282,6 +307,9 @@ impl Vault {
             return Err(Error::new(Kind::InUse, message));
         }
         transaction.delete(self.sealed, name.as_bytes())?;
+        let detail = serde_json::json!({ "hosts_without": users.len() });
+        let record = Record::new(at, actor, "credential.removed", name, detail);
+        self.audit.append(&mut transaction, &record)?;
         commit(transaction)?;
         Ok(users)
     }
@@ -337,7 +365,7 @@ impl Vault {
     /// 3. it is renamed over the current one.
     ///
     /// So every row can be opened by a key that is in one of the two files, at any moment.
-    pub fn rotate_data_key(&self) -> Result<usize, Error> {
+    pub fn rotate_data_key(&self, at: Timestamp, actor: &str) -> Result<usize, Error> {
         self.settle()?;
         let mut transaction = self.store.begin()?;
         let rows = self.rows_in(&mut transaction)?;
@@ -353,6 +381,9 @@ impl Vault {
             heading.version += 1;
             self.seal_in(&mut transaction, heading, &secret, &next)?;
         }
+        let detail = serde_json::json!({ "data_key": next.id(), "credentials": count });
+        let record = Record::new(at, actor, "data_key.rotated", &next.id(), detail);
+        self.audit.append(&mut transaction, &record)?;
         commit(transaction)?;
         self.files.promote()?;
         Ok(count)

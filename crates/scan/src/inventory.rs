@@ -10,10 +10,15 @@ use serde::{Deserialize, Serialize};
 use store::{History, Keys, Order, Store, Table, TableId, Transaction};
 use world::Timestamp;
 
-use crate::ledger::Ledger;
+use crate::{
+    audit::{Audit, Record},
+    ledger::Ledger,
+    schedule::{self, Place},
+};
 
 mod error;
 pub mod field;
+pub mod import;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -138,6 +143,8 @@ pub struct Inventory {
     store: Store,
     hosts: TableId,
     ledger: Ledger,
+    schedule: schedule::Rows,
+    audit: Audit,
 }
 
 impl fmt::Debug for Inventory {
@@ -155,6 +162,8 @@ impl Inventory {
         Ok(Self {
             hosts: store.table(HOSTS)?,
             ledger: Ledger::new(store.clone())?,
+            schedule: schedule::Rows::of(&store)?,
+            audit: Audit::of(&store)?,
             store,
         })
     }
@@ -189,15 +198,26 @@ impl Inventory {
         }
     }
 
-    pub fn add(&self, host: &Host) -> Result<(), Error> {
-        self.transact(|transaction| self.add_in(transaction, host))
+    pub fn add(&self, host: &Host, actor: &str) -> Result<(), Error> {
+        self.transact(|transaction| self.add_in(transaction, host, actor))
     }
 
-    /// A name that is there is refused, also when it is retired: its history is another machine's.
-    pub fn add_in(&self, transaction: &mut Transaction, host: &Host) -> Result<(), Error> {
+    /// The host, and its place in the schedule, where it is due at once. A name that is there is
+    /// refused, also when it is retired: its history is another machine's.
+    pub fn add_in(
+        &self,
+        transaction: &mut Transaction,
+        host: &Host,
+        actor: &str,
+    ) -> Result<(), Error> {
         let host = host.clone().checked()?;
         match self.get_in(transaction, &host.name)? {
-            None => self.put_in(transaction, &host),
+            None => {
+                let at = Timestamp::from_nanos(host.added);
+                self.put_in(transaction, &host)?;
+                self.place_in(transaction, &host, at, actor)?;
+                self.record_in(transaction, "host.added", &host, at, actor)
+            }
             Some(found) if found.retired.is_some() => Err(Error::new(
                 Kind::Retired,
                 format!("host `{}` was here and is retired", host.name),
@@ -210,7 +230,13 @@ impl Inventory {
     }
 
     /// Replaces the row of a host that is there and not retired.
-    pub fn update_in(&self, transaction: &mut Transaction, host: &Host) -> Result<(), Error> {
+    pub fn update_in(
+        &self,
+        transaction: &mut Transaction,
+        host: &Host,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<(), Error> {
         let mut host = host.clone().checked()?;
         let found = self.active_in(transaction, &host.name)?;
         host.added = found.added;
@@ -218,26 +244,67 @@ impl Inventory {
         if host == found {
             return Ok(());
         }
-        self.put_in(transaction, &host)
+        self.put_in(transaction, &host)?;
+        self.place_in(transaction, &host, at, actor)?;
+        self.record_in(transaction, "host.updated", &host, at, actor)
     }
 
-    /// Takes no more scans; everything that is known of it stays. In the ledger too, where a host
-    /// without a scan gets its row by this: one that is in flight must not revive it.
+    /// Takes no more scans and leaves the schedule; everything that is known of it stays. In the
+    /// ledger too, where a host without a scan gets its row by this: one that is under way must not
+    /// begin it.
     pub fn retire_in(
         &self,
         transaction: &mut Transaction,
         name: &str,
         at: Timestamp,
+        actor: &str,
     ) -> Result<Host, Error> {
         let mut host = self.active_in(transaction, name)?;
         host.retired = Some(at.nanos());
         self.put_in(transaction, &host)?;
         self.ledger.retire_in(transaction, name, at)?;
+        self.schedule.retire_in(transaction, name, at, actor)?;
+        self.record_in(transaction, "host.retired", &host, at, actor)?;
         Ok(host)
     }
 
-    pub fn retire(&self, name: &str, at: Timestamp) -> Result<Host, Error> {
-        self.transact(|transaction| self.retire_in(transaction, name, at))
+    pub fn retire(&self, name: &str, at: Timestamp, actor: &str) -> Result<Host, Error> {
+        self.transact(|transaction| self.retire_in(transaction, name, at, actor))
+    }
+
+    /// One that nothing connects to has no place in the schedule.
+    fn place_in(
+        &self,
+        transaction: &mut Transaction,
+        host: &Host,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<(), Error> {
+        if host.reach == Reach::Offline {
+            self.schedule
+                .retire_in(transaction, &host.name, at, actor)?;
+            return Ok(());
+        }
+        let place = Place {
+            host: host.name.clone(),
+            site: host.site.clone(),
+            groups: host.groups.clone(),
+        };
+        self.schedule.place_in(transaction, &place, at, actor)?;
+        Ok(())
+    }
+
+    fn record_in(
+        &self,
+        transaction: &mut Transaction,
+        action: &str,
+        host: &Host,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<(), Error> {
+        let row = serde_json::to_value(host).expect("rows are plain structs with string keys");
+        let record = Record::new(at, actor, action, &host.name, row);
+        Ok(self.audit.append(transaction, &record)?)
     }
 
     pub fn get(&self, name: &str) -> Result<Option<Host>, Error> {

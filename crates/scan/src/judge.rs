@@ -24,7 +24,6 @@ use crate::{
     facts::{Facts, Reason},
     rule::{Rule, Severity, wording},
 };
-pub use system::known_platform;
 use system::{Membership, System};
 use trace::{Evaluation, Exhausted};
 use truth::Truth;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::keys::{Algorithm, HashAlg};
 use serde::{Deserialize, Serialize};
 use store::{History, Keys, Order, Store, Table, TableId, Transaction};
 use world::Timestamp;
@@ -21,9 +21,11 @@ mod line;
 #[cfg(test)]
 mod tests;
 
+pub use line::globbed;
 use line::{Line, Names};
 
 pub use line::Fault;
+pub use russh::keys::PublicKey;
 
 /// Keys of one address. A host has one of each type; more come with changes of key.
 const KEYS_MAX: usize = 64;
@@ -103,6 +105,35 @@ pub struct Known {
 }
 
 impl Known {
+    /// What a file of known hosts says of an address. Lines that cannot be read say nothing.
+    pub fn in_file(text: &str, address: &str, port: u16) -> Result<Self, Error> {
+        let mut known = Self {
+            endpoint: endpoint(address, port)?,
+            keys: Vec::new(),
+            revoked: Vec::new(),
+        };
+        let lines = text
+            .lines()
+            .filter_map(|text| line::parse(text).ok().flatten());
+        for line in lines.flatten() {
+            if line::matches(line.names.as_str(), &known.endpoint) {
+                if line.revoked {
+                    known.revoked.push(line.key);
+                } else {
+                    known.keys.push(line.key);
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// The keys that vouch for the host: on record, and not revoked.
+    pub fn vouched(&self) -> impl Iterator<Item = &PublicKey> {
+        self.keys
+            .iter()
+            .filter(|key| matches!(self.check(key), Check::Known))
+    }
+
     pub fn check(&self, offered: &PublicKey) -> Check {
         let is_offered = |key: &PublicKey| key.key_data() == offered.key_data();
         if self.revoked.iter().any(is_offered) {
@@ -130,10 +161,6 @@ impl Known {
     /// that is known.
     pub fn algorithms(&self) -> Vec<Algorithm> {
         self.keys.iter().map(PublicKey::algorithm).collect()
-    }
-
-    pub fn keys(&self) -> &[PublicKey] {
-        &self.keys
     }
 
     /// As it stands in a file of known hosts.

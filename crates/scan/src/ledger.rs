@@ -14,7 +14,6 @@ use wal::Lsn;
 use world::Timestamp;
 
 mod apply;
-mod cause;
 mod error;
 mod history;
 mod row;
@@ -22,7 +21,6 @@ mod row;
 mod tests;
 
 pub use apply::{Applied, Finding, Scan};
-pub use cause::Cause;
 pub use error::{Class, Error};
 pub use history::{Difference, Status};
 pub use row::{Change, ChangeKind, Check, Host, ScanRow, State};
@@ -255,8 +253,7 @@ impl Ledger {
         to: Timestamp,
     ) -> Result<Vec<Difference>, Error> {
         let (before, after) = (self.states(host, from)?, self.states(host, to)?);
-        let evidence = |digest: &str| self.evidence(digest).ok().flatten();
-        Ok(history::diff(&before, &after, evidence))
+        Ok(history::diff(&before, &after))
     }
 
     fn states(&self, host: &str, at: Timestamp) -> Result<BTreeMap<String, State>, Error> {

@@ -8,7 +8,7 @@ use crate::{
     document::{ChangeRow, Differences},
     exit::{Exit, Refusal},
     moment,
-    present::{cause, csv, table},
+    present::{csv, table},
     screen::Screen,
     site::Site,
 };
@@ -42,7 +42,6 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
                 "severity_from",
                 "severity_to",
                 "reason",
-                "because",
             ],
             found.iter().map(cells),
         ),
@@ -52,9 +51,9 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
             moment::local(to)
         ),
         Output::Table => table::rows(
-            ["RULE", "FROM", "TO", "CHANGED", "FOUND"],
+            ["RULE", "FROM", "TO", "FOUND"],
             found.iter().map(|difference| {
-                let [rule, from, to, .., reason, because] = cells(difference);
+                let [rule, from, to, .., reason] = cells(difference);
                 let or = |text: String, other: &str| {
                     if text.is_empty() {
                         other.to_owned()
@@ -66,7 +65,6 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
                     rule,
                     or(from, "not judged"),
                     or(to, "no longer judged"),
-                    because,
                     reason,
                 ]
             }),
@@ -76,7 +74,7 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
     Ok(Exit::Clean)
 }
 
-fn cells(difference: &Difference) -> [String; 7] {
+fn cells(difference: &Difference) -> [String; 6] {
     let outcome = |side: Option<(Outcome, Severity)>| {
         side.map_or("", |(outcome, _)| outcome.name()).to_owned()
     };
@@ -90,6 +88,5 @@ fn cells(difference: &Difference) -> [String; 7] {
         severity(difference.from),
         severity(difference.to),
         difference.reason.clone(),
-        cause::listed(&difference.because),
     ]
 }

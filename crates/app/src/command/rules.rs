@@ -1,7 +1,4 @@
-//! `holdfast rules`: list, show, test, lint, new, coverage.
-
-mod coverage;
-mod new;
+//! `holdfast rules`: list, show, test, lint.
 
 use std::fmt::Write;
 
@@ -45,8 +42,6 @@ pub(crate) fn run(action: &RulesAction, config: &Config, screen: Screen) -> Resu
             };
             lint_all(&rules, output, screen)
         }
-        RulesAction::New(asked) => new::run(asked, config, screen),
-        RulesAction::Coverage(asked) => coverage::run(asked, config, screen),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use scan::{
     collect,
     facts::Facts,
-    judge::{self, Verdict},
+    judge::{self, Outcome, Verdict},
     ledger::{Applied, Finding, LogSink},
 };
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::{
     document::{ChangeRow, Report, VerdictRow},
     exit::{Exit, Refusal},
     moment, named_file,
-    present::{ChangesSince, Summary, change_line, csv, table, verdicts},
+    present::{ChangesSince, Summary, csv, table, verdicts},
     progress::Watch,
     ruleset::Ruleset,
     screen::{self, Screen},
@@ -208,7 +208,18 @@ fn to_record(
 ) -> scan::ledger::Scan {
     let findings = verdicts
         .iter()
-        .filter_map(|verdict| Some(Finding::of(rules.get(&verdict.rule)?, verdict)))
+        .map(|verdict| Finding {
+            rule: verdict.rule.clone(),
+            severity: verdict.severity,
+            verdict: verdict.verdict,
+            reason: verdict.reason.clone(),
+            rule_digest: rules
+                .get(&verdict.rule)
+                .map(|rule| rule.digest.clone())
+                .unwrap_or_default(),
+            evidence: verdict.evidence.bytes().to_vec(),
+            evidence_digest: verdict.evidence.digest().to_owned(),
+        })
         .collect();
     scan::ledger::Scan {
         id: Uuid::new_v4(),
@@ -294,8 +305,12 @@ pub(super) fn changes_since(applied: &Applied) -> ChangesSince {
         })
 }
 
-pub(super) fn changed_rules(applied: &Applied) -> Vec<String> {
-    applied.changes.iter().map(change_line).collect()
+pub(super) fn changed_rules(applied: &Applied) -> Vec<(String, Option<Outcome>, Outcome)> {
+    applied
+        .changes
+        .iter()
+        .map(|change| (change.rule.clone(), change.from, change.to))
+        .collect()
 }
 
 /// What the collectors touch on the machine (EXE-12).

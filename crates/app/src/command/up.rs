@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config},
     exit::{Exit, Refusal},
     moment,
+    present::change_line,
     ruleset::Ruleset,
     screen::{Screen, complain},
     site::{self, Site},
@@ -117,8 +118,8 @@ fn watch_once(
     if changed.is_empty() {
         screen.remark(format_args!("{at}  nothing changed"));
     }
-    for change in changed {
-        screen.result(&format!("{at}  {change}"))?;
+    for (rule, from, to) in changed {
+        screen.result(&format!("{at}  {}", change_line(&rule, from, to)))?;
     }
     Ok(true)
 }

@@ -15,8 +15,6 @@ mod holdfast;
 mod intake;
 mod journal;
 mod machine;
-mod policy;
-mod own_rules;
 mod schema;
 mod serving;
 mod surroundings;

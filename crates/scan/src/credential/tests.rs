@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use world::{RealDisk, RealRandom, sim};
 
 use super::*;
-use crate::inventory::tests::{Place, ssh};
+use crate::inventory::tests::{Place, WHO, ssh};
 
 /// Markers that must show up nowhere.
 const PASSWORD: &str = "s3cret-login-Pa55";
@@ -37,7 +37,7 @@ fn password(secret: &Secret) -> &str {
 fn what_is_sealed_comes_back_and_nothing_of_it_is_in_the_data_directory() {
     let place = Place::new();
     let vault = vault(&place);
-    vault.add("default", &secret(), place.now()).unwrap();
+    vault.add("default", &secret(), place.now(), WHO).unwrap();
     let found = vault.resolve(&ssh("web1", "10.0.0.1")).unwrap();
     assert_eq!(password(&found), PASSWORD);
     assert_eq!(found.sudo_answer().unwrap().as_str(), SUDO);
@@ -85,7 +85,7 @@ fn the_data_key_is_its_owners_alone() {
 fn any_flipped_byte_of_a_row_makes_it_not_open() {
     let place = Place::new();
     let vault = vault(&place);
-    vault.add("default", &secret(), place.now()).unwrap();
+    vault.add("default", &secret(), place.now(), WHO).unwrap();
     let host = ssh("web1", "10.0.0.1");
     let row = place
         .store
@@ -120,7 +120,7 @@ fn any_flipped_byte_of_a_row_makes_it_not_open() {
 fn a_wrong_or_missing_data_key_is_said_to_be_that() {
     let place = Place::new();
     let vault = vault(&place);
-    vault.add("default", &secret(), place.now()).unwrap();
+    vault.add("default", &secret(), place.now(), WHO).unwrap();
     let host = ssh("web1", "10.0.0.1");
     let path = place.dir.path().join("keys/data.key");
     let key = std::fs::read(&path).unwrap();
@@ -138,7 +138,7 @@ fn a_wrong_or_missing_data_key_is_said_to_be_that() {
         assert!(failure.detail.contains(says), "{failure}");
         // And no other key is made over it.
         assert_eq!(
-            vault.add("b", &secret(), place.now()).is_ok(),
+            vault.add("b", &secret(), place.now(), WHO).is_ok(),
             bytes.is_some_and(|b| b.len() == 32)
         );
     };
@@ -158,7 +158,7 @@ fn a_wrong_or_missing_data_key_is_said_to_be_that() {
 fn a_wrong_key_under_the_right_name_does_not_open_either() {
     let place = Place::new();
     let vault = vault(&place);
-    vault.add("default", &secret(), place.now()).unwrap();
+    vault.add("default", &secret(), place.now(), WHO).unwrap();
     let mut row = vault.row("default").unwrap().unwrap();
     let other = DataKey::random(&sim::Random::new(7)).unwrap();
     row.heading.data_key = other.id();
@@ -173,7 +173,7 @@ fn a_hosts_own_credential_replaces_the_default_one_and_is_never_blended_with_it(
     let missing = vault.resolve(&host).unwrap_err();
     assert_eq!(missing.reason, Reason::CredentialMissing);
 
-    vault.add("default", &secret(), place.now()).unwrap();
+    vault.add("default", &secret(), place.now(), WHO).unwrap();
     host.credential = Some("own".to_owned());
     // Not there: the default one is not taken instead.
     let missing = vault.resolve(&host).unwrap_err();
@@ -181,7 +181,7 @@ fn a_hosts_own_credential_replaces_the_default_one_and_is_never_blended_with_it(
 
     let mut own = Secret::of_user("deploy", Sudo::Never);
     own.password = Some(Zeroizing::new("other".to_owned()));
-    vault.add("own", &own, place.now()).unwrap();
+    vault.add("own", &own, place.now(), WHO).unwrap();
     let found = vault.resolve(&host).unwrap();
     assert_eq!((found.user.as_str(), password(&found)), ("deploy", "other"));
     assert!(found.sudo_password.is_none() && found.sudo_answer().is_none());
@@ -201,8 +201,8 @@ fn nothing_that_holds_a_secret_shows_it() {
     let mut all = secret();
     all.private_key = Some(Zeroizing::new("s3cret-key".to_owned()));
     all.passphrase = Some(Zeroizing::new("s3cret-phrase".to_owned()));
-    let refused = vault.add("default", &all, place.now()).unwrap_err();
-    vault.add("default", &secret(), place.now()).unwrap();
+    let refused = vault.add("default", &all, place.now(), WHO).unwrap_err();
+    vault.add("default", &secret(), place.now(), WHO).unwrap();
     let key = vault.data_key().unwrap();
     let listed = vault.list().unwrap();
     let shown = format!(

@@ -74,6 +74,16 @@ impl From<crate::ledger::Error> for Error {
     }
 }
 
+impl From<crate::schedule::Error> for Error {
+    fn from(error: crate::schedule::Error) -> Self {
+        let kind = match error.kind() {
+            crate::schedule::Kind::Conflict => Kind::Conflict,
+            _ => Kind::Storage,
+        };
+        Self::new(kind, "the schedule refused").with_source(error)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;

@@ -10,6 +10,8 @@ use world::{Clock, RealDisk};
 
 use super::*;
 
+pub(crate) const WHO: &str = "user test";
+
 /// Time that moves by a millisecond at each look, so that every commit has a moment of its own.
 #[derive(Debug, Default)]
 struct Steps(AtomicU64);
@@ -75,14 +77,14 @@ fn a_host_is_found_as_it_was_added_and_its_name_is_taken_once() {
     let inventory = place.inventory();
     let mut host = ssh("web1", "Web1.Example.ORG.");
     host.groups.insert("web".to_owned());
-    inventory.add(&host).unwrap();
+    inventory.add(&host, WHO).unwrap();
     let found = inventory.get("web1").unwrap().unwrap();
     let Reach::Ssh { address, .. } = &found.reach else {
         panic!("{found:?}");
     };
     assert_eq!(address, "web1.example.org");
     assert_eq!(found.groups, host.groups);
-    assert_eq!(inventory.add(&host).unwrap_err().kind(), Kind::Exists);
+    assert_eq!(inventory.add(&host, WHO).unwrap_err().kind(), Kind::Exists);
     assert!(inventory.get("web2").unwrap().is_none());
 }
 
@@ -95,10 +97,10 @@ fn a_host_is_retired_here_and_in_the_ledger_at_once_and_its_name_stays_taken() {
     let place = Place::new();
     let inventory = place.inventory();
     let ledger = Ledger::new(place.store.clone()).unwrap();
-    inventory.add(&ssh("web1", "10.0.0.1")).unwrap();
+    inventory.add(&ssh("web1", "10.0.0.1"), WHO).unwrap();
     let before = place.now();
     let at = place.now();
-    inventory.retire("web1", at).unwrap();
+    inventory.retire("web1", at, WHO).unwrap();
     assert_eq!(
         inventory.get("web1").unwrap().unwrap().retired,
         Some(at.nanos())
@@ -107,12 +109,12 @@ fn a_host_is_retired_here_and_in_the_ledger_at_once_and_its_name_stays_taken() {
     assert_eq!(recorded.len(), 1);
     assert_eq!(recorded[0].retired, Some(at.nanos()));
 
-    let again = inventory.retire("web1", place.now()).unwrap_err();
+    let again = inventory.retire("web1", place.now(), WHO).unwrap_err();
     assert_eq!(again.kind(), Kind::Retired);
-    let readded = inventory.add(&ssh("web1", "10.0.0.2")).unwrap_err();
+    let readded = inventory.add(&ssh("web1", "10.0.0.2"), WHO).unwrap_err();
     assert_eq!(readded.kind(), Kind::Retired);
     assert_eq!(
-        inventory.retire("web9", at).unwrap_err().kind(),
+        inventory.retire("web9", at, WHO).unwrap_err().kind(),
         Kind::Missing
     );
 
@@ -213,7 +215,7 @@ fn names_with_metacharacters_and_markup_are_names() {
         "büro",
         &"x".repeat(255),
     ] {
-        inventory.add(&ssh(name, "10.0.0.1")).unwrap();
+        inventory.add(&ssh(name, "10.0.0.1"), WHO).unwrap();
         assert_eq!(inventory.get(name).unwrap().unwrap().name, name);
     }
 }

@@ -198,7 +198,7 @@ fn split_hash(names: &str) -> Option<(Vec<u8>, Vec<u8>)> {
 
 /// `*` for any text, `?` for any one character, letters in either case. Steps back to the last `*`
 /// only, so that no pattern takes more than its length times the text's.
-fn globbed(pattern: &str, text: &str) -> bool {
+pub fn globbed(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     let mut star = None;

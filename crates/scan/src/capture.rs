@@ -3,18 +3,27 @@
 //! The host runs one small POSIX shell loop ([`command`]). It reads scripts, one a line, on its
 //! standard input and answers in frames on its standard output. A round asks everything that is
 //! known to be wanted at once; the collectors then run at home, unchanged, against what was brought
-//! ([`captured::Captured`]), and what they missed is asked in the next round. The number of rounds is
+//! (`Captured`), and what they missed is asked in the next round. The number of rounds is
 //! bounded however many rules there are.
 //!
 //! Nothing here knows a network: whoever has a connection gives an [`Exchange`]. Whatever the host
 //! sends is bounded before it is kept, and can be a lie, but neither a panic nor a wait without end:
 //! [`Exchange::receive`] has a deadline of its owner's.
 
+mod answer;
+mod captured;
+mod declared;
+mod frame;
+mod question;
+mod rounds;
 mod shell;
+#[cfg(test)]
+mod tests;
+mod walk;
 
 use std::{sync::Arc, time::Duration};
 
-use world::Clock;
+use world::{Clock, Random};
 
 use crate::{
     collect::{Collector, Needs, Progress},
@@ -65,13 +74,15 @@ impl Default for Limits {
     }
 }
 
-/// What a session cost.
+/// What a session cost, and who answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rounds {
     /// Times that an answer was waited for.
     pub round_trips: u32,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// Who asked on the host; 0 when it was root. `None` when the host did not tell.
+    pub uid: Option<u32>,
 }
 
 /// Runs `collectors` against the host behind `exchange`.
@@ -80,12 +91,23 @@ pub struct Rounds {
 /// The exchange failed or was cancelled, the host closed it, sent what is no answer, or more than
 /// `limits` allow.
 pub fn collect(
-    _exchange: &mut dyn Exchange,
-    _collectors: &[&'static Collector],
-    _needs: &Arc<Needs>,
-    _progress: &Arc<dyn Progress>,
-    _clock: &Arc<dyn Clock>,
-    _limits: &Limits,
+    exchange: &mut dyn Exchange,
+    collectors: &[&'static Collector],
+    needs: &Arc<Needs>,
+    progress: &Arc<dyn Progress>,
+    clock: &Arc<dyn Clock>,
+    random: &dyn Random,
+    limits: &Limits,
 ) -> Result<(Facts, Rounds), Failure> {
-    Err(Failure::new(Reason::Internal, "nothing is asked yet"))
+    let session = frame::Session::new(exchange, clock.as_ref(), limits, mark(random)?);
+    rounds::Collection::new(session, collectors, needs, progress, clock).run(limits)
+}
+
+/// 128 bits that no content of the host can hold by chance.
+fn mark(random: &dyn Random) -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    random
+        .fill(&mut bytes)
+        .map_err(|error| Failure::new(Reason::Internal, format!("draw a random mark: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -10,6 +10,7 @@ pub(crate) mod mount_table;
 use std::{fmt, time::Duration};
 
 pub use local::LocalTarget;
+use sha2::{Digest, Sha256};
 
 use crate::{
     collect::Progress,
@@ -187,6 +188,13 @@ pub trait Target: Send + Sync + fmt::Debug {
             .map(|()| content)
     }
 
+    /// SHA-256 of a regular file of at most `cap` bytes, in lower case hexadecimal.
+    fn hash(&self, path: &str, cap: usize) -> Found<String> {
+        let mut digest = Sha256::new();
+        self.stream(path, cap, &mut |piece| digest.update(piece))
+            .map(|()| hex(&digest.finalize()))
+    }
+
     /// Names in a directory, sorted, without `.` and `..`.
     fn list(&self, dir: &str) -> Found<Vec<Entry>>;
 
@@ -207,6 +215,14 @@ pub trait Target: Send + Sync + fmt::Debug {
     /// # Errors
     /// The pass could not begin, or was cut by its deadline or by `progress`.
     fn walk(&self, walk: &Walk<'_>, progress: &dyn Progress) -> Result<Walked, Unknown>;
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// Names what could not be done, the object, and the host's own words.

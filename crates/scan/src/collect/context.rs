@@ -108,6 +108,14 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// SHA-256 of a file, `cap` being the file's own.
+    pub fn hash(&self, path: &str, cap: usize) -> Found<String> {
+        match self.time_left() {
+            Ok(_) => self.target.hash(path, cap),
+            Err(late) => late.into(),
+        }
+    }
+
     /// Sorted names in a directory.
     pub fn list(&self, dir: &str) -> Found<Vec<Entry>> {
         match self.time_left() {

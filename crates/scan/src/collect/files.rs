@@ -4,7 +4,6 @@
 //! its place is not collected, whoever asks: evidence is kept for ever.
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{Collector, Context, FactPattern, Shape, part};
 use crate::{
@@ -166,18 +165,10 @@ fn collect_hashes(context: &Context<'_>) -> Result<Value, Unknown> {
 }
 
 fn hash(context: &Context<'_>, path: &str) -> Result<Value, Unknown> {
-    let mut digest = Sha256::new();
-    let mut take = |piece: &[u8]| digest.update(piece);
-    if context
-        .stream(path, HASHED_BYTES_MAX, &mut take)
-        .known()?
-        .is_none()
-    {
-        return Ok(json!({"exists": false}));
-    }
-    let digest = digest.finalize();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(json!({"exists": true, "sha256": hex}))
+    Ok(match context.hash(path, HASHED_BYTES_MAX).known()? {
+        Some(hash) => json!({"exists": true, "sha256": hash}),
+        None => json!({"exists": false}),
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::SkippedMount;
+use super::{SkippedMount, Walked, unknown};
+use crate::facts::{Reason, Unknown};
 
 /// Filesystems that live on this host's own disks or memory. A type that is not here is entered
 /// only when it lies on a block device.
@@ -28,7 +29,7 @@ pub(crate) struct Mount {
     /// The directory of the filesystem that is mounted: `/`, or another one for a bind mount.
     root: Vec<u8>,
     pub(crate) point: Vec<u8>,
-    fstype: String,
+    pub(crate) fstype: String,
 }
 
 /// What to enter and what to leave alone.
@@ -51,6 +52,28 @@ impl Plan {
             None => self.enter.is_empty().then_some("none"),
         }
     }
+}
+
+/// The plan, and what a walk knows before it begins: what it leaves out.
+///
+/// # Errors
+/// The text is no mount table.
+pub(crate) fn begin(table: &[u8]) -> Result<(Plan, Walked), Unknown> {
+    let mut plan = plan(table).ok_or_else(|| {
+        unknown(
+            Reason::Malformed,
+            "/proc/self/mountinfo",
+            "not a mount table",
+        )
+    })?;
+    let mut walked = Walked::default();
+    if let Some(fstype) = plan.root_left_out() {
+        let problem = format!("the filesystem {fstype} is not local, nothing was looked at");
+        walked.unseen = Some(unknown(Reason::Unsupported, "/", problem));
+    }
+    walked.skipped_mounts = std::mem::take(&mut plan.skipped);
+    walked.skipped_mounts.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((plan, walked))
 }
 
 /// `None` when a line is not of proc_pid_mountinfo(5).

@@ -60,30 +60,12 @@ pub(super) fn walk(
     progress: &dyn Progress,
     clock: &dyn Clock,
 ) -> Result<Walked, Unknown> {
-    let plan = match table {
-        None => None,
-        Some(table) => Some(mount_table::plan(&table).ok_or_else(|| {
-            unknown(
-                Reason::Malformed,
-                "/proc/self/mountinfo",
-                "not a mount table",
-            )
-        })?),
-    };
-    let mut walked = Walked::default();
-    let (mounts, points) = match plan {
-        None => (vec![None], HashSet::new()),
-        Some(plan) => {
-            if let Some(fstype) = plan.root_left_out() {
-                let problem =
-                    format!("the filesystem {fstype} is not local, nothing was looked at");
-                note(
-                    &mut walked.unseen,
-                    unknown(Reason::Unsupported, "/", problem),
-                );
-            }
-            walked.skipped_mounts = plan.skipped;
-            (plan.enter.into_iter().map(Some).collect(), plan.points)
+    let (mounts, points, mut walked) = match table {
+        None => (vec![None], HashSet::new(), Walked::default()),
+        Some(table) => {
+            let (plan, walked) = mount_table::begin(&table)?;
+            let mounts = plan.enter.into_iter().map(Some).collect();
+            (mounts, plan.points, walked)
         }
     };
     let mut queue = Vec::new();
@@ -590,5 +572,4 @@ fn sort(walked: &mut Walked) {
     for list in lists(walked) {
         list.sort_by(|a, b| a.path.cmp(&b.path));
     }
-    walked.skipped_mounts.sort_by(|a, b| a.path.cmp(&b.path));
 }

@@ -1,0 +1,4 @@
+//! The protocol against a shell of this machine, and against hosts that lie.
+
+mod faithful;
+mod shell;

@@ -1,0 +1,104 @@
+//! What a shell brings home is what a process on the host sees.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use world::{Clock, RealClock, RealRandom};
+
+use super::shell::Shell;
+use crate::{
+    capture::{Limits, Rounds, collect},
+    collect::{self, Collector, Needs, Progress},
+    facts::Facts,
+    target::LocalTarget,
+};
+
+fn collectors(walk: bool) -> Vec<&'static Collector> {
+    let all = collect::list().iter().copied();
+    all.filter(|collector| walk || collector.name != "walk")
+        .collect()
+}
+
+fn needs() -> Needs {
+    let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
+    Needs {
+        files: paths(&[
+            "/etc/passwd",
+            "/etc/shadow",
+            "/etc/nowhere",
+            "/etc/mtab",
+            "/dev/null",
+        ]),
+        globs: paths(&["/etc/*.conf", "/var/log/**", "/etc/ssh/ssh_host_*_key"]),
+        text: paths(&["/etc/issue", "/etc/nowhere", "/etc/host.conf"]),
+        hashes: paths(&["/bin/ls", "/etc/nowhere", "/etc/shadow"]),
+    }
+}
+
+fn both(login: &[&str], collectors: &[&'static Collector]) -> (Facts, Facts, Rounds) {
+    let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+    let needs = Arc::new(needs());
+    let progress: Arc<dyn Progress> = Arc::new(());
+    let local = collect::collect_only(
+        collectors,
+        Arc::new(LocalTarget::new("/", Arc::clone(&clock)).unwrap()),
+        Arc::clone(&needs),
+        Arc::clone(&progress),
+        Arc::clone(&clock),
+    );
+    let mut shell = Shell::start(login);
+    let (captured, rounds) = collect(
+        &mut shell,
+        collectors,
+        &needs,
+        &progress,
+        &clock,
+        &RealRandom,
+        &Limits::default(),
+    )
+    .unwrap();
+    (local, captured, rounds)
+}
+
+/// What the kernel counts, and what is drawn anew each time it is read.
+const VOLATILE: [&str; 9] = [
+    "sysctl[running][fs.aio-nr]",
+    "sysctl[running][fs.dentry-state]",
+    "sysctl[running][fs.file-nr]",
+    "sysctl[running][fs.inode-",
+    "sysctl[running][fs.quota.",
+    "sysctl[running][kernel.ns_last_pid]",
+    "sysctl[running][kernel.random.",
+    "sysctl[running][kernel.pty.nr]",
+    "sockets[listening]",
+];
+
+/// Every place where two facts differ, but for the volatile ones.
+fn differences(path: &str, local: &Value, captured: &Value, found: &mut Vec<String>) {
+    match (local, captured) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let none = Value::Null;
+                let (a, b) = (a.get(key).unwrap_or(&none), b.get(key).unwrap_or(&none));
+                differences(&format!("{path}[{key}]"), a, b, found);
+            }
+        }
+        (a, b) if a != b && !VOLATILE.iter().any(|place| path.starts_with(place)) => {
+            found.push(format!("{path}: here {a} there {b}"))
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn facts_through_a_shell_are_the_facts_of_the_machine() {
+    let (local, captured, rounds) = both(&["/bin/sh"], &collectors(false));
+    let mut found = Vec::new();
+    for (name, fact) in &local.facts {
+        differences(name, fact, &captured.facts[name], &mut found);
+    }
+    assert_eq!(local.host, captured.host);
+    assert!(found.is_empty(), "{rounds:?}\n{:#?}", found);
+    assert!(rounds.round_trips <= 6, "{rounds:?}");
+}

@@ -9,6 +9,8 @@ pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod host;
 pub(crate) mod journal;
+pub(crate) mod policy;
+pub(crate) mod rules;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -88,6 +90,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// The rules: list, show, test, lint
     Rules(Rules),
+    /// The signed policy: how often hosts are scanned, and what a scan may cost
+    Policy(policy::Policy),
     /// Check that this machine can keep what it is given: disk, clock, permissions, rules
     Doctor,
     /// The configuration in force
@@ -190,6 +194,10 @@ pub(crate) enum RulesAction {
     Test(RulesChosen),
     /// Check rules for mistakes: unknown facts, missing tests, wrong operators
     Lint(RulesChosen),
+    /// Begin a rule of your own: a commented file that works and has its tests
+    New(rules::New),
+    /// Controls of a framework that rules name, and rules that name none
+    Coverage(rules::Coverage),
 }
 
 #[derive(Debug, Args)]

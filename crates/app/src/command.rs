@@ -25,6 +25,7 @@ mod history;
 mod host;
 pub(crate) mod journal;
 mod load;
+mod policy;
 mod rules;
 mod scan;
 mod status;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::History(history) => history::run(history, &config, screen),
         Command::Diff(diff) => diff::run(diff, &config, screen),
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
+        Command::Policy(policy) => policy::run(&policy.action, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
         Command::Events(events) => events::run(&events.action, &config, screen),
@@ -60,15 +62,13 @@ fn now() -> Timestamp {
     RealClock::new().now()
 }
 
-/// Who asked, for the audit log. The variables are whatever the caller set; the number is the kernel's.
+/// Who is named where a change is recorded.
 fn actor() -> String {
-    let name = ["SUDO_USER", "USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()));
-    let id = rustix::process::getuid().as_raw();
-    match name {
-        Some(name) => format!("user {} ({id})", crate::present::safe(&name)),
-        None => format!("user {id}"),
+    let uid = rustix::process::getuid().as_raw();
+    let named = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    match named {
+        Ok(name) if !name.is_empty() => format!("user {name}"),
+        _ => format!("user #{uid}"),
     }
 }
 

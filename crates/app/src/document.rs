@@ -2,7 +2,7 @@
 
 use scan::{
     judge::{Outcome, Summary},
-    ledger::{Change, Difference, State, Status},
+    ledger::{Cause, Change, Difference, State, Status},
     rule::Severity,
 };
 use serde::Serialize;
@@ -43,6 +43,15 @@ pub(crate) struct ChangeRow {
     pub(crate) severity_from: Option<Severity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) severity_to: Option<Severity>,
+    /// What changed, when it was not the host alone: `host`, `rule`, `variables`.
+    #[serde(skip_serializing_if = "is_host_alone")]
+    pub(crate) because: Vec<Cause>,
+}
+
+/// Most changes are the host's; saying so of each would hide the others.
+#[allow(clippy::ptr_arg, reason = "serde gives a reference to the field")]
+fn is_host_alone(because: &Vec<Cause>) -> bool {
+    matches!(because.as_slice(), [] | [Cause::Host])
 }
 
 /// `diff`.
@@ -68,6 +77,8 @@ pub(crate) struct HistoryRow {
     pub(crate) severity: Severity,
     pub(crate) reason: String,
     pub(crate) evidence: String,
+    /// What changed: `host`, `rule`, `variables`; nothing for the first scan of the host.
+    pub(crate) because: Vec<Cause>,
     pub(crate) scan_id: String,
 }
 
@@ -108,6 +119,7 @@ impl ChangeRow {
             to: Some(change.to),
             severity_from: change.severity_before.filter(|_| severity_changed),
             severity_to: severity_changed.then_some(change.severity),
+            because: change.because.clone(),
         }
     }
 
@@ -122,6 +134,7 @@ impl ChangeRow {
             to: outcome(difference.to),
             severity_from: from.filter(|_| severity_changed),
             severity_to: to.filter(|_| severity_changed),
+            because: difference.because.clone(),
         }
     }
 }
@@ -136,6 +149,7 @@ impl HistoryRow {
             severity: change.severity,
             reason: change.reason.clone(),
             evidence: change.evidence.clone(),
+            because: change.because.clone(),
             scan_id: change.scan_id.clone(),
         }
     }

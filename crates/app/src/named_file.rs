@@ -32,7 +32,7 @@ pub(crate) fn replaceable(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// The regular file behind `path` and its links.
-fn regular(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn regular(path: &Path) -> io::Result<PathBuf> {
     if std::fs::metadata(path)?.is_file() {
         std::fs::canonicalize(path)
     } else {

@@ -1,5 +1,6 @@
 //! How results look: to people, and as CSV. JSON is [`crate::document`].
 
+pub(crate) mod cause;
 pub(crate) mod csv;
 pub(crate) mod event;
 mod number;

@@ -76,6 +76,10 @@ impl Site {
         &self.ledger
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.opened.store
+    }
+
     /// A transaction that rows of several owners take part in.
     pub(crate) fn begin(&self) -> Result<store::Transaction, Refusal> {
         self.opened.store.begin().map_err(Self::store_refused)

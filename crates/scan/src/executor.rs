@@ -224,30 +224,16 @@ fn to_record(
         started,
         finished,
         summary: judge::Summary::of(verdicts.iter().map(|verdict| verdict.verdict)),
-        findings: findings(&order.rules, verdicts),
+        findings: findings(&order.rules, &verdicts),
     }
 }
 
-/// Verdicts as the ledger records them, each with the digest of the rule that gave it.
-pub fn findings(rules: &[Rule], verdicts: Vec<Verdict>) -> Vec<Finding> {
-    let digests: std::collections::BTreeMap<&str, &str> = rules
-        .iter()
-        .map(|rule| (rule.id.as_str(), rule.digest.as_str()))
-        .collect();
+/// Verdicts as the ledger records them, each with the rule that gave it.
+pub fn findings(rules: &[Rule], verdicts: &[Verdict]) -> Vec<Finding> {
+    let by_id: std::collections::BTreeMap<&str, &Rule> =
+        rules.iter().map(|rule| (rule.id.as_str(), rule)).collect();
     verdicts
-        .into_iter()
-        .map(|verdict| Finding {
-            rule_digest: digests
-                .get(verdict.rule.as_str())
-                .copied()
-                .unwrap_or_default()
-                .to_owned(),
-            severity: verdict.severity,
-            verdict: verdict.verdict,
-            reason: verdict.reason,
-            evidence: verdict.evidence.bytes().to_vec(),
-            evidence_digest: verdict.evidence.digest().to_owned(),
-            rule: verdict.rule,
-        })
+        .iter()
+        .filter_map(|verdict| Some(Finding::of(by_id.get(verdict.rule.as_str())?, verdict)))
         .collect()
 }

@@ -24,6 +24,7 @@ use crate::{
     facts::{Facts, Reason},
     rule::{Rule, Severity, wording},
 };
+pub use system::known_platform;
 use system::{Membership, System};
 use trace::{Evaluation, Exhausted};
 use truth::Truth;

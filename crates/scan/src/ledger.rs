@@ -14,6 +14,7 @@ use wal::Lsn;
 use world::Timestamp;
 
 mod apply;
+mod cause;
 mod error;
 mod history;
 mod row;
@@ -21,6 +22,7 @@ mod row;
 mod tests;
 
 pub use apply::{Applied, Finding, Scan};
+pub use cause::Cause;
 pub use error::{Class, Error};
 pub use history::{Difference, Status};
 pub use row::{Change, ChangeKind, Check, Host, ScanRow, State};
@@ -253,7 +255,8 @@ impl Ledger {
         to: Timestamp,
     ) -> Result<Vec<Difference>, Error> {
         let (before, after) = (self.states(host, from)?, self.states(host, to)?);
-        Ok(history::diff(&before, &after))
+        let evidence = |digest: &str| self.evidence(digest).ok().flatten();
+        Ok(history::diff(&before, &after, evidence))
     }
 
     fn states(&self, host: &str, at: Timestamp) -> Result<BTreeMap<String, State>, Error> {

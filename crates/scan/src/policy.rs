@@ -3,12 +3,31 @@
 //! Owns the values in force with their defaults and bounds. What is schedule and executor takes a
 //! [`Policy`] as a parameter and has no such number of its own. Nothing here reads a clock.
 
+mod document;
+mod envelope;
+mod key;
+mod reader;
+mod refusal;
+mod registry;
+mod revocation;
+mod span;
+mod trust;
 mod version;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use document::{Document, Metadata, render, sign, type_of};
+pub use envelope::DOCUMENT_BYTES_MAX;
+pub use key::{KEY_FILE_BYTES_MAX, KeyId, PrivateKey, PublicKey};
+pub use refusal::{Reason, Refused};
+pub use registry::{
+    Active, KEY_FILE, Loaded, Offer, Registry, Reloaded, Start, Trusted, built_in_text, read_key,
+};
+pub use revocation::RevocationList;
+pub use span::words as span_words;
+pub use trust::Trust;
 pub use version::Version;
 
 const MINUTE: u64 = 60;
@@ -254,52 +273,4 @@ impl Default for Policy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_within_their_own_bounds() {
-        let policy = Policy::default();
-        assert_eq!(policy.tick, Duration::from_secs(60));
-        assert_eq!(policy.dispatch_max, 100);
-        let (again, clamps) = Ladder::clamped(policy.ladder.tiers());
-        assert_eq!((again, clamps), (policy.ladder, vec![]));
-        assert!(policy.collector_deadline <= policy.scan_deadline);
-        assert!(policy.scan_deadline < policy.lease);
-    }
-
-    #[test]
-    fn a_missing_tier_is_looked_at_every_two_days() {
-        let (ladder, clamps) = Ladder::clamped([]);
-        assert!(clamps.is_empty());
-        for state in ComplianceState::ALL {
-            assert_eq!(ladder.interval(state), Duration::from_secs(48 * 3600));
-        }
-    }
-
-    #[test]
-    fn an_interval_out_of_bounds_is_clamped_and_told() {
-        let (ladder, clamps) = Ladder::clamped([
-            (ComplianceState::Critical, Duration::from_secs(299)),
-            (ComplianceState::Partial, Duration::from_secs(300)),
-            (
-                ComplianceState::Compliant,
-                Duration::from_secs(48 * 3600 + 1),
-            ),
-        ]);
-        assert_eq!(ladder.interval(ComplianceState::Critical), INTERVAL_MIN);
-        assert_eq!(ladder.interval(ComplianceState::Partial), INTERVAL_MIN);
-        assert_eq!(ladder.interval(ComplianceState::Compliant), INTERVAL_MAX);
-        let told: Vec<_> = clamps
-            .iter()
-            .map(|clamp| (clamp.tier, clamp.original.as_secs(), clamp.bound))
-            .collect();
-        assert_eq!(
-            told,
-            [
-                (ComplianceState::Critical, 299, Bound::MinFloor),
-                (ComplianceState::Compliant, 172_801, Bound::MaxCeiling),
-            ]
-        );
-    }
-}
+mod tests;

@@ -5,9 +5,10 @@
 //! belongs to [`crate::judge`].
 
 mod canonical;
+mod coverage;
 mod decode;
 mod document;
-mod fault;
+pub(crate) mod fault;
 mod lint;
 mod needs;
 mod operator;
@@ -16,10 +17,12 @@ mod predicate;
 mod secret;
 mod selector;
 mod selftest;
+mod skeleton;
 pub(crate) mod wording;
 pub(crate) mod yaml;
 
 pub(crate) use canonical::canonical_json;
+pub use coverage::{Control, Coverage, Framework, PlatformCoverage, WithoutReference, coverage};
 pub use document::{Fix, Platform, Rule, RuleTest, Severity, Variable, VariableType, Variables};
 pub use fault::{Fault, Place};
 pub use lint::{KNOWN_FRAMEWORKS, KNOWN_PLATFORMS, lint};
@@ -30,6 +33,7 @@ pub use secret::holds_secrets;
 pub(crate) use selector::{Found, Scope};
 pub use selector::{OPEN_COLLECTORS, Selector};
 pub use selftest::{Failure, TestReport, test_rules};
+pub use skeleton::skeleton;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use crate::{
     document::{ChangeRow, Differences},
     exit::{Exit, Refusal},
     moment,
-    present::{csv, table},
+    present::{cause, csv, table},
     screen::Screen,
     site::Site,
 };
@@ -42,6 +42,7 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
                 "severity_from",
                 "severity_to",
                 "reason",
+                "because",
             ],
             found.iter().map(cells),
         ),
@@ -51,9 +52,9 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
             moment::local(to)
         ),
         Output::Table => table::rows(
-            ["RULE", "FROM", "TO", "FOUND"],
+            ["RULE", "FROM", "TO", "CHANGED", "FOUND"],
             found.iter().map(|difference| {
-                let [rule, from, to, .., reason] = cells(difference);
+                let [rule, from, to, .., reason, because] = cells(difference);
                 let or = |text: String, other: &str| {
                     if text.is_empty() {
                         other.to_owned()
@@ -65,6 +66,7 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
                     rule,
                     or(from, "not judged"),
                     or(to, "no longer judged"),
+                    because,
                     reason,
                 ]
             }),
@@ -74,7 +76,7 @@ pub(crate) fn run(diff: &Diff, config: &Config, screen: Screen) -> Result<Exit, 
     Ok(Exit::Clean)
 }
 
-fn cells(difference: &Difference) -> [String; 6] {
+fn cells(difference: &Difference) -> [String; 7] {
     let outcome = |side: Option<(Outcome, Severity)>| {
         side.map_or("", |(outcome, _)| outcome.name()).to_owned()
     };
@@ -88,5 +90,6 @@ fn cells(difference: &Difference) -> [String; 6] {
         severity(difference.from),
         severity(difference.to),
         difference.reason.clone(),
+        cause::listed(&difference.because),
     ]
 }

@@ -9,7 +9,7 @@ use crate::{
     document::{self, HistoryRow},
     exit::{Exit, Refusal},
     moment,
-    present::{csv, table},
+    present::{cause, csv, table},
     screen::Screen,
     site::Site,
 };
@@ -32,12 +32,12 @@ pub(crate) fn run(history: &History, config: &Config, screen: Screen) -> Result<
         })?,
         Output::Csv => csv::lines(
             [
-                "time", "from", "to", "severity", "reason", "evidence", "scan_id",
+                "time", "from", "to", "severity", "reason", "evidence", "scan_id", "because",
             ],
             changes.iter().map(csv_row),
         ),
         Output::Table => table::rows(
-            ["WHEN", "FROM", "TO", "SEVERITY", "FOUND"],
+            ["WHEN", "FROM", "TO", "SEVERITY", "CHANGED", "FOUND"],
             changes.iter().map(|change| {
                 let [_, from, to, severity, reason, ..] = csv_row(change);
                 let when = moment::local(Timestamp::from_nanos(change.occurred));
@@ -46,7 +46,14 @@ pub(crate) fn run(history: &History, config: &Config, screen: Screen) -> Result<
                 } else {
                     from
                 };
-                [when, from, to, severity, reason]
+                [
+                    when,
+                    from,
+                    to,
+                    severity,
+                    cause::listed(&change.because),
+                    reason,
+                ]
             }),
         ),
     };
@@ -54,7 +61,7 @@ pub(crate) fn run(history: &History, config: &Config, screen: Screen) -> Result<
     Ok(Exit::Clean)
 }
 
-fn csv_row(change: &Change) -> [String; 7] {
+fn csv_row(change: &Change) -> [String; 8] {
     [
         moment::rfc3339(Timestamp::from_nanos(change.occurred)),
         change
@@ -66,6 +73,7 @@ fn csv_row(change: &Change) -> [String; 7] {
         change.reason.clone(),
         change.evidence.clone(),
         change.scan_id.clone(),
+        cause::listed(&change.because),
     ]
 }
 

@@ -1,4 +1,7 @@
-//! `holdfast rules`: list, show, test, lint.
+//! `holdfast rules`: list, show, test, lint, new, coverage.
+
+mod coverage;
+mod new;
 
 use std::fmt::Write;
 
@@ -42,6 +45,8 @@ pub(crate) fn run(action: &RulesAction, config: &Config, screen: Screen) -> Resu
             };
             lint_all(&rules, output, screen)
         }
+        RulesAction::New(asked) => new::run(asked, config, screen),
+        RulesAction::Coverage(asked) => coverage::run(asked, config, screen),
     }
 }
 

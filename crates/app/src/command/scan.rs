@@ -11,7 +11,7 @@ use std::{
 use scan::{
     collect,
     facts::Facts,
-    judge::{self, Outcome, Verdict},
+    judge::{self, Verdict},
     ledger::{Applied, Finding, LogSink},
 };
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::{
     document::{ChangeRow, Report, VerdictRow},
     exit::{Exit, Refusal},
     moment, named_file,
-    present::{ChangesSince, Summary, csv, table, verdicts},
+    present::{ChangesSince, Summary, change_line, csv, table, verdicts},
     progress::Watch,
     ruleset::Ruleset,
     screen::{self, Screen},
@@ -208,18 +208,7 @@ fn to_record(
 ) -> scan::ledger::Scan {
     let findings = verdicts
         .iter()
-        .map(|verdict| Finding {
-            rule: verdict.rule.clone(),
-            severity: verdict.severity,
-            verdict: verdict.verdict,
-            reason: verdict.reason.clone(),
-            rule_digest: rules
-                .get(&verdict.rule)
-                .map(|rule| rule.digest.clone())
-                .unwrap_or_default(),
-            evidence: verdict.evidence.bytes().to_vec(),
-            evidence_digest: verdict.evidence.digest().to_owned(),
-        })
+        .filter_map(|verdict| Some(Finding::of(rules.get(&verdict.rule)?, verdict)))
         .collect();
     scan::ledger::Scan {
         id: Uuid::new_v4(),
@@ -305,12 +294,8 @@ pub(super) fn changes_since(applied: &Applied) -> ChangesSince {
         })
 }
 
-pub(super) fn changed_rules(applied: &Applied) -> Vec<(String, Option<Outcome>, Outcome)> {
-    applied
-        .changes
-        .iter()
-        .map(|change| (change.rule.clone(), change.from, change.to))
-        .collect()
+pub(super) fn changed_rules(applied: &Applied) -> Vec<String> {
+    applied.changes.iter().map(change_line).collect()
 }
 
 /// What the collectors touch on the machine (EXE-12).

@@ -16,7 +16,6 @@ use crate::{
     config::{self, Config},
     exit::{Exit, Refusal},
     moment,
-    present::change_line,
     ruleset::Ruleset,
     screen::{Screen, complain},
     site::{self, Site},
@@ -118,8 +117,8 @@ fn watch_once(
     if changed.is_empty() {
         screen.remark(format_args!("{at}  nothing changed"));
     }
-    for (rule, from, to) in changed {
-        screen.result(&format!("{at}  {}", change_line(&rule, from, to)))?;
+    for change in changed {
+        screen.result(&format!("{at}  {change}"))?;
     }
     Ok(true)
 }

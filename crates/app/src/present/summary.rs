@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use scan::{
     judge::{Outcome, Summary as Counts},
+    ledger::Change,
     rule::Severity,
 };
 
-use super::{Palette, safe, wrapped};
+use super::{Palette, cause, safe, wrapped};
 
 /// Width of the score bar in characters.
 const BAR_WIDTH: usize = 30;
@@ -34,8 +35,8 @@ pub(crate) enum ChangesSince {
     /// Not a scan, or nothing to compare with.
     Unasked,
     FirstScan,
-    /// The earlier moment, and (rule, from, to) of each change.
-    Scan(String, Vec<(String, Option<Outcome>, Outcome)>),
+    /// The earlier moment, and a line for each change.
+    Scan(String, Vec<String>),
 }
 
 pub(crate) struct Summary {
@@ -242,19 +243,27 @@ impl Summary {
                     text,
                     &format!("{strong}CHANGED SINCE {since}  {}{strong:#}", changes.len()),
                 );
-                for (rule, from, to) in changes {
-                    line(text, &format!("  {}", change_line(rule, *from, *to)));
+                for change in changes {
+                    line(text, &format!("  {change}"));
                 }
             }
         }
     }
 }
 
-/// `rule  pass → fail`, coloured by where it went.
-pub(crate) fn change_line(rule: &str, from: Option<Outcome>, to: Outcome) -> String {
-    let style = Palette::outcome(to);
-    let from = from.map_or("first seen", Outcome::name);
-    format!("{}  {from} → {style}{}{style:#}", safe(rule), to.name())
+/// `rule  pass → fail`, coloured by where it went, and whether it was another thing than the host.
+pub(crate) fn change_line(change: &Change) -> String {
+    let (style, faint) = (Palette::outcome(change.to), Palette::FAINT);
+    let from = change.from.map_or("first seen", Outcome::name);
+    let line = format!(
+        "{}  {from} → {style}{}{style:#}",
+        safe(&change.rule),
+        change.to.name()
+    );
+    match cause::remark(&change.because) {
+        remark if remark.is_empty() => line,
+        remark => format!("{line}  {faint}{remark}{faint:#}"),
+    }
 }
 
 fn listed(rules: &[&str]) -> String {

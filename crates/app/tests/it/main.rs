@@ -15,6 +15,8 @@ mod holdfast;
 mod intake;
 mod journal;
 mod machine;
+mod policy;
+mod own_rules;
 mod schema;
 mod serving;
 mod surroundings;

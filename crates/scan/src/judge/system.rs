@@ -9,11 +9,26 @@ use super::{Decision, Outcome, explain, truth::Truth};
 use crate::{
     facts::Facts,
     judge::{evidence::Shown, trace::Evaluation},
-    rule::{Found, Platform, Rule, Selector, wording},
+    rule::{Found, KNOWN_PLATFORMS, Platform, Rule, Selector, wording},
 };
 
 /// The family whose rebuilds declare what they rebuild.
 const REBUILT: &str = "rhel";
+
+/// The known platform that this host is or counts as.
+pub fn known_platform(facts: &Facts) -> Option<&'static str> {
+    let system = System::of(facts);
+    KNOWN_PLATFORMS.into_iter().find(|name| {
+        let platform = name.split_once('-').map(|(id, version)| Platform {
+            id: id.to_owned(),
+            version: version.to_owned(),
+        });
+        platform.is_some_and(|platform| {
+            system.is(&platform) == Truth::True
+                || (platform.id == REBUILT && system.rebuilds(&platform.version) == Truth::True)
+        })
+    })
+}
 
 /// What decides whether a rule is for this host at all.
 pub(super) struct System<'f> {

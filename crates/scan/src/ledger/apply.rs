@@ -7,13 +7,15 @@ use uuid::Uuid;
 use world::Timestamp;
 
 use super::{
-    Class, Error, ROWS_MAX, decode, encode, get_host,
+    Class, Error, ROWS_MAX,
+    cause::{Cause, causes, facts_differ},
+    decode, encode, get_host,
     row::{self, Change, ChangeKind, Checks, Host, ScanRow, State, Tables},
     rows_read,
 };
 use crate::{
-    judge::{EVIDENCE_BYTES_MAX, Outcome, Summary},
-    rule::Severity,
+    judge::{EVIDENCE_BYTES_MAX, Outcome, Summary, Verdict},
+    rule::{Rule, Severity, Variables},
 };
 
 /// Attempts before a conflicting apply is given back to the caller. Two applies for one host are
@@ -47,10 +49,31 @@ pub struct Finding {
     pub reason: String,
     /// SHA-256 of the rule as judged, hexadecimal.
     pub rule_digest: String,
+    /// SHA-256 of the rule as written, hexadecimal; see [`State::rule_definition`].
+    pub rule_definition: String,
+    /// Values that the site gave to its variables.
+    pub variables: Variables,
     /// Canonical JSON, valid against docs/schema/evidence.json.
     pub evidence: Vec<u8>,
     /// SHA-256 of `evidence`, hexadecimal.
     pub evidence_digest: String,
+}
+
+impl Finding {
+    /// What `rule` said.
+    pub fn of(rule: &Rule, verdict: &Verdict) -> Self {
+        Self {
+            rule: verdict.rule.clone(),
+            severity: verdict.severity,
+            verdict: verdict.verdict,
+            reason: verdict.reason.clone(),
+            rule_digest: rule.digest.clone(),
+            rule_definition: rule.definition.clone(),
+            variables: rule.site_values.clone(),
+            evidence: verdict.evidence.bytes().to_vec(),
+            evidence_digest: verdict.evidence.digest().to_owned(),
+        }
+    }
 }
 
 /// What an apply did.
@@ -221,9 +244,7 @@ fn write_states(
     let mut changes = Vec::new();
     for finding in &scan.findings {
         let before = prior.get(&finding.rule);
-        let change = change(scan, finding, before);
-        let changed_now = change.is_some();
-        changes.extend(change);
+        let kind = kind_of_change(finding, before);
         let state = State {
             rule: finding.rule.clone(),
             severity: finding.severity,
@@ -231,12 +252,27 @@ fn write_states(
             reason: finding.reason.clone(),
             evidence: finding.evidence_digest.clone(),
             rule_digest: finding.rule_digest.clone(),
+            rule_definition: finding.rule_definition.clone(),
+            variables: finding.variables.clone(),
             first_seen: before.map_or(scan.finished.nanos(), |before| before.first_seen),
             changed: match before {
-                Some(before) if !changed_now => before.changed,
+                Some(before) if kind.is_none() => before.changed,
                 _ => scan.finished.nanos(),
             },
         };
+        if let Some(kind) = kind {
+            let because = match before {
+                None if prior.is_empty() => Vec::new(),
+                None => vec![Cause::Rule],
+                Some(before) => {
+                    let evidence = evidence_before(transaction, tables, before)?;
+                    causes(before, &state, || {
+                        facts_differ(evidence.as_deref(), Some(&finding.evidence))
+                    })
+                }
+            };
+            changes.push(change(scan, finding, before, kind, because));
+        }
         if before != Some(&state) {
             let key = row::key(&[scan.host.as_bytes(), finding.rule.as_bytes()]);
             transaction.put(tables.states, &key, &encode(&state))?;
@@ -254,14 +290,33 @@ fn write_states(
     Ok(changes)
 }
 
-fn change(scan: &Scan, finding: &Finding, before: Option<&State>) -> Option<Change> {
-    let kind = match before {
-        None => ChangeKind::FirstSeen,
-        Some(before) if before.verdict != finding.verdict => ChangeKind::StateChanged,
-        Some(before) if before.severity != finding.severity => ChangeKind::SeverityChanged,
-        Some(_) => return None,
-    };
-    Some(Change {
+fn kind_of_change(finding: &Finding, before: Option<&State>) -> Option<ChangeKind> {
+    match before {
+        None => Some(ChangeKind::FirstSeen),
+        Some(before) if before.verdict != finding.verdict => Some(ChangeKind::StateChanged),
+        Some(before) if before.severity != finding.severity => Some(ChangeKind::SeverityChanged),
+        Some(_) => None,
+    }
+}
+
+/// What cannot be unpacked is as good as not there: the apply does not hang on it.
+fn evidence_before(
+    transaction: &mut Transaction,
+    tables: &Tables,
+    before: &State,
+) -> Result<Option<Vec<u8>>, Error> {
+    let packed = transaction.get(tables.evidence, before.evidence.as_bytes())?;
+    Ok(packed.and_then(|packed| unpack_evidence(&packed).ok()))
+}
+
+fn change(
+    scan: &Scan,
+    finding: &Finding,
+    before: Option<&State>,
+    kind: ChangeKind,
+    because: Vec<Cause>,
+) -> Change {
+    Change {
         rule: finding.rule.clone(),
         kind,
         from: before.map(|before| before.verdict),
@@ -271,9 +326,10 @@ fn change(scan: &Scan, finding: &Finding, before: Option<&State>) -> Option<Chan
         reason: finding.reason.clone(),
         evidence: finding.evidence_digest.clone(),
         rule_digest: finding.rule_digest.clone(),
+        because,
         scan_id: scan.id.to_string(),
         occurred: scan.finished.nanos(),
-    })
+    }
 }
 
 /// Counts of the rules of this scan; those of rules that left the pack go with them.

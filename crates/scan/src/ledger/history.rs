@@ -6,7 +6,9 @@ use store::Snapshot;
 use world::Timestamp;
 
 use super::{
-    Error, decode,
+    Error,
+    cause::{Cause, causes, facts_differ},
+    decode,
     row::{self, Change, Host, ScanRow, State, Tables},
     rows,
 };
@@ -32,6 +34,8 @@ pub struct Difference {
     pub from: Option<(Outcome, Severity)>,
     pub to: Option<(Outcome, Severity)>,
     pub reason: String,
+    /// What changed; nothing where the host was not known before.
+    pub because: Vec<Cause>,
 }
 
 /// `at` is the moment asked for; `latest` holds the scan rows, which are never rewritten.
@@ -86,8 +90,17 @@ pub(super) fn changes(
 pub(super) fn diff(
     before: &BTreeMap<String, State>,
     after: &BTreeMap<String, State>,
+    evidence: impl Fn(&str) -> Option<Vec<u8>>,
 ) -> Vec<Difference> {
     let rules: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let because = |old: Option<&State>, new: Option<&State>| match (old, new) {
+        (Some(old), Some(new)) => causes(old, new, || {
+            let (old, new) = (evidence(&old.evidence), evidence(&new.evidence));
+            facts_differ(old.as_deref(), new.as_deref())
+        }),
+        _ if before.is_empty() || after.is_empty() => Vec::new(),
+        _ => vec![Cause::Rule],
+    };
     let seen = |state: Option<&State>| state.map(|state| (state.verdict, state.severity));
     rules
         .into_iter()
@@ -101,6 +114,7 @@ pub(super) fn diff(
                     .or(old)
                     .map(|state| state.reason.clone())
                     .unwrap_or_default(),
+                because: because(old, new),
             })
         })
         .collect()

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use store::{History, Keys, Store, Table, TableId};
 
+use super::cause::Cause;
 use crate::{
     judge::{Outcome, Summary},
-    rule::Severity,
+    rule::{Severity, Variables},
 };
 
 /// The ledger's tables in an open store.
@@ -99,8 +100,25 @@ pub struct State {
     pub evidence: String,
     /// SHA-256 of the rule as it was judged, hexadecimal: tells a changed rule from a changed host.
     pub rule_digest: String,
+    /// SHA-256 of the rule as it is written, without the values of the site; empty in rows of the
+    /// time before sites had any, where it is `rule_digest`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rule_definition: String,
+    /// Values that the site gave to variables of the rule; the others have their defaults.
+    #[serde(default, skip_serializing_if = "Variables::is_empty")]
+    pub variables: Variables,
     pub first_seen: u64,
     pub changed: u64,
+}
+
+impl State {
+    pub(super) fn definition(&self) -> &str {
+        if self.rule_definition.is_empty() {
+            &self.rule_digest
+        } else {
+            &self.rule_definition
+        }
+    }
 }
 
 /// How often each rule was checked on one host, in one row: every scan checks every rule of the
@@ -141,6 +159,9 @@ pub struct Change {
     pub reason: String,
     pub evidence: String,
     pub rule_digest: String,
+    /// What changed; nothing for the first scan of a host, and in rows of the time before it was told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<Cause>,
     pub scan_id: String,
     pub occurred: u64,
 }

@@ -24,7 +24,7 @@ use crate::judge::Outcome;
 pub type Variables = BTreeMap<String, Value>;
 
 /// Characters of an id: it is a file name and a key of the ledger.
-const ID_BYTES_MAX: usize = 80;
+pub(super) const ID_BYTES_MAX: usize = 80;
 /// The moment of a test's facts when the test gives none; its day is 20,454.
 const TEST_COLLECTED_AT: &str = "2026-01-01T00:00:00Z";
 
@@ -118,6 +118,8 @@ pub struct RuleTest {
     pub collected_at: jiff::Timestamp,
     pub variables: Variables,
     pub line: u32,
+    /// The system of the facts when they name none: the rule's first platform.
+    platform: Platform,
 }
 
 /// A rule's tests, or the text that holds them.
@@ -149,6 +151,10 @@ pub struct Rule {
     pub file: String,
     /// SHA-256 in hexadecimal of everything but the tests, with the values of variables in use.
     pub digest: String,
+    /// The same with the defaults of its variables: the rule as it is written.
+    pub definition: String,
+    /// Values in use that are not defaults.
+    pub site_values: Variables,
     document: Node,
 }
 
@@ -209,6 +215,9 @@ impl Rule {
             .map(|rule| Self {
                 file: self.file.clone(),
                 category: self.category.clone(),
+                definition: self.definition.clone(),
+                site_values: values.clone(),
+                tests: self.tests.clone(),
                 ..rule
             })
             .map_err(|fault| fault.in_file(&self.file))
@@ -246,12 +255,12 @@ impl Rule {
 }
 
 impl RuleTest {
-    /// Everything the test gives, over the default platform.
+    /// Everything the test gives, on the rule's first platform unless it names a system.
     pub fn bundle(&self) -> crate::facts::Facts {
         let mut facts = self.facts.clone();
-        facts
-            .entry("os")
-            .or_insert_with(|| json!({"id": "debian", "version_id": "12"}));
+        facts.entry("os").or_insert_with(
+            || json!({"id": self.platform.id, "version_id": self.platform.version}),
+        );
         crate::facts::Facts {
             host: crate::facts::Host {
                 hostname: "test".to_owned(),
@@ -284,12 +293,16 @@ fn decode_rule(document: Node, values: &Variables, patterns: &mut Patterns) -> R
         fields.get("variables").unwrap_or(&document),
         values,
     )?;
+    let digest = digest(&document, &nodes);
     let mut decoder = Decoder::new(&nodes, patterns);
     let applies = fields
         .get("applies")
         .map(|node| decoder.predicate(node))
         .transpose()?;
     let check = decoder.predicate(fields.need("check")?)?;
+    let platforms = platforms(fields.need("platforms")?)?;
+    let first = platforms.first().expect("an empty list was refused");
+    let tests = tests(fields.need("tests")?, first)?;
     Ok(Rule {
         id: id(fields.need("id")?)?,
         title: fields.need_text("title")?,
@@ -300,15 +313,17 @@ fn decode_rule(document: Node, values: &Variables, patterns: &mut Patterns) -> R
             "`severity`",
             &Severity::ALL.map(|s| (s.name(), s)),
         )?,
-        platforms: platforms(fields.need("platforms")?)?,
+        platforms,
         references: references(fields.get("references"))?,
         applies,
         check,
         fix: fix(fields.need("fix")?)?,
-        tests: Tests::Parsed(tests(fields.need("tests")?)?),
+        tests: Tests::Parsed(tests),
         category: String::new(),
         file: String::new(),
-        digest: digest(&document, &nodes),
+        definition: digest.clone(),
+        digest,
+        site_values: Variables::new(),
         variables,
         document,
     })
@@ -329,17 +344,21 @@ fn digest(document: &Node, values: &BTreeMap<String, Node>) -> String {
     crate::judge::hex(&Sha256::digest(canonical_json(&whole)))
 }
 
-fn id(node: &Node) -> Result<String, Fault> {
-    let text = node.text("`id`")?;
-    let kebab = !text.is_empty()
+/// Lower case words joined by hyphens.
+pub(super) fn is_id(text: &str) -> bool {
+    !text.is_empty()
         && text.len() <= ID_BYTES_MAX
         && text.split('-').all(|word| {
             !word.is_empty()
                 && word
                     .bytes()
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        });
-    if kebab {
+        })
+}
+
+fn id(node: &Node) -> Result<String, Fault> {
+    let text = node.text("`id`")?;
+    if is_id(text) {
         return Ok(text.to_owned());
     }
     Err(Fault::at(
@@ -488,11 +507,12 @@ impl fmt::Display for VariableType {
     }
 }
 
-fn tests(node: &Node) -> Result<Vec<RuleTest>, Fault> {
-    node.list("`tests`")?.iter().map(test).collect()
+fn tests(node: &Node, platform: &Platform) -> Result<Vec<RuleTest>, Fault> {
+    let tests = node.list("`tests`")?.iter();
+    tests.map(|node| test(node, platform)).collect()
 }
 
-fn test(node: &Node) -> Result<RuleTest, Fault> {
+fn test(node: &Node, platform: &Platform) -> Result<RuleTest, Fault> {
     let fields = node.fields(
         "a test",
         &["name", "facts", "expect", "collected_at", "variables"],
@@ -532,5 +552,6 @@ fn test(node: &Node) -> Result<RuleTest, Fault> {
         collected_at,
         variables,
         line: node.at.line,
+        platform: platform.clone(),
     })
 }

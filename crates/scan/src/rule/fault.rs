@@ -23,7 +23,7 @@ pub struct Fault {
 
 impl Fault {
     /// The file is named later, by [`Fault::in_file`]: the decoder does not know it.
-    pub(super) fn at(place: Place, what: impl Into<String>) -> Self {
+    pub(crate) fn at(place: Place, what: impl Into<String>) -> Self {
         Self {
             file: String::new(),
             place,
@@ -32,12 +32,12 @@ impl Fault {
         }
     }
 
-    pub(super) fn next(mut self, next: impl Into<String>) -> Self {
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = next.into();
         self
     }
 
-    pub(super) fn in_file(mut self, file: &str) -> Self {
+    pub(crate) fn in_file(mut self, file: &str) -> Self {
         if self.file.is_empty() {
             file.clone_into(&mut self.file);
         }
@@ -68,7 +68,7 @@ impl error::Error for Fault {}
 const LISTED_MAX: usize = 24;
 
 /// `did you mean ...` with the nearest of `known`, or the whole list when nothing is near.
-pub(super) fn suggestion(wrong: &str, known: &[&str]) -> String {
+pub(crate) fn suggestion(wrong: &str, known: &[&str]) -> String {
     // More than two edits in a short word is another word.
     let limit = if wrong.len() <= 4 {
         1

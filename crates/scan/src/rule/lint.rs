@@ -23,10 +23,15 @@ pub const KNOWN_PLATFORMS: [&str; 7] = [
 ];
 
 /// Frameworks whose ids a rule may name, with what an id must look like.
-pub const KNOWN_FRAMEWORKS: [&str; 7] = [
+pub const KNOWN_FRAMEWORKS: [&str; 12] = [
     "nist_800_53",
     "cis_debian_12",
     "cis_debian_13",
+    "cis_ubuntu_22_04",
+    "cis_ubuntu_24_04",
+    "cis_rhel_8",
+    "cis_rhel_9",
+    "cis_rhel_10",
     "anssi_bp28",
     "stig",
     "pci_dss_4",
@@ -183,7 +188,8 @@ fn plausible(framework: &str, id: &str) -> bool {
                     .iter()
                     .any(|mark| rest.strip_suffix(mark).is_some_and(digits))
         }),
-        "cis_debian_12" | "cis_debian_13" | "pci_dss_4" => id.split('.').all(digits),
+        "pci_dss_4" => id.split('.').all(digits),
+        cis if cis.starts_with("cis_") => id.split('.').all(digits),
         _ => !id.trim().is_empty(),
     }
 }

@@ -12,7 +12,7 @@ use serde_saphyr::Spanned;
 use super::fault::{Fault, Place, suggestion};
 
 /// Bytes of one rule file. The largest of our own is under 8 KiB.
-pub(super) const FILE_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const FILE_BYTES_MAX: usize = 256 * 1024;
 /// Levels of nesting. A predicate level takes two (mapping and list), a test's facts about eight.
 /// Decoding recurses: measured 5 KiB of stack a level when optimised, 45 KiB when not, so that a
 /// thread of 2 MiB suffices in both.
@@ -44,7 +44,7 @@ pub(crate) struct Key {
 }
 
 /// Parses exactly one YAML document.
-pub(super) fn parse(text: &str) -> Result<Node, Fault> {
+pub(crate) fn parse(text: &str) -> Result<Node, Fault> {
     if text.len() > FILE_BYTES_MAX {
         let what = format!(
             "the file has {} bytes, more than {FILE_BYTES_MAX}",
@@ -97,7 +97,7 @@ fn node(spanned: Spanned<Tree>) -> Node {
 
 impl Node {
     /// A node that stands at `at`, made from data that never was in a file (a variable's value).
-    pub(super) fn from_json(value: &Value, at: Place) -> Self {
+    pub(crate) fn from_json(value: &Value, at: Place) -> Self {
         let tree = match value {
             Value::Null => Tree::Null,
             Value::Bool(flag) => Tree::Bool(*flag),
@@ -126,7 +126,7 @@ impl Node {
         Self { tree, at }
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         match &self.tree {
             Tree::Null => Value::Null,
             Tree::Bool(flag) => Value::Bool(*flag),
@@ -143,7 +143,7 @@ impl Node {
     }
 
     /// What the author wrote, for "wanted X, found Y".
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self.tree {
             Tree::Null => "nothing",
             Tree::Bool(_) => "true or false",
@@ -154,35 +154,35 @@ impl Node {
         }
     }
 
-    pub(super) fn text(&self, what: &str) -> Result<&str, Fault> {
+    pub(crate) fn text(&self, what: &str) -> Result<&str, Fault> {
         match &self.tree {
             Tree::Text(text) => Ok(text),
             _ => Err(self.wrong(what, "text").next("write it in quotes")),
         }
     }
 
-    pub(super) fn truth(&self, what: &str) -> Result<bool, Fault> {
+    pub(crate) fn truth(&self, what: &str) -> Result<bool, Fault> {
         match self.tree {
             Tree::Bool(flag) => Ok(flag),
             _ => Err(self.wrong(what, "true or false")),
         }
     }
 
-    pub(super) fn list(&self, what: &str) -> Result<&[Self], Fault> {
+    pub(crate) fn list(&self, what: &str) -> Result<&[Self], Fault> {
         match &self.tree {
             Tree::List(list) => Ok(list),
             _ => Err(self.wrong(what, "a list")),
         }
     }
 
-    pub(super) fn texts(&self, what: &str) -> Result<Vec<String>, Fault> {
+    pub(crate) fn texts(&self, what: &str) -> Result<Vec<String>, Fault> {
         self.list(what)?
             .iter()
             .map(|item| item.text(what).map(str::to_owned))
             .collect()
     }
 
-    pub(super) fn map(&self, what: &str) -> Result<&[(Key, Self)], Fault> {
+    pub(crate) fn map(&self, what: &str) -> Result<&[(Key, Self)], Fault> {
         match &self.tree {
             Tree::Map(map) => Ok(map),
             _ => Err(self.wrong(what, "a mapping")),
@@ -190,7 +190,7 @@ impl Node {
     }
 
     /// The fields of a mapping that may hold `known` and nothing else.
-    pub(super) fn fields(&self, what: &str, known: &[&str]) -> Result<Fields<'_>, Fault> {
+    pub(crate) fn fields(&self, what: &str, known: &[&str]) -> Result<Fields<'_>, Fault> {
         let map = self.map(what)?;
         for (key, _) in map {
             if !known.contains(&key.name.as_str()) {
@@ -208,7 +208,7 @@ impl Node {
     }
 
     /// Names in `{var: name}` anywhere below.
-    pub(super) fn variables_used<'n>(&'n self, into: &mut BTreeSet<&'n str>) {
+    pub(crate) fn variables_used<'n>(&'n self, into: &mut BTreeSet<&'n str>) {
         match &self.tree {
             Tree::List(list) => list.iter().for_each(|item| item.variables_used(into)),
             Tree::Map(map) => {
@@ -234,21 +234,21 @@ impl Node {
 }
 
 /// A mapping whose field names were checked.
-pub(super) struct Fields<'n> {
+pub(crate) struct Fields<'n> {
     map: &'n [(Key, Node)],
     at: Place,
     what: String,
 }
 
 impl<'n> Fields<'n> {
-    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'n Node> {
         self.map
             .iter()
             .find(|(key, _)| key.name == name)
             .map(|(_, node)| node)
     }
 
-    pub(super) fn need(&self, name: &str) -> Result<&'n Node, Fault> {
+    pub(crate) fn need(&self, name: &str) -> Result<&'n Node, Fault> {
         self.get(name).ok_or_else(|| {
             Fault::at(self.at, format!("{} has no `{name}`", self.what))
                 .next(format!("add `{name}:`"))
@@ -256,7 +256,7 @@ impl<'n> Fields<'n> {
     }
 
     /// Text that says something.
-    pub(super) fn need_text(&self, name: &str) -> Result<String, Fault> {
+    pub(crate) fn need_text(&self, name: &str) -> Result<String, Fault> {
         let node = self.need(name)?;
         let text = node.text(&format!("`{name}`"))?.trim();
         if text.is_empty() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ERROR, Outcome, PASS, UNKNOWN, rule, sample, verdict};
+use super::{super::known_platform, ERROR, Outcome, PASS, UNKNOWN, rule, sample, verdict};
 
 #[derive(Clone, Copy)]
 struct Host {
@@ -36,6 +36,9 @@ fn check(os: &Value, wanted: Outcome, said: &str) {
     let evidence = String::from_utf8_lossy(verdict.evidence.bytes()).into_owned();
     let declares = evidence.contains("os.platform_id");
     assert_eq!(declares, said.contains("counts"), "{os}");
+    if wanted == PASS {
+        assert_eq!(known_platform(&facts), Some("rhel-9"), "{os}");
+    }
 }
 
 /// The os-release files of the rebuilds as their projects document them; Amazon Linux and Fedora

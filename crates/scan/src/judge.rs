@@ -22,11 +22,11 @@ pub use evidence::{
 
 use crate::{
     facts::{Facts, Reason},
-    rule::{Rule, Severity, wording},
+    rule::{Platform, Rule, Severity, wording},
 };
 pub use system::known_platform;
 use system::{Membership, System};
-use trace::{Evaluation, Exhausted};
+use trace::{Evaluation, Exhausted, Trace};
 use truth::Truth;
 
 /// The five verdicts.
@@ -118,70 +118,153 @@ fn score(pass: u64, fail: u64) -> Option<f64> {
 
 /// Judges `facts` by every rule, in the order of `rules`.
 pub fn judge<'r>(rules: impl IntoIterator<Item = &'r Rule>, facts: &Facts) -> Vec<Verdict> {
-    let system = System::of(facts);
+    let bench = Bench::new(facts);
     rules
         .into_iter()
-        .map(|rule| judge_rule(rule, facts, &system))
+        .map(|rule| bench.rule_on(rule).into_verdict())
         .collect()
 }
 
-/// The outcome, why, and for `not_assessed` the code.
-type Decision = (Outcome, String, Option<Reason>);
+/// One host's facts, ready to be judged by any number of rules.
+pub struct Bench<'f> {
+    facts: &'f Facts,
+    system: System<'f>,
+}
 
-fn judge_rule(rule: &Rule, facts: &Facts, system: &System<'_>) -> Verdict {
-    let mut evaluation = Evaluation::new(facts);
-    let (verdict, reason, unknown) = match system.membership(rule, &mut evaluation) {
-        Membership::Outside(decision) => decision,
-        Membership::Named => assess(rule, &mut evaluation),
-        Membership::Counted(said) => {
-            let (verdict, reason, unknown) = assess(rule, &mut evaluation);
-            (verdict, format!("{reason} ({said})"), unknown)
-        }
-    };
-    Verdict {
-        rule: rule.id.clone(),
-        title: rule.title.clone(),
-        severity: rule.severity,
-        verdict,
-        reason: wording::bounded(&reason, explain::REASON_CHARS_MAX),
-        unknown,
-        evidence: Evidence::of(&rule.id, &evaluation.consulted),
+impl fmt::Debug for Bench<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bench")
+            .field("host", &self.facts.host)
+            .finish_non_exhaustive()
     }
 }
 
-fn assess<'a>(rule: &'a Rule, evaluation: &mut Evaluation<'a>) -> Decision {
-    decide(rule, evaluation).unwrap_or_else(|Exhausted| {
-        let reason = format!("gave up after {} steps on these facts", trace::STEPS_MAX);
-        (Outcome::Error, reason, None)
-    })
+impl<'f> Bench<'f> {
+    pub fn new(facts: &'f Facts) -> Self {
+        Self {
+            facts,
+            system: System::of(facts),
+        }
+    }
+
+    pub fn rule_on<'a>(&'a self, rule: &'a Rule) -> Ruling<'a> {
+        let mut evaluation = Evaluation::new(self.facts);
+        let membership = self.system.membership(rule, &mut evaluation);
+        let (outcome, basis) = match membership {
+            Membership::Outside(outcome) => (outcome, Basis::System),
+            Membership::Named | Membership::Counted(_) => decide(rule, &mut evaluation)
+                .unwrap_or_else(|Exhausted| (Outcome::Error, Basis::Exhausted)),
+        };
+        Ruling {
+            rule,
+            outcome,
+            basis,
+            counted: match membership {
+                Membership::Counted(platform) => Some(platform),
+                Membership::Named | Membership::Outside(_) => None,
+            },
+            evaluation,
+            system: &self.system,
+        }
+    }
 }
 
-fn decide<'a>(rule: &'a Rule, evaluation: &mut Evaluation<'a>) -> Result<Decision, Exhausted> {
+/// What one rule says, before anybody asks why: reason and evidence are made when they are asked for,
+/// which costs several times the judging.
+pub struct Ruling<'a> {
+    rule: &'a Rule,
+    outcome: Outcome,
+    basis: Basis<'a>,
+    /// The platform of the rule that the host is a rebuild of.
+    counted: Option<&'a Platform>,
+    evaluation: Evaluation<'a>,
+    system: &'a System<'a>,
+}
+
+/// What an outcome rests on.
+enum Basis<'a> {
+    /// Which system this is.
+    System,
+    Applies(Trace<'a>),
+    Check(Trace<'a>),
+    Exhausted,
+}
+
+impl fmt::Debug for Ruling<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ruling")
+            .field("rule", &self.rule.id)
+            .field("outcome", &self.outcome)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ruling<'_> {
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    pub fn into_verdict(self) -> Verdict {
+        let (mut reason, unknown) = match &self.basis {
+            Basis::System => self.system.outside_words(self.rule, self.outcome),
+            Basis::Exhausted => {
+                let reason = format!("gave up after {} steps on these facts", trace::STEPS_MAX);
+                (reason, None)
+            }
+            Basis::Applies(trace) | Basis::Check(trace) => match self.outcome {
+                Outcome::Pass => (explain::why_true(trace), None),
+                Outcome::Fail => (explain::why_false(trace), None),
+                Outcome::NotApplicable => (
+                    format!("does not apply: {}", explain::why_false(trace)),
+                    None,
+                ),
+                Outcome::NotAssessed => {
+                    let (reason, code) = explain::why_unknown(trace);
+                    (reason, Some(code))
+                }
+                Outcome::Error => (explain::why_error(trace), None),
+            },
+        };
+        if let Some(platform) = self.counted {
+            let said = self.system.counted_words(platform);
+            reason = format!("{reason} ({said})");
+        }
+        Verdict {
+            rule: self.rule.id.clone(),
+            title: self.rule.title.clone(),
+            severity: self.rule.severity,
+            verdict: self.outcome,
+            reason: wording::bounded(&reason, explain::REASON_CHARS_MAX),
+            unknown,
+            evidence: Evidence::of(&self.rule.id, &self.evaluation.consulted),
+        }
+    }
+}
+
+fn decide<'a>(
+    rule: &'a Rule,
+    evaluation: &mut Evaluation<'a>,
+) -> Result<(Outcome, Basis<'a>), Exhausted> {
     if let Some(applies) = &rule.applies {
         let trace = evaluation.trace(applies, None)?;
-        match trace.truth {
-            Truth::True => {}
-            Truth::False => {
-                let reason = format!("does not apply: {}", explain::why_false(&trace));
-                return Ok((Outcome::NotApplicable, reason, None));
-            }
-            Truth::Unknown | Truth::Error => return Ok(undecided(&trace)),
+        let outcome = match trace.truth {
+            Truth::True => None,
+            Truth::False => Some(Outcome::NotApplicable),
+            Truth::Unknown => Some(Outcome::NotAssessed),
+            Truth::Error => Some(Outcome::Error),
+        };
+        if let Some(outcome) = outcome {
+            return Ok((outcome, Basis::Applies(trace)));
         }
     }
     let trace = evaluation.trace(&rule.check, None)?;
-    Ok(match trace.truth {
-        Truth::True => (Outcome::Pass, explain::why_true(&trace), None),
-        Truth::False => (Outcome::Fail, explain::why_false(&trace), None),
-        Truth::Unknown | Truth::Error => undecided(&trace),
-    })
-}
-
-fn undecided(trace: &trace::Trace<'_>) -> Decision {
-    if trace.truth == Truth::Error {
-        return (Outcome::Error, explain::why_error(trace), None);
-    }
-    let (reason, code) = explain::why_unknown(trace);
-    (Outcome::NotAssessed, reason, Some(code))
+    let outcome = match trace.truth {
+        Truth::True => Outcome::Pass,
+        Truth::False => Outcome::Fail,
+        Truth::Unknown => Outcome::NotAssessed,
+        Truth::Error => Outcome::Error,
+    };
+    Ok((outcome, Basis::Check(trace)))
 }
 
 #[cfg(test)]

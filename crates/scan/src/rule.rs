@@ -21,7 +21,7 @@ mod skeleton;
 pub(crate) mod wording;
 pub(crate) mod yaml;
 
-pub(crate) use canonical::canonical_json;
+pub(crate) use canonical::{canonical_json, scalar, write_canonical};
 pub use coverage::{Control, Coverage, Framework, PlatformCoverage, WithoutReference, coverage};
 pub use document::{Fix, Platform, Rule, RuleTest, Severity, Variable, VariableType, Variables};
 pub use fault::{Fault, Place};

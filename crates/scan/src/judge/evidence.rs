@@ -7,13 +7,13 @@
 use std::{borrow::Cow, error, fmt};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::trace::{ELEMENTS_MAX, Elements, Tally};
 use crate::{
     facts::{Reason, Unknown},
-    rule::{Found, Selector, canonical_json, wording},
+    rule::{Found, Selector, canonical_json, scalar, wording, write_canonical},
 };
 
 pub const EVIDENCE_SCHEMA: &str = "holdfast.evidence/1";
@@ -39,15 +39,8 @@ impl Evidence {
     pub(super) fn of(rule: &str, consulted: &[(&str, Shown<'_>)]) -> Self {
         let mut bytes = Vec::new();
         for allowance in ALLOWANCES {
-            let facts = consulted
-                .iter()
-                .map(|(fact, shown)| shown.render(fact, allowance))
-                .collect();
-            let mut document = Map::new();
-            document.insert("schema".to_owned(), EVIDENCE_SCHEMA.into());
-            document.insert("rule".to_owned(), rule.into());
-            document.insert("facts".to_owned(), Value::Array(facts));
-            bytes = canonical_json(&Value::Object(document));
+            bytes.clear();
+            render(rule, consulted, allowance, &mut bytes);
             if bytes.len() <= EVIDENCE_BYTES_MAX {
                 break;
             }
@@ -148,86 +141,132 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn render(&self, fact: &str, (elements_max, chars_max): (usize, usize)) -> Value {
-        let mut entry = Map::new();
-        entry.insert("fact".to_owned(), fact.into());
+    /// The entry of one fact. Keys in the order of the canonical form.
+    fn render(&self, fact: &str, (elements_max, chars_max): (usize, usize), out: &mut Vec<u8>) {
+        out.push(b'{');
         match self {
             Self::Absent => {
-                entry.insert("absent".to_owned(), true.into());
+                out.extend_from_slice(b"\"absent\":true,");
+                name(fact, out);
             }
             Self::Unknown(unknown) => {
                 let detail = wording::bounded(&wording::escaped(&unknown.detail), DETAIL_CHARS_MAX);
-                let mut inner = Map::new();
-                inner.insert("reason".to_owned(), unknown.reason.as_str().into());
-                inner.insert("detail".to_owned(), detail.into());
-                entry.insert("unknown".to_owned(), Value::Object(inner));
+                name(fact, out);
+                out.extend_from_slice(b",\"unknown\":{\"detail\":");
+                scalar(&detail, out);
+                out.extend_from_slice(b",\"reason\":");
+                scalar(unknown.reason.as_str(), out);
+                out.push(b'}');
             }
             Self::Elements { count, elements } => {
                 let kept = elements.iter().take(elements_max).copied().collect();
-                part(&mut entry, *count, kept);
+                part(fact, *count, kept, out);
             }
-            Self::Value(value) => whole(&mut entry, value, elements_max, chars_max),
+            Self::Value(value) => whole(fact, value, elements_max, chars_max, out),
         }
-        Value::Object(entry)
+        out.push(b'}');
+    }
+}
+
+/// The whole document.
+fn render(
+    rule: &str,
+    consulted: &[(&str, Shown<'_>)],
+    allowance: (usize, usize),
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"{\"facts\":[");
+    for (index, (fact, shown)) in consulted.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        shown.render(fact, allowance, out);
+    }
+    out.extend_from_slice(b"],\"rule\":");
+    scalar(rule, out);
+    out.extend_from_slice(b",\"schema\":");
+    scalar(EVIDENCE_SCHEMA, out);
+    out.push(b'}');
+}
+
+fn name(fact: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"fact\":");
+    scalar(fact, out);
+}
+
+fn counted(count: usize, cut: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"count\":");
+    scalar(&count, out);
+    out.push(b',');
+    if cut > 0 {
+        out.extend_from_slice(b"\"cut\":");
+        scalar(&cut, out);
+        out.push(b',');
     }
 }
 
 /// A value in full when it is within the allowance, else its first part.
-fn whole(entry: &mut Map<String, Value>, value: &Value, elements_max: usize, chars_max: usize) {
+fn whole(fact: &str, value: &Value, elements_max: usize, chars_max: usize, out: &mut Vec<u8>) {
     match value {
         Value::Array(list) if list.len() > elements_max => {
-            part(
-                entry,
-                list.len(),
-                list.iter()
-                    .take(elements_max)
-                    .map(|item| (None, item))
-                    .collect(),
-            );
+            let kept = list.iter().take(elements_max).map(|item| (None, item));
+            part(fact, list.len(), kept.collect(), out);
         }
         Value::Object(map) if map.len() > elements_max => {
             let kept = map
                 .iter()
                 .take(elements_max)
                 .map(|(key, item)| (Some(key.as_str()), item));
-            part(entry, map.len(), kept.collect());
+            part(fact, map.len(), kept.collect(), out);
         }
-        Value::String(text) if text.chars().count() > chars_max => {
+        Value::String(text) if text.len() > chars_max && text.chars().count() > chars_max => {
             let count = text.chars().count();
-            entry.insert("count".to_owned(), count.into());
+            counted(
+                count,
+                if chars_max > 0 { count - chars_max } else { 0 },
+                out,
+            );
+            name(fact, out);
             if chars_max > 0 {
-                entry.insert(
-                    "value".to_owned(),
-                    text.chars().take(chars_max).collect::<String>().into(),
-                );
-                entry.insert("cut".to_owned(), (count - chars_max).into());
+                let kept: String = text.chars().take(chars_max).collect();
+                out.extend_from_slice(b",\"value\":");
+                scalar(&kept, out);
             }
         }
         value => {
-            entry.insert("value".to_owned(), value.clone());
+            name(fact, out);
+            out.extend_from_slice(b",\"value\":");
+            write_canonical(value, out);
         }
     }
 }
 
 /// Some of `count` elements. Without any, the count stands alone: somebody looked, nothing to show.
-fn part(entry: &mut Map<String, Value>, count: usize, kept: Vec<(Option<&str>, &Value)>) {
-    entry.insert("count".to_owned(), count.into());
+fn part(fact: &str, count: usize, mut kept: Vec<(Option<&str>, &Value)>, out: &mut Vec<u8>) {
     if kept.is_empty() {
+        counted(count, 0, out);
+        name(fact, out);
         return;
     }
-    if kept.len() < count {
-        entry.insert("cut".to_owned(), (count - kept.len()).into());
-    }
+    counted(count, count - kept.len(), out);
+    name(fact, out);
+    out.extend_from_slice(b",\"value\":");
     let keyed = kept.iter().all(|(key, _)| key.is_some());
-    let value = if keyed {
-        let pairs = kept
-            .into_iter()
-            .map(|(key, item)| (key.unwrap_or_default().to_owned(), item.clone()));
-        Value::Object(pairs.collect())
-    } else {
-        Value::Array(kept.into_iter().map(|(_, item)| item.clone()).collect())
-    };
-    entry.insert("value".to_owned(), value);
+    out.push(if keyed { b'{' } else { b'[' });
+    if keyed {
+        kept.sort_unstable_by_key(|(key, _)| *key);
+    }
+    for (index, (key, item)) in kept.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        if let (true, Some(key)) = (keyed, key) {
+            scalar(key, out);
+            out.push(b':');
+        }
+        write_canonical(item, out);
+    }
+    out.push(if keyed { b'}' } else { b']' });
 }
 
 /// Evidence as it is read back.

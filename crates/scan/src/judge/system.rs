@@ -5,9 +5,9 @@
 //! major version. Every verdict that rests on this says so. Other derivatives count as nothing:
 //! an Ubuntu is no Debian, and what rebuilds Ubuntu is not known to keep its paths.
 
-use super::{Decision, Outcome, explain, truth::Truth};
+use super::{Outcome, explain, truth::Truth};
 use crate::{
-    facts::Facts,
+    facts::{Facts, Reason},
     judge::{evidence::Shown, trace::Evaluation},
     rule::{Found, KNOWN_PLATFORMS, Platform, Rule, Selector, wording},
 };
@@ -39,13 +39,13 @@ pub(super) struct System<'f> {
 }
 
 /// How a host comes to be of a rule's platform.
-pub(super) enum Membership {
+pub(super) enum Membership<'r> {
     /// By its own name and version.
     Named,
     /// By what it declares to be a rebuild of; to be said with the verdict.
-    Counted(String),
-    /// Not at all, or nobody knows: the verdict.
-    Outside(Decision),
+    Counted(&'r Platform),
+    /// Not at all, or nobody knows: the outcome.
+    Outside(Outcome),
 }
 
 impl<'f> System<'f> {
@@ -63,8 +63,12 @@ impl<'f> System<'f> {
         }
     }
 
-    /// Looks only; what decided is recorded unless the host is named by the rule.
-    pub(super) fn membership(&self, rule: &Rule, evaluation: &mut Evaluation<'f>) -> Membership {
+    /// What decided is recorded unless the host is named by the rule.
+    pub(super) fn membership<'a>(
+        &'a self,
+        rule: &'a Rule,
+        evaluation: &mut Evaluation<'a>,
+    ) -> Membership<'a> {
         let mut truth = Truth::False;
         for platform in &rule.platforms {
             match self.is(platform) {
@@ -79,8 +83,7 @@ impl<'f> System<'f> {
         if let Some(platform) = counted {
             evaluation.record("os.platform_id", Shown::found(&self.platform_id));
             evaluation.record("os.id_like", Shown::found(&self.id_like));
-            let own = word(&self.id);
-            return Membership::Counted(format!("{own} counts as {platform}"));
+            return Membership::Counted(platform);
         }
         evaluation.record("os.version_id", Shown::found(&self.version));
         let truth = rule
@@ -90,7 +93,16 @@ impl<'f> System<'f> {
             .fold(truth, |truth, platform| {
                 truth.or(self.rebuilds(&platform.version))
             });
-        Membership::Outside(self.outside(rule, truth))
+        Membership::Outside(match truth {
+            Truth::False => Outcome::NotApplicable,
+            Truth::Unknown => Outcome::NotAssessed,
+            Truth::True | Truth::Error => Outcome::Error,
+        })
+    }
+
+    /// To be said with the verdict of a host that counts as `platform`.
+    pub(super) fn counted_words(&self, platform: &Platform) -> String {
+        format!("{} counts as {platform}", word(&self.id))
     }
 
     fn is(&self, platform: &Platform) -> Truth {
@@ -121,8 +133,9 @@ impl<'f> System<'f> {
         })
     }
 
-    fn outside(&self, rule: &Rule, truth: Truth) -> Decision {
-        if truth == Truth::False {
+    /// Why a host outside of the rule's platforms has this outcome, and for `not_assessed` the code.
+    pub(super) fn outside_words(&self, rule: &Rule, outcome: Outcome) -> (String, Option<Reason>) {
+        if outcome == Outcome::NotApplicable {
             let names: Vec<String> = rule.platforms.iter().map(Platform::to_string).collect();
             let reason = format!(
                 "the rule is for {}; this host is {} {}",
@@ -130,22 +143,14 @@ impl<'f> System<'f> {
                 word(&self.id),
                 word(&self.version),
             );
-            return (Outcome::NotApplicable, reason, None);
+            return (reason, None);
         }
         let unknown = [&self.id, &self.version, &self.platform_id, &self.id_like]
             .into_iter()
             .find_map(explain::unknown_of);
         match unknown {
-            Some(unknown) => (
-                Outcome::NotAssessed,
-                explain::unknown_words(&unknown),
-                Some(unknown.reason),
-            ),
-            None => (
-                Outcome::Error,
-                "the system's id or version is not text".to_owned(),
-                None,
-            ),
+            Some(unknown) => (explain::unknown_words(&unknown), Some(unknown.reason)),
+            None => ("the system's id or version is not text".to_owned(), None),
         }
     }
 }

@@ -273,6 +273,11 @@ impl<'a> Evaluation<'a> {
         for (key, item) in elements {
             self.spend(1)?;
             tally.total += 1;
+            if let (Some(condition), Some(key)) = (&quantified.condition, key)
+                && is_ruled_out(condition, key)
+            {
+                continue;
+            }
             // An unknown element may stand for something, for nothing, or for many.
             let (item_in_scope, mut counts) = match Unknown::from_value(item) {
                 Some(unknown) => (Err(unknown), Truth::Unknown),
@@ -324,6 +329,20 @@ impl<'a> Evaluation<'a> {
         } else {
             truth
         })
+    }
+}
+
+/// Whether an element is no concern of the quantifier by its key alone. Says what the trace of
+/// `condition` would say, without making one.
+fn is_ruled_out(condition: &Predicate, key: &str) -> bool {
+    match condition {
+        Predicate::Leaf(leaf) if leaf.fact.is_key() => match &leaf.operator {
+            Operator::Matches(pattern) => !pattern.is_match(key),
+            Operator::NotMatches(pattern) => pattern.is_match(key),
+            _ => false,
+        },
+        Predicate::All(parts) => parts.iter().any(|part| is_ruled_out(part, key)),
+        _ => false,
     }
 }
 

@@ -5,11 +5,11 @@ use serde_json::Value;
 
 pub(crate) fn canonical_json(value: &Value) -> Vec<u8> {
     let mut out = Vec::new();
-    write(value, &mut out);
+    write_canonical(value, &mut out);
     out
 }
 
-fn write(value: &Value, out: &mut Vec<u8>) {
+pub(crate) fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Array(list) => {
             out.push(b'[');
@@ -17,7 +17,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
                 if index > 0 {
                     out.push(b',');
                 }
-                write(item, out);
+                write_canonical(item, out);
             }
             out.push(b']');
         }
@@ -31,7 +31,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
                 }
                 scalar(key, out);
                 out.push(b':');
-                write(item, out);
+                write_canonical(item, out);
             }
             out.push(b'}');
         }
@@ -39,7 +39,8 @@ fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn scalar<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+/// Text or a number in the canonical form.
+pub(crate) fn scalar<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("writing text or a number to memory cannot fail");
 }
 

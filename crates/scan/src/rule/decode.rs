@@ -323,7 +323,7 @@ impl<'v> Decoder<'v> {
         let conditions = fields.need("where")?;
         let mut groups = Vec::new();
         for (key, operators) in conditions.map("`where` of `captures`")? {
-            let known: Vec<&str> = pattern.0.capture_names().flatten().collect();
+            let known: Vec<&str> = pattern.regex().capture_names().flatten().collect();
             if !known.contains(&key.name.as_str()) {
                 return Err(
                     Fault::at(key.at, format!("the pattern has no group `{}`", key.name))
@@ -510,7 +510,7 @@ impl Patterns {
         if let Some(known) = self.0.get(&key) {
             return Ok(known.clone());
         }
-        let pattern = Pattern(compile(text, ignore_case)?);
+        let pattern = Pattern::new(compile(text, ignore_case)?, ignore_case);
         self.0.insert(key, pattern.clone());
         Ok(pattern)
     }

@@ -61,10 +61,8 @@ pub(crate) fn test(operator: &Operator, value: &Value, context: Context) -> Answ
         },
         Operator::VersionAtLeast(wanted) => version_test(value, wanted, Ordering::is_ge),
         Operator::VersionLessThan(wanted) => version_test(value, wanted, Ordering::is_lt),
-        Operator::Matches(pattern) => with_text(value, |text| pattern.0.is_match(text).into()),
-        Operator::NotMatches(pattern) => {
-            with_text(value, |text| (!pattern.0.is_match(text)).into())
-        }
+        Operator::Matches(pattern) => with_text(value, |text| pattern.is_match(text).into()),
+        Operator::NotMatches(pattern) => with_text(value, |text| (!pattern.is_match(text)).into()),
         Operator::Captures(pattern, groups) => {
             with_text(value, |text| captures(pattern, groups, text, context))
         }
@@ -340,7 +338,7 @@ fn captures(
     text: &str,
     context: Context,
 ) -> Answer {
-    let Some(found) = pattern.0.captures(text) else {
+    let Some(found) = pattern.captures(text) else {
         return Answer::No;
     };
     let answers = groups.iter().flat_map(|(name, operators)| {
@@ -429,5 +427,5 @@ fn operator_words(operator: &Operator) -> String {
 }
 
 fn short(pattern: &Pattern) -> String {
-    super::wording::bounded(pattern.0.as_str(), 60)
+    super::wording::bounded(pattern.as_str(), 60)
 }

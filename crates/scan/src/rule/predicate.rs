@@ -2,6 +2,7 @@
 //! quantifiers. Variables are already replaced and regular expressions compiled.
 
 use regex::Regex;
+use regex_syntax::hir::{Hir, HirKind, Look};
 use serde_json::Value;
 
 use super::selector::Selector;
@@ -84,7 +85,65 @@ pub enum Comparison {
 
 /// A compiled regular expression. Linear in its input, and its program is bounded.
 #[derive(Clone, Debug)]
-pub struct Pattern(pub Regex);
+pub struct Pattern {
+    regex: Regex,
+    /// What every match of an anchored expression begins and ends with. Rules go over a thousand
+    /// kernel parameters to find a dozen: comparing bytes first is ten times cheaper.
+    prefix: Box<str>,
+    suffix: Box<str>,
+}
+
+impl Pattern {
+    /// `ignore_case` as the expression was compiled: its text alone does not tell.
+    pub(crate) fn new(regex: Regex, ignore_case: bool) -> Self {
+        let affixes = if ignore_case {
+            None
+        } else {
+            affixes(regex.as_str())
+        };
+        let (prefix, suffix) = affixes.unwrap_or_default();
+        Self {
+            regex,
+            prefix,
+            suffix,
+        }
+    }
+
+    pub(crate) const fn regex(&self) -> &Regex {
+        &self.regex
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.regex.as_str()
+    }
+
+    pub(crate) fn is_match(&self, text: &str) -> bool {
+        text.starts_with(&*self.prefix)
+            && text.ends_with(&*self.suffix)
+            && self.regex.is_match(text)
+    }
+
+    pub(crate) fn captures<'t>(&self, text: &'t str) -> Option<regex::Captures<'t>> {
+        self.regex.captures(text)
+    }
+}
+
+/// The literal text after `^` and the one before `$`, as far as the syntax tree names them.
+fn affixes(expression: &str) -> Option<(Box<str>, Box<str>)> {
+    let tree = regex_syntax::parse(expression).ok()?;
+    let HirKind::Concat(parts) = tree.kind() else {
+        return None;
+    };
+    let literal = |part: Option<&Hir>| match part.map(Hir::kind) {
+        Some(HirKind::Literal(literal)) => std::str::from_utf8(&literal.0).ok().map(Box::from),
+        _ => None,
+    };
+    let begins = parts.first()?.kind() == &HirKind::Look(Look::Start);
+    let ends = parts.last()?.kind() == &HirKind::Look(Look::End);
+    let prefix = begins.then(|| literal(parts.get(1))).flatten();
+    let suffix = ends.then(|| literal(parts.iter().rev().nth(1))).flatten();
+    Some((prefix.unwrap_or_default(), suffix.unwrap_or_default()))
+}
 
 impl Comparison {
     pub(crate) fn holds(self, left: f64, right: f64) -> bool {
@@ -159,5 +218,54 @@ impl Predicate {
                 quantified.check.for_each_selector(visit);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The affixes only ever say no where the expression says no.
+    #[test]
+    fn a_pattern_matches_what_its_expression_matches() {
+        let texts = [
+            "", "a", "ab", "ba", "aba", "a\nb", "A", "net.a.b", "xnet.a.b", "net.a.bx", "net.b",
+            "net..b",
+        ];
+        for expression in [
+            "a",
+            "^a",
+            "a$",
+            "^a$",
+            "^a.*b$",
+            "^(a|b)",
+            "(?i)^a",
+            "(?m)^b$",
+            "^a|b$",
+            "^$",
+            "^ab?",
+            "a+b$",
+            r"^net\..+\.b$",
+            r"^net\.(a\.)?b$",
+            r"\Aa",
+            r"b\z",
+            "^(ab)$",
+            "^a{2}",
+            "(?s)^a.b$",
+        ] {
+            for ignore_case in [false, true] {
+                let regex = regex::RegexBuilder::new(expression)
+                    .case_insensitive(ignore_case)
+                    .build()
+                    .unwrap();
+                let pattern = Pattern::new(regex.clone(), ignore_case);
+                for text in texts {
+                    let wanted = regex.is_match(text);
+                    assert_eq!(pattern.is_match(text), wanted, "/{expression}/ on {text:?}");
+                }
+            }
+        }
+        let pattern = Pattern::new(Regex::new(r"^net\..+\.b$").unwrap(), false);
+        assert_eq!((&*pattern.prefix, &*pattern.suffix), ("net.", ".b"));
     }
 }

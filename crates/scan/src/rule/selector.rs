@@ -107,6 +107,11 @@ impl Selector {
         }
     }
 
+    /// The key of the innermost quantifier's element.
+    pub(crate) fn is_key(&self) -> bool {
+        self.root == Root::Key
+    }
+
     /// Field names and keys in order.
     pub fn steps(&self) -> &[String] {
         &self.steps

@@ -11,6 +11,8 @@ pub(crate) mod host;
 pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod rules;
+pub(crate) mod variable;
+pub(crate) mod waiver;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -92,6 +94,10 @@ pub(crate) enum Command {
     Rules(Rules),
     /// The signed policy: how often hosts are scanned, and what a scan may cost
     Policy(policy::Policy),
+    /// Failures that somebody answers for until a date; the verdict stays what it is
+    Waiver(waiver::Waiver),
+    /// Values of the variables of rules: everywhere, for a site, a group or one host
+    Variable(variable::Variable),
     /// Check that this machine can keep what it is given: disk, clock, permissions, rules
     Doctor,
     /// The configuration in force

@@ -30,6 +30,8 @@ mod rules;
 mod scan;
 mod status;
 mod up;
+mod variable;
+mod waiver;
 
 pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
     let config = Config::load(&cli.global)?;
@@ -44,6 +46,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Diff(diff) => diff::run(diff, &config, screen),
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
         Command::Policy(policy) => policy::run(&policy.action, &config, screen),
+        Command::Waiver(waiver) => waiver::run(&waiver.action, &config, screen),
+        Command::Variable(variable) => variable::run(&variable.action, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
         Command::Events(events) => events::run(&events.action, &config, screen),

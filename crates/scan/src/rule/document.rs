@@ -20,7 +20,7 @@ use super::{
 };
 use crate::judge::Outcome;
 
-/// Values of variables by name, from a policy; a rule's own defaults stand for the others.
+/// Values of variables by name, from a site's settings; a rule's own defaults stand for the others.
 pub type Variables = BTreeMap<String, Value>;
 
 /// Characters of an id: it is a file name and a key of the ledger.

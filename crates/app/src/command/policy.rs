@@ -362,7 +362,7 @@ fn show(asked: &Show, config: &Config, screen: Screen) -> Result<Exit, Refusal> 
     })?;
     let unsigned = match &found {
         Some(active) => active.document.unsigned(),
-        None => policy::built_in_text(super::now()),
+        None => policy::built_in_text(),
     };
     let text = match config.output.value {
         Output::Json => super::json(&shown(found.as_ref(), &unsigned))?,

@@ -45,7 +45,9 @@ pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Ex
             if !was {
                 return Err(Refusal::new(format!(
                     "`{}` of rule `{}` is not set {}",
-                    which.variable, which.rule, setting.scope
+                    which.variable,
+                    which.rule,
+                    whose(&setting.scope)
                 ))
                 .next("`holdfast variable list` shows what is set"));
             }
@@ -124,13 +126,23 @@ fn set(rule: &Rule, setting: &Setting, config: &Config, screen: Screen) -> Resul
         Ok(disagreements(site, &all, setting))
     })?;
     screen.remark(format_args!(
-        "`{}` of rule `{}` is {} {} from the next scan on",
-        setting.variable, setting.rule, setting.value, setting.scope
+        "`{}` of rule `{}` is {} {}, from the next scan on",
+        setting.variable,
+        setting.rule,
+        setting.value,
+        whose(&setting.scope)
     ));
     for words in overruled {
         screen.remark(words);
     }
     Ok(Exit::Clean)
+}
+
+fn whose(scope: &variable::Scope) -> String {
+    match scope {
+        variable::Scope::Everywhere => "everywhere".to_owned(),
+        named => format!("for {named}"),
+    }
 }
 
 /// Hosts told of in one go; the rest is in `variable list --host`.

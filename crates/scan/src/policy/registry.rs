@@ -527,22 +527,22 @@ fn history_key(row: &Loaded) -> Vec<u8> {
     key
 }
 
-/// The text of the built-in policy, unsigned: the first that a site edits.
-pub fn built_in_text(now: Timestamp) -> String {
+/// The text of the built-in policy, unsigned: the first that a site edits. It holds from no moment
+/// on: a clock that was ahead at the first start must not refuse the next one.
+pub fn built_in_text() -> String {
     let policy = Policy {
         version: Version::new(0, 1, 0),
         ..Policy::default()
     };
     let metadata = Metadata {
         description: "built-in defaults".to_owned(),
-        effective_from: Some(now),
         ..Metadata::default()
     };
     document::render(&policy, &metadata)
 }
 
 fn built_in(key: &PrivateKey, by: &str, now: Timestamp) -> Result<String, Refused> {
-    document::sign(&built_in_text(now), "built-in policy", key, by, now)
+    document::sign(&built_in_text(), "built-in policy", key, by, now)
         .map_err(|faults| Refused::of_faults("document", &faults))
 }
 

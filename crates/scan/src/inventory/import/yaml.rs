@@ -110,9 +110,11 @@ impl Reader<'_> {
                     }
                 }
                 Ok(_) => {
-                    return self
-                        .read
-                        .refuse(&at, "too many hosts for one import", "split the file");
+                    return self.read.refuse(
+                        &at,
+                        "too many hosts for one import",
+                        "split the file",
+                    );
                 }
                 Err(fault) => {
                     let what = format!("host `{}`: {fault}", key.name.escape_debug());

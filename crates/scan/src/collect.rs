@@ -12,6 +12,8 @@ mod cmdline;
 mod context;
 mod coredump;
 mod cron;
+mod crypto_policy;
+mod dnf;
 mod drop_in;
 mod environment;
 mod files;
@@ -46,6 +48,7 @@ mod systemd_conf;
 #[cfg(test)]
 mod tests;
 mod time_sync;
+mod ubuntu_pro;
 mod updates;
 mod users;
 mod walk;
@@ -91,6 +94,9 @@ const ALL: &[&Collector] = &[
     &sockets::COLLECTOR,
     &time_sync::COLLECTOR,
     &updates::COLLECTOR,
+    &dnf::COLLECTOR,
+    &ubuntu_pro::COLLECTOR,
+    &crypto_policy::COLLECTOR,
     &certificates::COLLECTOR,
     &firewall::COLLECTOR,
     &grub::COLLECTOR,
@@ -140,6 +146,9 @@ pub struct Collector {
     pub deadline: Duration,
     /// Bytes it may take from files and programs altogether.
     pub input_bytes_max: usize,
+    /// Systems it can say something of, as rules name them in `platforms`; empty for all. On others
+    /// its fact is unknown or about nothing, and lint refuses a rule that asks.
+    pub families: &'static [&'static str],
     pub patterns: &'static [FactPattern],
     pub collect: fn(&Context<'_>) -> Result<Value, Unknown>,
 }
@@ -154,6 +163,7 @@ impl Collector {
         privilege: Privilege::None,
         deadline: DEADLINE,
         input_bytes_max: OUTPUT_BYTES_MAX,
+        families: &[],
         patterns: &[],
         collect: |_| Err(Unknown::new(Reason::Unsupported, "collector")),
     };

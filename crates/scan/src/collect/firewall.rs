@@ -4,6 +4,7 @@
 //! kernel module, so `nft` is run only where nf_tables may be there already: without the module
 //! there is no rule set, and that needs neither `nft` nor root.
 
+mod firewalld;
 mod iptables;
 mod nftables;
 
@@ -21,7 +22,7 @@ const UFW_DEFAULTS: &str = "/etc/default/ufw";
 
 pub(super) const COLLECTOR: Collector = Collector {
     name: "firewall",
-    about: "packet filters: nftables, iptables (legacy), ufw",
+    about: "packet filters: nftables, iptables (legacy), ufw, firewalld",
     reads: &[
         "/proc/modules",
         "/proc/sys/kernel/osrelease",
@@ -34,6 +35,10 @@ pub(super) const COLLECTOR: Collector = Collector {
         UFW,
         UFW_SWITCH,
         UFW_DEFAULTS,
+        "/usr/sbin/firewalld",
+        "/etc/firewalld/firewalld.conf",
+        "/etc/firewalld/zones/*.xml",
+        "/usr/lib/firewalld/zones/*.xml",
     ],
     runs: &[
         "/usr/sbin/nft -j list ruleset",
@@ -99,6 +104,32 @@ pub(super) const COLLECTOR: Collector = Collector {
         FactPattern::closed("firewall.iptables.output_policy", Shape::Text, "likewise"),
         FactPattern::closed("firewall.iptables.forward_policy", Shape::Text, "likewise"),
         FactPattern::closed(
+            "firewall.firewalld",
+            Shape::Map,
+            "firewalld's configuration, not what is in force",
+        ),
+        FactPattern::closed(
+            "firewall.firewalld.installed",
+            Shape::Bool,
+            "/usr/sbin/firewalld exists",
+        ),
+        FactPattern::closed(
+            "firewall.firewalld.default_zone",
+            Shape::Text,
+            "DefaultZone",
+        ),
+        FactPattern::closed(
+            "firewall.firewalld.target",
+            Shape::Text,
+            "of the default zone: default, %%REJECT%%, DROP or ACCEPT",
+        ),
+        FactPattern::closed(
+            "firewall.firewalld.services",
+            Shape::List,
+            "that the default zone lets in",
+        ),
+        FactPattern::closed("firewall.firewalld.services[]", Shape::Text, "ssh"),
+        FactPattern::closed(
             "firewall.ufw",
             Shape::Map,
             "ufw's configuration, not what is in force",
@@ -141,6 +172,7 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
         "nftables": with_installed(context, "/usr/sbin/nft", nftables, nftables::FIELDS),
         "iptables": with_installed(context, "/usr/sbin/iptables", iptables, iptables::FIELDS),
         "ufw": part(ufw(context)),
+        "firewalld": part(firewalld::firewalld(context)),
     }))
 }
 

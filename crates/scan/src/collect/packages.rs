@@ -1,4 +1,6 @@
-//! Installed packages, from dpkg's own database.
+//! Installed packages, from dpkg's own database or from rpm.
+
+mod rpm;
 
 use serde_json::{Map, Value, json};
 
@@ -13,33 +15,48 @@ const STATUS_BYTES_MAX: usize = 32 << 20;
 pub(super) const COLLECTOR: Collector = Collector {
     name: "packages",
     about: "installed packages with version and architecture",
-    reads: &[STATUS],
+    reads: &[
+        STATUS,
+        "/var/lib/rpm/rpmdb.sqlite*",
+        "/usr/lib/sysimage/rpm/rpmdb.sqlite*",
+        "/var/lib/rpm/Packages",
+        "/var/lib/rpm/__db.001",
+    ],
+    runs: &["/usr/bin/rpm -qa --nosignature --nodigest --queryformat ..."],
     input_bytes_max: STATUS_BYTES_MAX,
     patterns: &[
         FactPattern::closed("packages", Shape::Map, "packages"),
+        FactPattern::closed("packages.manager", Shape::Text, "dpkg or rpm"),
         FactPattern::closed(
             "packages.installed",
             Shape::Map,
-            "by name; a further architecture of the same package is `name:arch`",
+            "by name; a further architecture of the same package is `name:arch`, an older version `name@version`",
         ),
         FactPattern::closed("packages.installed[*]", Shape::Map, "one package"),
         FactPattern::closed(
             "packages.installed[*].version",
             Shape::Text,
-            "Debian version",
+            "version as dpkg or rpm writes it",
         ),
-        FactPattern::closed("packages.installed[*].arch", Shape::Text, "amd64, all, ..."),
+        FactPattern::closed(
+            "packages.installed[*].arch",
+            Shape::Text,
+            "amd64, all, x86_64, noarch, ...",
+        ),
     ],
     collect,
     ..Collector::DEFAULT
 };
 
 fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
-    let text = context.text(STATUS).known()?.ok_or_else(|| {
+    if let Some(text) = context.text(STATUS).known()? {
+        return Ok(json!({"manager": "dpkg", "installed": parse(&text)?}));
+    }
+    let installed = rpm::installed(context)?.ok_or_else(|| {
         let detail = format!("{STATUS}: not there, and no other package database is known");
         Unknown::new(Reason::Unsupported, detail)
     })?;
-    Ok(json!({ "installed": parse(&text)? }))
+    Ok(json!({"manager": "rpm", "installed": installed}))
 }
 
 /// One stanza of the database, as far as we need it.

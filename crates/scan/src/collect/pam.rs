@@ -2,11 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Collector, Context, FactPattern, Shape, drop_in};
+use super::{Collector, Context, FactPattern, Shape, drop_in, part};
 use crate::facts::{Reason, Unknown};
 
 /// The package's own stacks lie in the second, the administrator's in the first.
 const DIRS: [&str; 2] = ["/etc/pam.d", "/usr/lib/pam.d"];
+
+/// On Red Hat: which profile the stacks were made from, then one feature a line.
+const AUTHSELECT: &str = "/etc/authselect/authselect.conf";
 
 /// As deep as libpam itself follows (`PAM_SUBSTACK_MAX_LEVEL` 16), doubled for `@include`.
 const DEPTH_MAX: usize = 32;
@@ -18,10 +21,23 @@ const ENTRIES_MAX: usize = 10_000;
 pub(super) const COLLECTOR: Collector = Collector {
     name: "pam",
     about: "PAM stacks with their includes expanded",
-    reads: &["/etc/pam.d/*", "/usr/lib/pam.d/*"],
+    reads: &["/etc/pam.d/*", "/usr/lib/pam.d/*", AUTHSELECT],
     patterns: &[
         FactPattern::closed("pam", Shape::Map, "PAM"),
         FactPattern::closed("pam.stacks", Shape::Map, "by service or common file"),
+        FactPattern::closed("pam.authselect", Shape::Map, "what authselect was told"),
+        FactPattern::closed(
+            "pam.authselect.managed",
+            Shape::Bool,
+            "the stacks were made by authselect",
+        ),
+        FactPattern::closed(
+            "pam.authselect.profile",
+            Shape::Text,
+            "sssd, local, minimal",
+        ),
+        FactPattern::closed("pam.authselect.features", Shape::List, "switched on"),
+        FactPattern::closed("pam.authselect.features[]", Shape::Text, "with-faillock"),
         FactPattern::closed("pam.stacks[*]", Shape::List, "entries in order"),
         FactPattern::closed(
             "pam.stacks[*][].type",
@@ -90,7 +106,18 @@ fn collect(context: &Context<'_>) -> Result<Value, Unknown> {
         };
         files.insert(name.clone(), value);
     }
-    Ok(json!({ "stacks": files }))
+    Ok(json!({"stacks": files, "authselect": part(authselect(context))}))
+}
+
+fn authselect(context: &Context<'_>) -> Result<Value, Unknown> {
+    let text = context.text(AUTHSELECT).known()?.unwrap_or_default();
+    let mut words = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(match words.next() {
+        Some(profile) => {
+            json!({"managed": true, "profile": profile, "features": words.collect::<Vec<_>>()})
+        }
+        None => json!({"managed": false, "features": []}),
+    })
 }
 
 /// Appends the entries of one file, `only` of one type where a typed include asks so.

@@ -276,7 +276,7 @@ fn every_pattern_of_the_catalog_is_unique_and_begins_with_its_collector() {
 /// Proves: RUL-2
 #[test]
 fn there_is_a_collector_for_every_subject_of_the_contract() {
-    const SUBJECTS: [&str; 34] = [
+    const SUBJECTS: [&str; 37] = [
         "os",
         "packages",
         "services",
@@ -299,6 +299,9 @@ fn there_is_a_collector_for_every_subject_of_the_contract() {
         "sockets",
         "firewall",
         "cron",
+        "crypto_policy",
+        "dnf",
+        "ubuntu_pro",
         "cmdline",
         "grub",
         "apparmor",

@@ -53,6 +53,7 @@ pub(super) const COLLECTOR: Collector = Collector {
         "/etc/apt/apt.conf.d/*",
         UNATTENDED,
     ],
+    families: &["debian", "ubuntu"],
     patterns: &[
         FactPattern::closed("updates", Shape::Map, "updates"),
         FactPattern::closed(

@@ -48,6 +48,7 @@ pub fn lint<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Vec<Fault> {
             faults: Vec::new(),
         };
         found.platforms();
+        found.families();
         found.references();
         found.variables();
         found.tests();
@@ -82,6 +83,28 @@ impl Findings<'_> {
                     format!("unknown platform `{name}`"),
                     next,
                 );
+            }
+        }
+    }
+
+    /// A fact that is about nothing on one of the rule's systems.
+    fn families(&mut self) {
+        let named: Vec<String> = self.collectors().iter().map(ToString::to_string).collect();
+        for collector in crate::collect::list() {
+            if collector.families.is_empty() || !named.iter().any(|one| one == collector.name) {
+                continue;
+            }
+            let outside = self
+                .rule
+                .platforms
+                .iter()
+                .filter(|platform| !collector.families.contains(&platform.id.as_str()));
+            let outside: Vec<String> = outside.map(ToString::to_string).collect();
+            for platform in outside {
+                let what = format!("`{}` brings nothing on {platform}", collector.name);
+                let next =
+                    format!("take {platform} out of `platforms`; it needs a rule of its own");
+                self.add(self.rule.place_of("platforms"), what, next);
             }
         }
     }

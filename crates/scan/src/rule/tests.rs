@@ -231,6 +231,21 @@ fn the_digest_is_of_the_rule_and_not_of_its_tests() {
 }
 
 #[test]
+fn lint_names_a_fact_that_a_platform_of_the_rule_does_not_have() {
+    let text = GOOD.replace("[debian-12]", "[debian-12, rhel-9]").replace(
+        "login_defs.settings.UMASK, at_most",
+        "updates.lists_age_days, at_most",
+    );
+    let rule = Rule::parse(&text, "a-rule.yaml").unwrap();
+    let faults: Vec<String> = lint([&rule]).iter().map(ToString::to_string).collect();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(
+        faults[0].contains("`updates` brings nothing on rhel-9; take rhel-9 out"),
+        "{faults:?}"
+    );
+}
+
+#[test]
 fn lint_names_what_is_wrong_and_what_to_do() {
     assert_eq!(lint([&good()]), [], "the good rule");
     for (from, to, words) in [

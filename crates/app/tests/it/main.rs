@@ -11,6 +11,7 @@ mod commands;
 mod drain;
 mod events;
 mod facts;
+mod fleet;
 mod holdfast;
 mod intake;
 mod journal;

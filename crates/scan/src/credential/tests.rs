@@ -214,3 +214,113 @@ fn nothing_that_holds_a_secret_shows_it() {
     assert!(!shown.contains(&format!("{key:?}")), "{shown}");
     assert!(!shown.contains(&BASE64.encode(key)), "{shown}");
 }
+
+/// The key files on a disk that loses its power at each of its effects in turn, the store beside it on
+/// one that does not: whatever the moment, every credential opens afterwards.
+#[test]
+fn a_rotation_of_the_data_key_cut_short_anywhere_leaves_every_credential_to_be_opened() {
+    let mut cut = 0;
+    for nth in 1.. {
+        let place = Place::new();
+        let disk = sim::Disk::new(nth);
+        let on = |disk: &sim::Disk| {
+            Vault::new(
+                place.store.clone(),
+                Arc::new(disk.clone()),
+                Arc::new(sim::Random::new(nth)),
+                PathBuf::from("/keys"),
+            )
+            .unwrap()
+        };
+        let vault = on(&disk);
+        vault.add("default", &secret(), place.now(), WHO).unwrap();
+        let before = vault.data_key().unwrap().id();
+        disk.crash_at(nth);
+        let rotated = vault.rotate_data_key(place.now(), WHO);
+        for after in [
+            disk.process_death(),
+            disk.power_loss(nth),
+            disk.power_loss_total(),
+        ] {
+            let vault = on(&after);
+            let found = vault.resolve(&ssh("web1", "10.0.0.1")).unwrap();
+            assert_eq!(password(&found), PASSWORD, "cut at {nth}");
+            let now = vault.data_key().unwrap().id();
+            assert!(rotated.is_err() || now != before);
+            // Nothing of the attempt is left in the way of the next.
+            assert!(vault.files.next().unwrap().is_none());
+            assert_eq!(vault.list().unwrap()[0].data_key, now);
+        }
+        if rotated.is_ok() {
+            break;
+        }
+        cut += 1;
+    }
+    assert!(cut >= 5, "only {cut} effects were cut");
+}
+
+#[test]
+fn secrets_are_replaced_and_a_credential_in_use_is_not_removed() {
+    let place = Place::new();
+    let (vault, inventory) = (vault(&place), place.inventory());
+    let first = vault.add("default", &secret(), place.now(), WHO).unwrap();
+    let mut other = secret();
+    other.password = Some(Zeroizing::new("other".to_owned()));
+    let second = vault.replace("default", &other, place.now(), WHO).unwrap();
+    assert_eq!((first.version, second.version), (1, 2));
+    assert!(second.rotated.is_some() && second.added == first.added);
+    let host = ssh("web1", "10.0.0.1");
+    assert_eq!(password(&vault.resolve(&host).unwrap()), "other");
+
+    let remove = |name: &str, force| vault.remove(&inventory, name, force, place.now(), WHO);
+    inventory.add(&host, WHO).unwrap();
+    assert_eq!(remove("default", false).unwrap_err().kind(), Kind::InUse);
+    assert_eq!(remove("none", false).unwrap_err().kind(), Kind::Missing);
+    assert_eq!(remove("default", true).unwrap(), ["web1"]);
+    assert_eq!(
+        vault.resolve(&host).unwrap_err().reason,
+        Reason::CredentialMissing
+    );
+    inventory.retire("web1", place.now(), WHO).unwrap();
+    vault.add("default", &secret(), place.now(), WHO).unwrap();
+    assert!(remove("default", false).unwrap().is_empty());
+}
+
+#[test]
+fn a_secret_that_could_not_log_in_anywhere_is_refused() {
+    let place = Place::new();
+    let vault = vault(&place);
+    let check = |change: &dyn Fn(&mut Secret), says: &str| {
+        let mut secret = secret();
+        change(&mut secret);
+        let error = vault.add("x", &secret, place.now(), WHO).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    };
+    let word = |text: &str| Some(Zeroizing::new(text.to_owned()));
+    check(&|secret| secret.user = " x".to_owned(), "user");
+    check(&|secret| secret.password = None, "needs a key");
+    check(&|secret| secret.password = word(""), "0 bytes");
+    check(
+        &|secret| secret.password = word(&"s3cret".repeat(300)),
+        "1800 bytes",
+    );
+    check(&|secret| secret.password = word("s3cret\nx"), "line break");
+    check(
+        &|secret| secret.passphrase = word("s3cret"),
+        "without a key",
+    );
+    check(
+        &|secret| secret.private_key = word("s3cret"),
+        "no private key",
+    );
+    assert_eq!(
+        vault
+            .add("a,b", &secret(), place.now(), WHO)
+            .unwrap_err()
+            .kind(),
+        Kind::Invalid
+    );
+    assert!(vault.list().unwrap().is_empty());
+}

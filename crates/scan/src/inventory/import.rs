@@ -179,7 +179,7 @@ impl Inventory {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Retired) => {
                     let next = match error.kind() {
-                        Kind::Retired => "give the machine another name",
+                        Kind::Retired => "take it out, or give the machine another name",
                         _ => "mend this line",
                     };
                     push(&mut outcome.refused, &draft.at, error.to_string(), next);
@@ -200,6 +200,10 @@ impl Inventory {
     ) -> Result<(), Error> {
         super::field::name("host name", &draft.name)?;
         let found = self.get_in(transaction, &draft.name)?;
+        if found.as_ref().is_some_and(|found| found.retired.is_some()) {
+            let message = format!("host `{}` is retired", draft.name.escape_debug());
+            return Err(Error::new(Kind::Retired, message));
+        }
         let host = draft.over(found.as_ref(), at)?.checked()?;
         match found {
             None => {

@@ -85,11 +85,13 @@ fn host_line(group: &str, text: &str, at: &At, groups: &mut Groups, read: &mut R
             variables.insert(name.to_owned(), (value.to_owned(), at.clone()));
         }
     }
-    // `name:port`, where the colon is none of a range's and the rest no address.
+    // `name:port`, where the colon is none of a range's and what stands before it no IPv6 address.
+    let is_whole = |name: &str| {
+        name.matches('[').count() == name.matches(']').count()
+            && (name.contains('[') || !name.contains(':'))
+    };
     let pattern = match pattern.rsplit_once(':') {
-        Some((name, port))
-            if port.parse::<u16>().is_ok() && !name.contains(':') | name.contains('[') =>
-        {
+        Some((name, port)) if port.parse::<u16>().is_ok() && is_whole(name) => {
             variables
                 .entry("ansible_port".to_owned())
                 .or_insert_with(|| (port.to_owned(), at.clone()));

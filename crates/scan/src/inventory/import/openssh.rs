@@ -14,7 +14,7 @@ const INCLUDE_DEPTH_MAX: usize = 16;
 const FILES_MAX: usize = 256;
 const BLOCKS_MAX: usize = 20_000;
 /// Blocks times hosts: every name is held against every block.
-const WORK_MAX: usize = 50_000_000;
+const WORK_MAX: usize = 30_000_000;
 
 struct Block {
     /// None: a `Match`, which never applies here.
@@ -178,17 +178,15 @@ impl Reader<'_, '_> {
 }
 
 fn draft(name: String, at: At, blocks: &[Block], read: &mut Read) -> Option<Draft> {
-    let applies = |block: &&Block| {
-        block
-            .patterns
-            .as_ref()
-            .is_some_and(|patterns| matches(patterns, &name))
-    };
+    let of_name: Vec<&Block> = blocks
+        .iter()
+        .filter(|block| {
+            let patterns = block.patterns.as_deref();
+            patterns.is_some_and(|patterns| matches(patterns, &name))
+        })
+        .collect();
     let first = |keyword: &str| {
-        let mut values = blocks
-            .iter()
-            .filter(applies)
-            .flat_map(|block| &block.values);
+        let mut values = of_name.iter().flat_map(|block| &block.values);
         values.find(|(key, ..)| key == keyword)
     };
     for keyword in ["proxyjump", "proxycommand"] {

@@ -24,6 +24,8 @@ mod globs;
 mod grub;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod hosts;
 mod journald;
 mod login_defs;
 mod logrotate;

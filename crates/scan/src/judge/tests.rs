@@ -1,5 +1,6 @@
 //! From rule text and facts to verdicts: the language, the reasons, the evidence, the limits.
 
+mod hungry;
 mod rebuilds;
 mod unknown;
 

@@ -23,3 +23,4 @@ mod serving;
 mod surroundings;
 mod telemetry_v1;
 mod user_files;
+mod waivers;

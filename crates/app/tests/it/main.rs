@@ -18,6 +18,7 @@ mod journal;
 mod machine;
 mod own_rules;
 mod policy;
+mod schedule;
 mod schema;
 mod serving;
 mod surroundings;

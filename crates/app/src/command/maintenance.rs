@@ -14,6 +14,7 @@ use crate::{
     moment,
     present::{csv, safe, table},
     screen::Screen,
+    site,
 };
 
 pub(crate) fn run(
@@ -82,6 +83,7 @@ fn clear(which: &Which, config: &Config, screen: Screen) -> Result<Exit, Refusal
         Err(Refusal::new(format!("no maintenance is set for {scope}"))
             .next("`holdfast maintenance list` prints what is"))
     })?;
+    site::changed(config.data_dir()?, screen);
     screen.remark(format_args!(
         "maintenance of {} has ended",
         safe(&scope.to_string())

@@ -15,7 +15,7 @@ use crate::{
     moment,
     present::{csv, table},
     screen::Screen,
-    site::Site,
+    site::{self, Site},
 };
 
 /// Jobs of one listing: more than a queue has when anybody looks at it. Arbitrary.
@@ -43,6 +43,9 @@ pub(crate) fn run(asked: &Schedule, config: &Config, screen: Screen) -> Result<E
         let maintenances = backend.maintenances().map_err(refused)?;
         print_rows(&rows, &maintenances, super::now(), config.output.value)
     })?;
+    if asked.now {
+        site::changed(config.data_dir()?, screen);
+    }
     screen.result(&text)?;
     Ok(Exit::Clean)
 }

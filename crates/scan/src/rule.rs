@@ -18,6 +18,7 @@ mod secret;
 mod selector;
 mod selftest;
 mod skeleton;
+mod step;
 pub(crate) mod wording;
 pub(crate) mod yaml;
 
@@ -34,6 +35,11 @@ pub(crate) use selector::{Found, Scope};
 pub use selector::{OPEN_COLLECTORS, Selector};
 pub use selftest::{Failure, TestReport, test_rules};
 pub use skeleton::skeleton;
+pub use step::{
+    BlockedModule, Boot, FileAccess, Place as FilePlace, ServiceState, SshdSetting, Step, Sysctl,
+    Wanted,
+};
+pub(crate) use step::{is_account, is_module, is_path, is_sysctl_key, is_unit};
 
 #[cfg(test)]
 mod tests;

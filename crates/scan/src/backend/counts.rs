@@ -47,11 +47,7 @@ impl Counts {
     }
 
     /// Counts intervals that were out of bounds, for whoever puts a policy into force.
-    pub fn clamped_in(
-        &self,
-        transaction: &mut Transaction,
-        count: u64,
-    ) -> Result<(), store::Error> {
+    pub fn clamped_in(&self, transaction: &mut Transaction, count: u64) -> Result<(), Error> {
         self.add_in::<u64>(transaction, CLAMPED, |clamped| *clamped += count)
     }
 
@@ -60,7 +56,7 @@ impl Counts {
         transaction: &mut Transaction,
         now: Timestamp,
         tick: Tick,
-    ) -> Result<(), store::Error> {
+    ) -> Result<(), Error> {
         self.add_in::<Ticks>(transaction, TICKS, |ticks| {
             ticks.ticks += 1;
             ticks.last_tick = Some(now.nanos());
@@ -74,18 +70,14 @@ impl Counts {
         transaction: &mut Transaction,
         refused: u64,
         hmac_rejected: u64,
-    ) -> Result<(), store::Error> {
+    ) -> Result<(), Error> {
         self.add_in::<Refusals>(transaction, REFUSALS, |refusals| {
             refusals.refused += refused;
             refusals.hmac_rejected += hmac_rejected;
         })
     }
 
-    pub(super) fn reaped_in(
-        &self,
-        transaction: &mut Transaction,
-        count: u64,
-    ) -> Result<(), store::Error> {
+    pub(super) fn reaped_in(&self, transaction: &mut Transaction, count: u64) -> Result<(), Error> {
         self.add_in::<u64>(transaction, REAPED, |reaped| *reaped += count)
     }
 
@@ -118,13 +110,12 @@ impl Counts {
         transaction: &mut Transaction,
         key: &[u8],
         add: impl FnOnce(&mut T),
-    ) -> Result<(), store::Error> {
+    ) -> Result<(), Error> {
         let found = transaction.get(self.table, key)?;
-        // One that does not decode begins again: a counter is no reason to stop a tick.
-        let mut row: T = found.map_or_else(T::default, |value| decode(&value).unwrap_or_default());
+        let mut row: T = found.map_or_else(|| Ok(T::default()), |value| decode(&value))?;
         add(&mut row);
         let value = serde_json::to_vec(&row).expect("plain numbers");
-        transaction.put(self.table, key, &value)
+        Ok(transaction.put(self.table, key, &value)?)
     }
 }
 

@@ -385,7 +385,7 @@ impl<'v> Decoder<'v> {
     }
 
     /// The node itself, or the value of the variable that it names.
-    fn operand<'n>(&self, node: &'n Node) -> Result<&'n Node, Fault>
+    pub(super) fn operand<'n>(&self, node: &'n Node) -> Result<&'n Node, Fault>
     where
         'v: 'n,
     {

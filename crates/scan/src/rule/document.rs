@@ -16,6 +16,7 @@ use super::{
     fault::{Fault, Place, suggestion},
     operator::parse_mode,
     predicate::Predicate,
+    step::{self, Step},
     yaml::{self, Key, Node},
 };
 use crate::judge::Outcome;
@@ -107,6 +108,8 @@ pub struct Fix {
     pub summary: String,
     /// Shown, never run.
     pub commands: Vec<String>,
+    /// What `fix --apply` does; empty when only a person can mend it.
+    pub apply: Vec<Step>,
 }
 
 /// Facts and the verdict they must give.
@@ -317,7 +320,7 @@ fn decode_rule(document: Node, values: &Variables, patterns: &mut Patterns) -> R
         references: references(fields.get("references"))?,
         applies,
         check,
-        fix: fix(fields.need("fix")?)?,
+        fix: fix(fields.need("fix")?, &decoder)?,
         tests: Tests::Parsed(tests),
         category: String::new(),
         file: String::new(),
@@ -409,14 +412,22 @@ fn references(node: Option<&Node>) -> Result<BTreeMap<String, Vec<String>>, Faul
         .collect()
 }
 
-fn fix(node: &Node) -> Result<Fix, Fault> {
-    let fields = node.fields("`fix`", &["summary", "commands"])?;
+fn fix(node: &Node, decoder: &Decoder<'_>) -> Result<Fix, Fault> {
+    let fields = node.fields("`fix`", &["summary", "commands", "apply"])?;
     let summary = fields.need_text("summary")?;
     let commands = match fields.get("commands") {
         Some(commands) => commands.texts("`commands`")?,
         None => Vec::new(),
     };
-    Ok(Fix { summary, commands })
+    let apply = match fields.get("apply") {
+        Some(steps) => step::steps(steps, decoder)?,
+        None => Vec::new(),
+    };
+    Ok(Fix {
+        summary,
+        commands,
+        apply,
+    })
 }
 
 const TYPES: [(&str, VariableType); 5] = [

@@ -1,6 +1,7 @@
 //! What is wrong with rules that parse: facts that no collector brings, operators that can never
 //! read their fact, tests that prove nothing.
 
+mod apply;
 mod facts;
 
 use std::collections::BTreeSet;
@@ -52,6 +53,9 @@ pub fn lint<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Vec<Fault> {
         found.references();
         found.variables();
         found.tests();
+        for (what, next) in apply::faults(rule) {
+            found.add(rule.place_of("fix"), what, next);
+        }
         for predicate in rule.predicates() {
             catalog.check(predicate, &mut |line, what, next| {
                 found.add(Place { line, column: 1 }, what, next);

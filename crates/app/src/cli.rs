@@ -7,11 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) mod credential;
 pub(crate) mod drain;
 pub(crate) mod events;
+pub(crate) mod fix;
 pub(crate) mod host;
 pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod rules;
-pub(crate) mod schedule;
 pub(crate) mod variable;
 pub(crate) mod waiver;
 
@@ -93,18 +93,14 @@ pub(crate) enum Command {
     Diff(Diff),
     /// The rules: list, show, test, lint
     Rules(Rules),
+    /// Show what would mend a rule; with --apply do it, judge again, keep it or undo it
+    Fix(fix::Fix),
     /// The signed policy: how often hosts are scanned, and what a scan may cost
     Policy(policy::Policy),
     /// Failures that somebody answers for until a date; the verdict stays what it is
     Waiver(waiver::Waiver),
     /// Values of the variables of rules: everywhere, for a site, a group or one host
     Variable(variable::Variable),
-    /// When each host is scanned next, and what the schedule counted
-    Schedule(schedule::Schedule),
-    /// Leave hosts alone for a while: set, clear, list
-    Maintenance(schedule::Maintenance),
-    /// Who did what to what, and when
-    Audit(schedule::Audit),
     /// Check that this machine can keep what it is given: disk, clock, permissions, rules
     Doctor,
     /// The configuration in force

@@ -16,21 +16,19 @@ use crate::{
     site::Site,
 };
 
-mod audit;
 mod config;
 mod credential;
 mod diff;
 mod doctor;
 mod events;
+mod fix;
 mod history;
 mod host;
 pub(crate) mod journal;
 mod load;
-mod maintenance;
 mod policy;
 mod rules;
 mod scan;
-mod schedule;
 mod status;
 mod up;
 mod variable;
@@ -48,12 +46,10 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::History(history) => history::run(history, &config, screen),
         Command::Diff(diff) => diff::run(diff, &config, screen),
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
+        Command::Fix(fix) => fix::run(fix, &config, screen),
         Command::Policy(policy) => policy::run(&policy.action, &config, screen),
         Command::Waiver(waiver) => waiver::run(&waiver.action, &config, screen),
         Command::Variable(variable) => variable::run(&variable.action, &config, screen),
-        Command::Schedule(asked) => schedule::run(asked, &config, screen),
-        Command::Maintenance(asked) => maintenance::run(&asked.action, &config, screen),
-        Command::Audit(asked) => audit::run(asked, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
         Command::Events(events) => events::run(&events.action, &config, screen),

@@ -33,6 +33,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
     Site::open(config, screen)?.close(screen);
     let _running = hold(config)?;
+    super::fix::tell_unfinished(config, screen)?;
     let intake = Intake::beside(config, screen)?;
     let watched = watch(up, &rules, config, screen, &stop);
     // Also when watching failed: what is in flight is finished either way.

@@ -76,8 +76,7 @@ fn request(add: &Add, config: &Config) -> Result<Request, Refusal> {
 }
 
 fn target(asked: &Target) -> Result<waiver::Target, Refusal> {
-    type Kind = fn(String) -> waiver::Target;
-    let kinds: [(&Option<String>, Kind); 4] = [
+    let kinds: [(&Option<String>, fn(String) -> waiver::Target); 4] = [
         (&asked.host, waiver::Target::Host),
         (&asked.group, waiver::Target::Group),
         (&asked.site, waiver::Target::Site),

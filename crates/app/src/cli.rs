@@ -12,6 +12,7 @@ pub(crate) mod host;
 pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod rules;
+pub(crate) mod schedule;
 pub(crate) mod variable;
 pub(crate) mod waiver;
 
@@ -101,6 +102,12 @@ pub(crate) enum Command {
     Waiver(waiver::Waiver),
     /// Values of the variables of rules: everywhere, for a site, a group or one host
     Variable(variable::Variable),
+    /// When each host is scanned next, and what the schedule counted
+    Schedule(schedule::Schedule),
+    /// Leave hosts alone for a while: set, clear, list
+    Maintenance(schedule::Maintenance),
+    /// Who did what to what, and when
+    Audit(schedule::Audit),
     /// Check that this machine can keep what it is given: disk, clock, permissions, rules
     Doctor,
     /// The configuration in force

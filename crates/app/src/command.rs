@@ -16,6 +16,7 @@ use crate::{
     site::Site,
 };
 
+mod audit;
 mod config;
 mod credential;
 mod diff;
@@ -26,9 +27,11 @@ mod history;
 mod host;
 pub(crate) mod journal;
 mod load;
+mod maintenance;
 mod policy;
 mod rules;
 mod scan;
+mod schedule;
 mod status;
 mod up;
 mod variable;
@@ -50,6 +53,9 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Policy(policy) => policy::run(&policy.action, &config, screen),
         Command::Waiver(waiver) => waiver::run(&waiver.action, &config, screen),
         Command::Variable(variable) => variable::run(&variable.action, &config, screen),
+        Command::Schedule(asked) => schedule::run(asked, &config, screen),
+        Command::Maintenance(asked) => maintenance::run(&asked.action, &config, screen),
+        Command::Audit(asked) => audit::run(asked, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
         Command::Events(events) => events::run(&events.action, &config, screen),

@@ -17,7 +17,11 @@ pub(crate) struct Report {
     pub(crate) host: String,
     pub(crate) started: String,
     pub(crate) finished: String,
+    /// What the verdicts are, waived or not; the exit code goes by it.
     pub(crate) summary: Summary,
+    /// The same with the failures left out that are waived; absent where none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) with_waivers: Option<WithWaivers>,
     pub(crate) verdicts: Vec<VerdictRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) changes: Option<Vec<ChangeRow>>,
@@ -31,6 +35,24 @@ pub(crate) struct VerdictRow {
     pub(crate) reason: String,
     /// SHA-256 of the evidence, hexadecimal.
     pub(crate) evidence: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) waiver: Option<WaiverRow>,
+}
+
+/// Who answers for a failure, and until when.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WaiverRow {
+    pub(crate) id: u32,
+    pub(crate) until: String,
+    pub(crate) owner: String,
+    pub(crate) approved_by: String,
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct WithWaivers {
+    pub(crate) waived: u64,
+    pub(crate) score: Option<f64>,
 }
 
 /// `from` is null when the rule was not judged before, `to` when it is no longer judged.
@@ -90,6 +112,7 @@ impl Report {
             started: rfc3339(Timestamp::from_nanos(status.scan.started)),
             finished: rfc3339(Timestamp::from_nanos(status.scan.finished)),
             summary: status.scan.summary.clone(),
+            with_waivers: None,
             verdicts: status.states.iter().map(VerdictRow::of_state).collect(),
             changes: None,
         }
@@ -104,6 +127,7 @@ impl VerdictRow {
             verdict: state.verdict,
             reason: state.reason.clone(),
             evidence: state.evidence.clone(),
+            waiver: None,
         }
     }
 }

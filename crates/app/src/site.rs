@@ -15,6 +15,8 @@ use scan::{
     inventory::{self, Inventory},
     known_hosts::KnownHosts,
     ledger::{self, Ledger},
+    rule::Rule,
+    variable,
 };
 use store::{Options, Store, Table};
 use wal::Journal;
@@ -74,6 +76,24 @@ impl Site {
 
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// `rules` with the values that the site gave to their variables for `host`.
+    pub(crate) fn tuned(
+        &self,
+        rules: &[Rule],
+        host: &str,
+        screen: Screen,
+    ) -> Result<Vec<Rule>, Refusal> {
+        let tuned = variable::rules_for(self.store(), rules, host)
+            .map_err(|error| Refusal::new(error.detail).next(error.next))?;
+        for setting in &tuned.stale {
+            screen.remark(format_args!(
+                "the default of `{}` is judged by: rule `{}` does not take {} any more",
+                setting.variable, setting.rule, setting.value
+            ));
+        }
+        Ok(tuned.rules)
     }
 
     pub(crate) fn store(&self) -> &Store {

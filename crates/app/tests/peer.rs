@@ -18,6 +18,8 @@ mod nats;
 mod otel;
 #[path = "it/serving.rs"]
 mod serving;
+#[path = "peer/ssh.rs"]
+mod ssh;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -69,8 +71,13 @@ impl Peer {
 }
 
 fn main() -> ExitCode {
+    // This program again, as one that a test traces.
+    if let Ok(place) = std::env::var("HOLDFAST_PEER_LOGIN") {
+        ssh::login_for_a_trace(&place);
+        return ExitCode::SUCCESS;
+    }
     let arguments = Arguments::from_args();
-    let tests = [nats::tests(), otel::tests()]
+    let tests = [nats::tests(), otel::tests(), ssh::tests()]
         .into_iter()
         .flatten()
         .collect();

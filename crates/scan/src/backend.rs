@@ -7,6 +7,7 @@
 //! a parameter.
 
 mod claim;
+pub mod conformance;
 mod counts;
 mod dispatch;
 mod embedded;
@@ -14,6 +15,8 @@ mod finish;
 mod maintenance;
 mod queue;
 mod reap;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -205,6 +208,16 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
+    /// Whether it keeps the host of this row from being dispatched.
+    pub fn blocks(&self, row: &Row, now: Timestamp) -> bool {
+        let is_meant = match &self.scope {
+            Scope::Host(name) => *name == row.host,
+            Scope::Group(name) => row.groups.contains(name),
+            Scope::Site(name) => *name == row.site,
+        };
+        is_meant && !self.ended(now)
+    }
+
     pub fn ended(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= now.nanos())
     }

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use russh::{Disconnect, client, keys::PublicKey};
+use russh::{Disconnect, client};
 use tokio::{net::TcpStream, runtime};
 use zeroize::Zeroizing;
 
@@ -39,6 +39,7 @@ mod session;
 
 pub use patience::Patience;
 pub use privilege::Privilege;
+pub use russh::keys::PublicKey;
 pub use session::Session;
 
 use handshake::{Fault, Said, Watch};
@@ -87,15 +88,17 @@ impl Default for Limits {
     }
 }
 
+/// Records the first key of a host, under [`HostKeyPolicy::Tofu`] alone: after the host proved that
+/// the key is its own, before it hears anything of us.
+pub type FirstSight = dyn Fn(&PublicKey) -> Result<(), Failure> + Send + Sync;
+
 /// How the host's key is judged.
 #[derive(Clone)]
 pub struct Trust {
     /// What is on record for this host.
     pub known: Known,
     pub policy: HostKeyPolicy,
-    /// Records the first key of a host, under [`HostKeyPolicy::Tofu`] alone: after the host proved that
-    /// the key is its own, before it hears anything of us.
-    pub first_sight: Arc<dyn Fn(&PublicKey) -> Result<(), Failure> + Send + Sync>,
+    pub first_sight: Arc<FirstSight>,
 }
 
 impl fmt::Debug for Trust {

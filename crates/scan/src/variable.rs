@@ -18,7 +18,7 @@ use world::Timestamp;
 
 use crate::{
     audit::{Audit, Record},
-    inventory::Host,
+    inventory::{Host, Inventory},
     rule::{Rule, Variables},
 };
 
@@ -318,6 +318,20 @@ pub struct Tuned {
     pub rules: Vec<Rule>,
     /// Settings that their rule does not take any more: left out.
     pub stale: Vec<Setting>,
+}
+
+/// `rules` as they are for the host `name`, by what `store` holds of settings and inventory.
+pub fn rules_for(store: &Store, rules: &[Rule], name: &str) -> Result<Tuned, Error> {
+    let settings = Settings::new(store.clone())?.list()?;
+    let host = Inventory::new(store.clone())
+        .and_then(|inventory| inventory.get(name))
+        .map_err(|error| {
+            Error::new(
+                error.to_string(),
+                "run `holdfast doctor` to check the record",
+            )
+        })?;
+    Ok(tune(rules, &settings, &Place::of(name, host.as_ref())))
 }
 
 /// `rules` with the values of the site for the host at `place`, in the same order.

@@ -13,6 +13,7 @@ use scan::{
     facts::Facts,
     judge::{self, Verdict},
     ledger::{Applied, Finding, LogSink},
+    rule::Rule,
 };
 use uuid::Uuid;
 use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
@@ -28,6 +29,7 @@ use crate::{
     ruleset::Ruleset,
     screen::{self, Screen},
     site::{self, Site},
+    waived::Waived,
 };
 
 /// Largest fact bundle read back, in bytes. One of a usual host has a quarter of a MiB; JSON in memory
@@ -45,6 +47,7 @@ pub(super) enum Source<'a> {
 pub(super) struct Done {
     pub(super) recorded: scan::ledger::Scan,
     pub(super) applied: Applied,
+    waived: Waived,
     facts: Facts,
 }
 
@@ -110,18 +113,21 @@ pub(super) fn scan_once(
         write_facts(path, &facts)?;
         screen.remark(format_args!("facts written to {}", path.display()));
     }
-    let verdicts = judge::judge(rules.all(), &facts);
     let site = Site::open(config, screen)?;
+    let tuned = site.tuned(rules.all(), &facts.host.hostname, screen)?;
+    let verdicts = judge::judge(&tuned, &facts);
     let finished = up_to_millisecond(clock.now());
-    let recorded = to_record(&facts, &verdicts, rules, started, finished);
+    let recorded = to_record(&facts, &verdicts, &tuned, started, finished);
     let applied = site
         .ledger()
         .apply(&recorded, &LogSink)
         .map_err(Site::refused)?;
+    let waived = Waived::of(&site, &recorded.host, None, clock.now())?;
     site.close(screen);
     Ok(Some(Done {
         recorded,
         applied,
+        waived,
         facts,
     }))
 }
@@ -202,13 +208,14 @@ fn facts_not_written(file: &Path, error: std::io::Error) -> Refusal {
 fn to_record(
     facts: &Facts,
     verdicts: &[Verdict],
-    rules: &Ruleset,
+    rules: &[Rule],
     started: Timestamp,
     finished: Timestamp,
 ) -> scan::ledger::Scan {
-    let findings = verdicts
+    let findings = rules
         .iter()
-        .filter_map(|verdict| Some(Finding::of(rules.get(&verdict.rule)?, verdict)))
+        .zip(verdicts)
+        .map(|(rule, verdict)| Finding::of(rule, verdict))
         .collect();
     scan::ledger::Scan {
         id: Uuid::new_v4(),
@@ -238,12 +245,13 @@ pub(super) fn print(
 
 fn report(done: &Done) -> Report {
     let scan = &done.recorded;
-    Report {
+    let mut report = Report {
         scan_id: scan.id.to_string(),
         host: scan.host.clone(),
         started: moment::rfc3339(scan.started),
         finished: moment::rfc3339(scan.finished),
         summary: scan.summary.clone(),
+        with_waivers: None,
         verdicts: scan
             .findings
             .iter()
@@ -253,6 +261,7 @@ fn report(done: &Done) -> Report {
                 verdict: finding.verdict,
                 reason: finding.reason.clone(),
                 evidence: finding.evidence_digest.clone(),
+                waiver: None,
             })
             .collect(),
         changes: Some(
@@ -262,7 +271,9 @@ fn report(done: &Done) -> Report {
                 .map(ChangeRow::of_change)
                 .collect(),
         ),
-    }
+    };
+    done.waived.beside(&mut report);
+    report
 }
 
 fn summary(done: &Done, report: &Report, rules: &Ruleset) -> Summary {

@@ -9,13 +9,14 @@ use world::Timestamp;
 use crate::{
     cli::{self, Output},
     config::Config,
-    document::{Report, VerdictRow},
+    document::{Report, VerdictRow, WaiverRow},
     exit::{Exit, Refusal},
     moment,
     present::{ChangesSince, Summary, safe, verdicts},
     ruleset::Ruleset,
     screen::{self, Screen},
     site::Site,
+    waived::{self, Waived},
 };
 
 pub(crate) fn run(asked: &cli::Status, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
@@ -31,9 +32,12 @@ pub(crate) fn run(asked: &cli::Status, config: &Config, screen: Screen) -> Resul
         .map_err(Site::refused)?
         .ok_or_else(|| nothing_recorded(&site, &host, at))?;
     if let Some(rule) = &asked.rule {
-        return show_rule(&site, &status, rule, config.output.value, screen);
+        let waived = Waived::of(&site, &host, at, super::now())?;
+        return show_rule(&site, &status, rule, &waived, config.output.value, screen);
     }
-    let report = Report::of_status(&status);
+    let mut report = Report::of_status(&status);
+    let waived = Waived::of(&site, &host, at, super::now())?;
+    waived.beside(&mut report);
     let text = match config.output.value {
         Output::Json => super::json(&report)?,
         Output::Csv => verdicts::csv(&report.verdicts),
@@ -92,6 +96,7 @@ fn show_rule(
     site: &Site,
     status: &Status,
     rule: &str,
+    waived: &Waived,
     output: Output,
     screen: Screen,
 ) -> Result<Exit, Refusal> {
@@ -120,10 +125,25 @@ fn show_rule(
         .ledger()
         .check(&status.host.name, rule)
         .map_err(Site::refused)?;
+    let waiver = waived.row(rule, &status.host.name, state.verdict);
     let text = match output {
-        Output::Json => super::json(&rule_document(state, check.as_ref(), &evidence))?,
-        Output::Csv => verdicts::csv(&[VerdictRow::of_state(state)]),
-        Output::Table => rule_words(state, check.as_ref(), &super::json(&evidence)?),
+        Output::Json => {
+            let mut document = rule_document(state, check.as_ref(), &evidence);
+            if let Some(waiver) = &waiver {
+                document["waiver"] = serde_json::json!(waiver);
+            }
+            super::json(&document)?
+        }
+        Output::Csv => verdicts::csv(&[VerdictRow {
+            waiver,
+            ..VerdictRow::of_state(state)
+        }]),
+        Output::Table => rule_words(
+            state,
+            waiver.as_ref(),
+            check.as_ref(),
+            &super::json(&evidence)?,
+        ),
     };
     screen.result(&text)?;
     Ok(Exit::of_verdicts(&judge::Summary::of([state.verdict])))
@@ -140,6 +160,7 @@ fn rule_document(
         "verdict": state.verdict,
         "reason": state.reason,
         "evidence": state.evidence,
+        "variables": state.variables,
         "evidence_document": evidence,
         "first_seen": moment::rfc3339(Timestamp::from_nanos(state.first_seen)),
         "changed": moment::rfc3339(Timestamp::from_nanos(state.changed)),
@@ -147,7 +168,25 @@ fn rule_document(
     })
 }
 
-fn rule_words(state: &State, check: Option<&Check>, evidence: &str) -> String {
+fn rule_words(
+    state: &State,
+    waiver: Option<&WaiverRow>,
+    check: Option<&Check>,
+    evidence: &str,
+) -> String {
+    let waiver = waiver.map_or_else(String::new, |waiver| {
+        format!("but       {}\n", safe(&waived::words(waiver)))
+    });
+    let values: Vec<String> = state
+        .variables
+        .iter()
+        .map(|(name, value)| safe(&format!("{name} = {value}")))
+        .collect();
+    let variables = if values.is_empty() {
+        String::new()
+    } else {
+        format!("variables {}\n", values.join(", "))
+    };
     let checks = check.map_or_else(String::new, |check| {
         format!(
             "checked   {} times, last {}\n",
@@ -156,7 +195,7 @@ fn rule_words(state: &State, check: Option<&Check>, evidence: &str) -> String {
         )
     });
     format!(
-        "{}  {}  {}\nfound     {}\nchanged   {}\nfirst     {}\n{checks}evidence  {}\n{evidence}\n",
+        "{}  {}  {}\nfound     {}\n{waiver}{variables}changed   {}\nfirst     {}\n{checks}evidence  {}\n{evidence}\n",
         state.rule,
         state.severity.name(),
         state.verdict.name(),

@@ -76,7 +76,8 @@ fn request(add: &Add, config: &Config) -> Result<Request, Refusal> {
 }
 
 fn target(asked: &Target) -> Result<waiver::Target, Refusal> {
-    let kinds: [(&Option<String>, fn(String) -> waiver::Target); 4] = [
+    type Kind = fn(String) -> waiver::Target;
+    let kinds: [(&Option<String>, Kind); 4] = [
         (&asked.host, waiver::Target::Host),
         (&asked.group, waiver::Target::Group),
         (&asked.site, waiver::Target::Site),

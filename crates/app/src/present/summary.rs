@@ -27,6 +27,8 @@ pub(crate) struct Line {
     pub(crate) severity: Severity,
     pub(crate) verdict: Outcome,
     pub(crate) reason: String,
+    /// Until when and by whom the failure is waived.
+    pub(crate) waived: Option<String>,
     pub(crate) fix: String,
 }
 
@@ -148,6 +150,27 @@ impl Summary {
             counts.not_applicable
         ));
         line(text, &format!("  {}", parts.join("  ")));
+        self.waived(text);
+    }
+
+    /// The score that counts is above; this one leaves out what somebody answers for.
+    fn waived(&self, text: &mut String) {
+        let waived = self.lines.iter().filter(|line| line.waived.is_some());
+        let waived = waived.count();
+        if waived == 0 {
+            return;
+        }
+        let counted = self.lines.iter().filter(|line| line.waived.is_none());
+        let score = Counts::of(counted.map(|line| line.verdict)).score;
+        let score = score.map_or_else(
+            || "nothing left".to_owned(),
+            |score| format!("{score:.1} %"),
+        );
+        let faint = Palette::FAINT;
+        line(
+            text,
+            &format!("  {faint}{waived} of the failures waived; without them {score}{faint:#}"),
+        );
     }
 
     fn failures(&self, text: &mut String, severity: Severity) {
@@ -185,6 +208,9 @@ impl Summary {
                 ),
             );
             self.hanging(text, "      found  ", &safe(&failure.reason));
+            if let Some(waived) = &failure.waived {
+                self.hanging(text, "      but    ", &safe(waived));
+            }
             if !failure.fix.is_empty() {
                 self.hanging(text, "      fix    ", &safe(&failure.fix));
             }

@@ -1,18 +1,38 @@
 //! Recorded verdicts as CSV lines and as lines of the summary.
 
 use super::{Line, csv};
-use crate::{document::VerdictRow, ruleset::Ruleset};
+use crate::{
+    document::{VerdictRow, WaiverRow},
+    ruleset::Ruleset,
+    waived,
+};
 
 pub(crate) fn csv(verdicts: &[VerdictRow]) -> String {
     csv::lines(
-        ["rule", "severity", "verdict", "reason", "evidence"],
+        [
+            "rule",
+            "severity",
+            "verdict",
+            "reason",
+            "evidence",
+            "waived_until",
+            "waived_by",
+        ],
         verdicts.iter().map(|row| {
+            let waiver = row.waiver.as_ref();
+            let of_waiver = |part: fn(&WaiverRow) -> &String| {
+                waiver
+                    .map(|waiver| part(waiver).clone())
+                    .unwrap_or_default()
+            };
             [
                 row.rule.clone(),
                 row.severity.name().to_owned(),
                 row.verdict.name().to_owned(),
                 row.reason.clone(),
                 row.evidence.clone(),
+                of_waiver(|waiver| &waiver.until),
+                of_waiver(|waiver| &waiver.owner),
             ]
         }),
     )
@@ -30,6 +50,7 @@ pub(crate) fn lines(verdicts: &[VerdictRow], rules: &Ruleset) -> Vec<Line> {
                 severity: row.severity,
                 verdict: row.verdict,
                 reason: row.reason.clone(),
+                waived: row.waiver.as_ref().map(waived::words),
                 fix: rule
                     .map(|rule| rule.fix.summary.clone())
                     .unwrap_or_default(),

@@ -170,7 +170,10 @@ fn csv_has_a_header_and_one_line_a_rule() {
     let report = scan(&sandbox, "2");
     let run = sandbox.run(["status", "--host", "press-3", "--output", "csv"]);
     let mut lines = run.stdout.lines();
-    assert_eq!(lines.next(), Some("rule,severity,verdict,reason,evidence"));
+    assert_eq!(
+        lines.next(),
+        Some("rule,severity,verdict,reason,evidence,waived_until,waived_by")
+    );
     assert_eq!(lines.count(), report["verdicts"].as_array().unwrap().len());
 }
 

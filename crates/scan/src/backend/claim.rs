@@ -99,7 +99,7 @@ impl Claims<'_> {
     /// The seal first: until it holds, nothing that the job says is worth a look.
     fn fault(&mut self, waiting: &Waiting, job: &Job) -> Result<Option<JobFault>, Error> {
         let payload = &job.payload;
-        if !self.backend.key.verify(payload, &job.seal) {
+        if !self.backend.key()?.verify(payload, &job.seal) {
             return Ok(Some(JobFault::Tampered));
         }
         let queue = self.backend.queue;

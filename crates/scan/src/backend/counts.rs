@@ -47,7 +47,11 @@ impl Counts {
     }
 
     /// Counts intervals that were out of bounds, for whoever puts a policy into force.
-    pub fn clamped_in(&self, transaction: &mut Transaction, count: u64) -> Result<(), Error> {
+    pub fn clamped_in(
+        &self,
+        transaction: &mut Transaction,
+        count: u64,
+    ) -> Result<(), store::Error> {
         self.add_in::<u64>(transaction, CLAMPED, |clamped| *clamped += count)
     }
 
@@ -56,7 +60,7 @@ impl Counts {
         transaction: &mut Transaction,
         now: Timestamp,
         tick: Tick,
-    ) -> Result<(), Error> {
+    ) -> Result<(), store::Error> {
         self.add_in::<Ticks>(transaction, TICKS, |ticks| {
             ticks.ticks += 1;
             ticks.last_tick = Some(now.nanos());
@@ -70,14 +74,18 @@ impl Counts {
         transaction: &mut Transaction,
         refused: u64,
         hmac_rejected: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<(), store::Error> {
         self.add_in::<Refusals>(transaction, REFUSALS, |refusals| {
             refusals.refused += refused;
             refusals.hmac_rejected += hmac_rejected;
         })
     }
 
-    pub(super) fn reaped_in(&self, transaction: &mut Transaction, count: u64) -> Result<(), Error> {
+    pub(super) fn reaped_in(
+        &self,
+        transaction: &mut Transaction,
+        count: u64,
+    ) -> Result<(), store::Error> {
         self.add_in::<u64>(transaction, REAPED, |reaped| *reaped += count)
     }
 
@@ -110,12 +118,13 @@ impl Counts {
         transaction: &mut Transaction,
         key: &[u8],
         add: impl FnOnce(&mut T),
-    ) -> Result<(), Error> {
+    ) -> Result<(), store::Error> {
         let found = transaction.get(self.table, key)?;
-        let mut row: T = found.map_or_else(|| Ok(T::default()), |value| decode(&value))?;
+        // One that does not decode begins again: a counter is no reason to stop a tick.
+        let mut row: T = found.map_or_else(T::default, |value| decode(&value).unwrap_or_default());
         add(&mut row);
         let value = serde_json::to_vec(&row).expect("plain numbers");
-        Ok(transaction.put(self.table, key, &value)?)
+        transaction.put(self.table, key, &value)
     }
 }
 

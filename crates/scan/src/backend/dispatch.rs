@@ -71,7 +71,7 @@ fn attempt(
             Verdict::Unfinished => counts.skipped_unfinished += 1,
             Verdict::Go => match backend.rows.get_in(transaction, &host)? {
                 Some(row) if row == seen => {
-                    let id = enqueue(backend, transaction, row, now, policy)?;
+                    let id = enqueue(backend, transaction, row, counts.dispatched, now, policy)?;
                     done.jobs.push((host, id));
                     counts.dispatched += 1;
                 }
@@ -120,6 +120,7 @@ fn enqueue(
     backend: &Embedded,
     transaction: &mut Transaction,
     before: Row,
+    order: u64,
     now: Timestamp,
     policy: &Policy,
 ) -> Result<uuid::Uuid, Error> {
@@ -128,9 +129,10 @@ fn enqueue(
     let expires = now.plus(policy.job_expiry);
     let payload = Payload::new(id, &before.host, &version, now, expires);
     let job = Job {
-        seal: backend.key.seal(&payload),
+        seal: backend.key()?.seal(&payload),
         payload,
         site: before.site.clone(),
+        order,
         attempt: 0,
         status: Status::Queued,
     };

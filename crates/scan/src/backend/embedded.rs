@@ -38,7 +38,7 @@ pub struct Embedded {
     pub(super) counts: Counts,
     pub(super) maintenances: Maintenances,
     pub(super) audit: Audit,
-    pub(super) key: QueueKey,
+    key: Option<QueueKey>,
     random: Arc<dyn Random>,
     turn: Mutex<()>,
 }
@@ -52,6 +52,16 @@ impl Embedded {
 
     /// On a store that has all of [`crate::tables`]. `key` seals the jobs, `random` names them.
     pub fn new(store: Store, key: QueueKey, random: Arc<dyn Random>) -> Result<Self, Error> {
+        Self::with(store, Some(key), random)
+    }
+
+    /// For whoever asks and sets, and does not enqueue: a tick or a claim that needs the key is
+    /// `Invalid`.
+    pub fn without_key(store: Store, random: Arc<dyn Random>) -> Result<Self, Error> {
+        Self::with(store, None, random)
+    }
+
+    fn with(store: Store, key: Option<QueueKey>, random: Arc<dyn Random>) -> Result<Self, Error> {
         Ok(Self {
             ledger: Ledger::new(store.clone())?,
             rows: Rows::of(&store)?,
@@ -64,6 +74,12 @@ impl Embedded {
             random,
             turn: Mutex::new(()),
         })
+    }
+
+    pub(super) fn key(&self) -> Result<&QueueKey, Error> {
+        self.key
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::Invalid, "the queue was opened without its key"))
     }
 
     pub fn ledger(&self) -> &Ledger {

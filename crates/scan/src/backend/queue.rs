@@ -20,6 +20,7 @@ const WAITING: &str = "queue.waiting";
 const LEASES: &str = "queue.lease";
 const FINISHED: &str = "queue.finished";
 const NONCES: &str = "queue.nonce";
+const SITES: &str = "queue.site";
 const TURN: &str = "queue.turn";
 
 /// The only key of the table of whose turn it is.
@@ -30,6 +31,8 @@ pub(super) struct Job {
     pub(super) payload: Payload,
     pub(super) seal: String,
     pub(super) site: String,
+    /// Its place among the jobs of its tick: those that were due longest are claimed first.
+    pub(super) order: u64,
     /// How often it was claimed.
     pub(super) attempt: u32,
     pub(super) status: Status,
@@ -67,7 +70,7 @@ impl Status {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Queue {
     jobs: TableId,
-    /// Site, a zero byte, time of enqueue, job: to the host.
+    /// Site, a zero byte, time of enqueue, place in the tick, job: to the host.
     waiting: TableId,
     /// End of the lease, job: no value.
     leases: TableId,
@@ -75,12 +78,22 @@ pub(super) struct Queue {
     finished: TableId,
     /// Nonces of finished jobs: no value.
     nonces: TableId,
+    /// Sites with jobs that wait: to how many, and the first key that one of them may have.
+    sites: TableId,
     turn: TableId,
+}
+
+/// Where a site's queue begins. Without it a claim would walk over what was claimed before: keys that
+/// were deleted are passed one by one until the store has merged them away.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Line {
+    waiting: u64,
+    head: Vec<u8>,
 }
 
 impl Queue {
     pub(super) fn tables() -> Vec<Table> {
-        [JOBS, WAITING, LEASES, FINISHED, NONCES, TURN]
+        [JOBS, WAITING, LEASES, FINISHED, NONCES, SITES, TURN]
             .map(|name| Table::new(name, History::Latest))
             .to_vec()
     }
@@ -92,6 +105,7 @@ impl Queue {
             leases: store.table(LEASES)?,
             finished: store.table(FINISHED)?,
             nonces: store.table(NONCES)?,
+            sites: store.table(SITES)?,
             turn: store.table(TURN)?,
         })
     }
@@ -110,7 +124,8 @@ impl Queue {
         found.map(|value| decode(&value)).transpose()
     }
 
-    /// Writes a job that moves from `before` to what it is, and what finds it in either state.
+    /// Writes a job that moves from `before` to what it is, and what finds it in either state. One that
+    /// waits leaves the queue by [`Queue::forget_waiting`] alone.
     pub(super) fn put_in(
         &self,
         transaction: &mut Transaction,
@@ -118,17 +133,13 @@ impl Queue {
         before: Option<&Status>,
         job: &Job,
     ) -> Result<(), Error> {
-        match before {
-            Some(Status::Queued) => transaction.delete(self.waiting, &waiting_key(id, job))?,
-            Some(Status::Running { until, .. }) => {
-                transaction.delete(self.leases, &timed_key(*until, id))?;
-            }
-            _ => {}
+        if let Some(Status::Running { until, .. }) = before {
+            transaction.delete(self.leases, &timed_key(*until, id))?;
         }
         match &job.status {
             Status::Queued => {
                 let host = job.payload.host.as_bytes();
-                transaction.put(self.waiting, &waiting_key(id, job), host)?;
+                self.join_in(transaction, &waiting_key(id, job), host)?;
             }
             Status::Running { until, .. } => {
                 transaction.put(self.leases, &timed_key(*until, id), &[])?;
@@ -163,22 +174,86 @@ impl Queue {
         Ok(transaction.put(self.turn, TURN_KEY, site)?)
     }
 
+    fn join_in(&self, transaction: &mut Transaction, key: &[u8], host: &[u8]) -> Result<(), Error> {
+        if transaction.get(self.waiting, key)?.is_some() {
+            return Ok(());
+        }
+        transaction.put(self.waiting, key, host)?;
+        let site = site_of(key);
+        let line = match self.line_in(transaction, site)? {
+            Some(line) => Line {
+                waiting: line.waiting + 1,
+                head: line.head.min(key.to_vec()),
+            },
+            None => Line {
+                waiting: 1,
+                head: key.to_vec(),
+            },
+        };
+        self.put_line(transaction, site, &line)
+    }
+
+    /// `key` is the first of its site: nobody is served before those who have waited longer.
+    fn leave_in(&self, transaction: &mut Transaction, key: &[u8]) -> Result<(), Error> {
+        if transaction.get(self.waiting, key)?.is_none() {
+            return Ok(());
+        }
+        transaction.delete(self.waiting, key)?;
+        let site = site_of(key);
+        let Some(mut line) = self.line_in(transaction, site)? else {
+            return Ok(());
+        };
+        line.waiting = line.waiting.saturating_sub(1);
+        if line.waiting == 0 {
+            return Ok(transaction.delete(self.sites, site)?);
+        }
+        if line.head.as_slice() <= key {
+            line.head = key.to_vec();
+        }
+        self.put_line(transaction, site, &line)
+    }
+
+    fn line_in(&self, transaction: &mut Transaction, site: &[u8]) -> Result<Option<Line>, Error> {
+        let found = transaction.get(self.sites, site)?;
+        found.map(|value| decode_line(&value)).transpose()
+    }
+
+    fn put_line(
+        &self,
+        transaction: &mut Transaction,
+        site: &[u8],
+        line: &Line,
+    ) -> Result<(), Error> {
+        let value = serde_json::to_vec(line).expect("a number and bytes");
+        Ok(transaction.put(self.sites, site, &value)?)
+    }
+
     /// The job that has waited longest in the site whose turn comes after that of `site`.
     pub(super) fn next_waiting_in(
         &self,
         transaction: &mut Transaction,
         site: &[u8],
     ) -> Result<Option<Waiting>, Error> {
-        // Above every key of this site: what follows a name in a key is a zero byte.
-        let mut beyond = site.to_vec();
-        beyond.push(1);
-        for keys in [Keys::from(&beyond), Keys::all()] {
-            let found = transaction.range(self.waiting, &keys, Order::Ascending, 1)?;
-            if let Some((key, host)) = found.first() {
-                return Ok(Waiting::read(key, host).or(Some(Waiting::unreadable(key))));
-            }
+        let order = Order::Ascending;
+        let mut after = transaction.range(self.sites, &Keys::after(site), order, 1)?;
+        if after.is_empty() {
+            after = transaction.range(self.sites, &Keys::all(), order, 1)?;
         }
-        Ok(None)
+        let Some((site, line)) = after.first() else {
+            return Ok(None);
+        };
+        let head = decode_line(line)?.head;
+        let keys = Keys::between(&head, &[site, &[1][..]].concat());
+        let found = transaction.range(self.waiting, &keys, order, 1)?;
+        Ok(Some(match found.first() {
+            Some((key, host)) => {
+                Waiting::read(key, host).unwrap_or_else(|| Waiting::nowhere(key, site))
+            }
+            None => {
+                transaction.delete(self.sites, site)?;
+                Waiting::nowhere(&head, site)
+            }
+        }))
     }
 
     /// Takes an entry away that leads to no job that waits.
@@ -187,7 +262,7 @@ impl Queue {
         transaction: &mut Transaction,
         waiting: &Waiting,
     ) -> Result<(), Error> {
-        Ok(transaction.delete(self.waiting, &waiting.key)?)
+        self.leave_in(transaction, &waiting.key)
     }
 
     /// Jobs whose lease ended by `now`, at most `limit`, the longest ended first.
@@ -286,26 +361,40 @@ impl Waiting {
         Some(Self {
             key: key.to_vec(),
             site: key[..site_len].to_vec(),
-            id: String::from_utf8(key.get(site_len + 9..)?.to_vec()).ok()?,
+            id: String::from_utf8(key.get(site_len + 17..)?.to_vec()).ok()?,
             host: String::from_utf8(host.to_vec()).ok()?,
         })
     }
 
-    /// One that nobody here wrote; it leads nowhere.
-    fn unreadable(key: &[u8]) -> Self {
+    /// One that nobody here wrote; it leads to no job.
+    fn nowhere(key: &[u8], site: &[u8]) -> Self {
         Self {
             key: key.to_vec(),
-            site: key.to_vec(),
+            site: site.to_vec(),
             id: String::new(),
             host: String::new(),
         }
     }
 }
 
+fn site_of(key: &[u8]) -> &[u8] {
+    key.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn decode_line(value: &[u8]) -> Result<Line, Error> {
+    serde_json::from_slice(value).map_err(|error| {
+        Error::new(Kind::Storage, "a line of the queue does not decode").with_source(error)
+    })
+}
+
 fn waiting_key(id: &str, job: &Job) -> Vec<u8> {
-    let mut key = job.site.as_bytes().to_vec();
+    // A site that no host can have was written by somebody else; its job still has to be found.
+    let is_site = !job.site.is_empty() && !job.site.contains('\0');
+    let site = if is_site { job.site.as_str() } else { "?" };
+    let mut key = site.as_bytes().to_vec();
     key.push(0);
     key.extend_from_slice(&job.payload.enqueued.to_be_bytes());
+    key.extend_from_slice(&job.order.to_be_bytes());
     key.extend_from_slice(id.as_bytes());
     key
 }

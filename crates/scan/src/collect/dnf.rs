@@ -168,4 +168,18 @@ mod tests {
             })
         );
     }
+
+    /// Proves: RUL-4
+    #[test]
+    fn a_signature_that_nobody_asks_for_is_not_checked() {
+        for (config, checked) in [
+            ("", false),
+            ("[main]\ngpgcheck=0\n", false),
+            ("[main]\ngpgcheck=yes\n", true),
+        ] {
+            let host = Fixture::new(&[(CONFIG, config), ("/etc/yum.repos.d/a.repo", "[a]\n")]);
+            let fact = host.collect(&COLLECTOR);
+            assert_eq!(fact["repos"][0]["gpgcheck"], checked, "{config}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ use super::{
     trust::Trust,
 };
 use crate::audit::{Audit, Record};
+use crate::backend::Counts;
 
 /// Trusted keys: people who sign policies of one site, over years.
 const KEYS_MAX: usize = 64;
@@ -120,6 +121,7 @@ pub struct Registry {
     store: Store,
     tables: Tables,
     audit: Audit,
+    counts: Counts,
 }
 
 impl fmt::Debug for Registry {
@@ -149,10 +151,12 @@ impl Registry {
             revocation: store.table(REVOCATION)?,
         };
         let audit = Audit::of(&store)?;
+        let counts = Counts::of(&store)?;
         Ok(Self {
             store,
             tables,
             audit,
+            counts,
         })
     }
 
@@ -388,6 +392,10 @@ impl Registry {
         for clamp in &document.policy.clamps {
             let record = Record::new(now, by, "policy.clamped", &object, clamp_detail(clamp));
             self.audit.append(transaction, &record)?;
+        }
+        let clamped = document.policy.clamps.len() as u64;
+        if clamped > 0 {
+            self.counts.clamped_in(transaction, clamped)?;
         }
         Ok(true)
     }

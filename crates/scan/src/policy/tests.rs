@@ -730,3 +730,28 @@ fn a_list_and_a_policy_are_loaded_together_or_not_at_all() {
     assert_eq!(refused(&registry, both, NOW), Reason::RevokedKey);
     assert!(registry.trust_now().unwrap().list.is_none());
 }
+
+/// The worked example of the format's document: signed by its key, it is the document to the byte.
+#[test]
+fn the_documented_example_is_what_signing_gives() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format/policy.md");
+    let page = RealDisk.read(Path::new(root), 1 << 20).unwrap();
+    let page = String::from_utf8(page).unwrap();
+    let block = |name: &str| {
+        let after = page.split(&format!("<!-- {name} -->\n```")).nth(1);
+        let after = after.unwrap_or_else(|| panic!("docs/format/policy.md has no {name}"));
+        let body = after.split_once('\n').unwrap().1;
+        body.split("```").next().unwrap().to_owned()
+    };
+    let seed = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    use ed25519_dalek::pkcs8::EncodePrivateKey as _;
+    let pem = seed.to_pkcs8_pem(Default::default()).unwrap();
+    let key = PrivateKey::from_pem(&pem).unwrap();
+    let signed = sign(&block("unsigned"), "p.yaml", &key, "anna@press-3", NOW).unwrap();
+    assert_eq!(signed, block("signed"));
+    let envelope = envelope::Envelope::parse(signed.as_bytes()).unwrap();
+    let message = String::from_utf8(envelope.message()).unwrap();
+    assert_eq!(message, block("message").trim_end());
+    assert!(page.contains(&key.public().base64()), "the public key");
+    assert_eq!(reasons(&trust(&[&key]), &signed), []);
+}

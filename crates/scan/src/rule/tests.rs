@@ -365,11 +365,17 @@ fn the_whole_pack_parses_and_is_without_findings() {
     let mut found: Vec<String> = loaded.faults.iter().map(ToString::to_string).collect();
     found.extend(lint(&loaded.pack.rules).iter().map(ToString::to_string));
     assert!(found.is_empty(), "{}", found.join("\n"));
-    assert!(
-        loaded.pack.rules.len() >= 120,
-        "{} rules",
-        loaded.pack.rules.len()
-    );
+}
+
+/// Proves: RUL-6
+#[test]
+fn every_platform_has_at_least_250_rules() {
+    let rules = Pack::embedded().pack.rules;
+    for known in KNOWN_PLATFORMS {
+        let is_for = |rule: &&Rule| rule.platforms.iter().any(|one| one.to_string() == known);
+        let count = rules.iter().filter(is_for).count();
+        assert!(count >= 250, "{known}: {count} rules");
+    }
 }
 
 #[test]

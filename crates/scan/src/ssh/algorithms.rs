@@ -16,9 +16,9 @@ use russh::{
 /// Below this an RSA key is refused, the host's and ours.
 pub(super) const RSA_BITS_MIN: u32 = 2048;
 
-/// Half a megabyte of answers are on their way before we must say that there is room, more than a link
-/// of 50 ms and 100 Mbit/s holds.
-const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Several times what a usual host answers in all, so that no answer waits a round trip for our leave.
+/// It costs no memory: [`WAITING_MESSAGES_MAX`] is what stops a sender.
+const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
 /// Messages of a channel that wait for us before the library stops reading from the host. Each is at
 /// most a packet of 256 KiB: this bounds what a host can make us hold.

@@ -18,6 +18,9 @@ const AHEAD_BYTES_MAX: usize = 1024 * 1024;
 const COMPLAINT_BYTES_MAX: usize = 1024 * 1024;
 const COMPLAINT_KEPT_MAX: usize = 4096;
 
+/// Turns of the library's task until it wrote what it was given: one to take it, one to spare.
+const TURNS_TO_WRITE: u32 = 2;
+
 /// A started command. Ends it when dropped: its input closes, then the connection.
 pub struct Session {
     wire: Wire,
@@ -78,7 +81,7 @@ impl Exchange for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.pipe.end(&self.wire);
+        self.pipe.leave(&self.wire);
     }
 }
 
@@ -145,7 +148,10 @@ impl Pipe {
                 };
                 tokio::select! {
                     biased;
-                    sent = &mut sending => return sent.map_err(|_| wire.lost(&what)),
+                    sent = &mut sending => {
+                        sent.map_err(|_| wire.lost(&what))?;
+                        break;
+                    }
                     message = reading.wait() => match message {
                         Some(message) => {
                             *ahead_bytes += weight(&message);
@@ -155,6 +161,12 @@ impl Pipe {
                     }
                 }
             }
+            // The library's task has it, and runs only while we wait: it writes it out now, and not
+            // when somebody asks for the answer.
+            for _ in 0..TURNS_TO_WRITE {
+                tokio::task::yield_now().await;
+            }
+            Ok(())
         };
         let patience = &wire.patience;
         wire.runtime()
@@ -241,26 +253,38 @@ impl Pipe {
             .push_front(ChannelMsg::Data { data: bytes.into() });
     }
 
-    /// Closes the command's input and the channel, and waits, within a bound, until the host closed it
-    /// too: a host that allows one session at a time has room for the next one only then.
+    /// Closes the command's input and the channel.
+    pub(super) fn leave(&mut self, wire: &Wire) {
+        // Nobody listens: the library's task throws away what still comes, and gets to its own queue.
+        drop(self.reading.take());
+        self.is_ended = true;
+        within_farewell(wire, async {
+            if self.writing.eof().await.is_ok() {
+                self.writing.close().await.ok();
+            }
+        });
+    }
+
+    /// Closes it, and waits, within a bound, until the host closed it too: a host that allows one session
+    /// at a time has room for the next one only then.
     pub(super) fn end(&mut self, wire: &Wire) {
         let reading = self.reading.take();
-        let farewell = async {
-            let mut is_heard = self.writing.eof().await.is_ok();
-            is_heard &= self.writing.close().await.is_ok();
+        self.is_ended = true;
+        within_farewell(wire, async {
+            let is_heard = self.writing.eof().await.is_ok() && self.writing.close().await.is_ok();
             let Some(mut reading) = reading.filter(|_| is_heard) else {
                 return;
             };
             // What is still said is thrown away: it would block the library's task otherwise.
             while reading.wait().await.is_some() {}
-        };
-        // Not through the scan's patience: this is what stops the remote side of a scan that is over.
-        drop(
-            wire.runtime()
-                .block_on(async { tokio::time::timeout(wire.limits.close, farewell).await }),
-        );
-        self.is_ended = true;
+        });
     }
+}
+
+/// Not through the scan's patience: this is what stops the remote side of a scan that is over.
+fn within_farewell(wire: &Wire, work: impl Future<Output = ()>) {
+    let work = async { tokio::time::timeout(wire.limits.close, work).await };
+    drop(wire.runtime().block_on(work));
 }
 
 /// What a waiting message costs us.

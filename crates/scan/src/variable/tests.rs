@@ -126,7 +126,7 @@ fn a_value_is_held_to_what_the_rule_declares() {
     assert_eq!(settings.list().unwrap(), []);
     let good = setting(Scope::Everywhere, json!(3));
     settings.set(rule, &good).unwrap();
-    assert_eq!(settings.list().unwrap(), [good.clone()]);
+    assert_eq!(settings.list().unwrap(), std::slice::from_ref(&good));
     assert!(settings.unset(&good).unwrap());
     assert!(!settings.unset(&good).unwrap());
 }

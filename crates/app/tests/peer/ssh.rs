@@ -1,0 +1,26 @@
+//! OpenSSH and sudo as they are on a host, seen through our client.
+
+#[path = "ssh/link.rs"]
+mod link;
+#[path = "ssh/login.rs"]
+mod login;
+#[path = "ssh/server.rs"]
+mod server;
+#[path = "ssh/sudo.rs"]
+mod sudo;
+
+use libtest_mimic::Trial;
+
+pub(crate) use login::login_for_a_trace;
+
+use crate::Peer;
+
+static SSHD: Peer = Peer::new("sshd", "HOLDFAST_PEER_SSHD", "/usr/sbin/sshd");
+
+pub(crate) fn tests() -> Vec<Trial> {
+    [login::tests(), sudo::tests(), link::tests()]
+        .into_iter()
+        .flatten()
+        .map(|(name, run)| server::test(&SSHD, name, run))
+        .collect()
+}

@@ -1,0 +1,151 @@
+//! The embedded backend: the cases of every backend, and what needs its own disk.
+
+use std::{path::Path, sync::Arc};
+
+use store::{Options, Store};
+use uuid::Uuid;
+use world::{Disk, RealDisk, Timestamp, sim};
+
+use super::{
+    Backend, Embedded,
+    conformance::{self, Forgery, Subject},
+    queue::{Job, Status},
+};
+use crate::{
+    audit::{Audit, Filter, Record},
+    ledger::Ledger,
+    schedule::{QueueKey, Rows},
+};
+
+mod crash;
+mod pace;
+
+pub(super) const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
+
+pub(super) struct Place {
+    dir: tempfile::TempDir,
+    pub(super) backend: Arc<Embedded>,
+    handles: std::sync::Mutex<u64>,
+}
+
+/// The journal on a disk of its own; the tables are always on the real one.
+pub(super) fn open(
+    dir: &Path,
+    disk: Arc<dyn Disk>,
+    segment_bytes: u64,
+    seed: u64,
+) -> Result<Embedded, String> {
+    let mut journal = wal::Options::on_this_machine(dir.join("journal"));
+    journal.disk = disk;
+    journal.segment_bytes = segment_bytes;
+    // In the order of the calls, so that the same effect is the same one in each run.
+    journal.upkeep = wal::Upkeep::Caller;
+    let (journal, _) = wal::Local::open(journal).map_err(|error| error.to_string())?;
+    let tables = [
+        Audit::tables(),
+        Embedded::tables(),
+        Ledger::tables(),
+        Rows::tables(),
+    ];
+    let tables = tables.concat();
+    let options = Options::new(
+        dir.join("tables"),
+        Arc::new(RealDisk),
+        Arc::new(sim::Clock::new(START)),
+        tables,
+    );
+    let (store, _) = Store::open(options, Arc::new(journal)).map_err(|error| error.to_string())?;
+    embedded(store, seed)
+}
+
+fn embedded(store: Store, seed: u64) -> Result<Embedded, String> {
+    let random = Arc::new(sim::Random::new(seed));
+    Embedded::new(store, QueueKey::from_bytes([7; 32]), random).map_err(|error| error.to_string())
+}
+
+impl Place {
+    pub(super) fn new() -> Self {
+        let dir = scratch();
+        let backend = open(dir.path(), Arc::new(RealDisk), wal::SEGMENT_BYTES, 0).unwrap();
+        Self {
+            dir,
+            backend: Arc::new(backend),
+            handles: std::sync::Mutex::new(0),
+        }
+    }
+
+    fn write(&self, id: &str, job: &Job) {
+        let queue = self.backend.queue;
+        let mut transaction = self.backend.store.begin().unwrap();
+        queue.put_in(&mut transaction, id, None, job).unwrap();
+        transaction.commit().unwrap();
+    }
+}
+
+/// In memory where the machine has such a place: a store of twenty tables syncs a hundred times before
+/// it is there, and nothing here asks whether these files survive.
+pub(super) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
+pub(super) fn audit(backend: &Embedded) -> Vec<Record> {
+    let audit = Audit::of(&backend.store).unwrap();
+    let mut records = audit
+        .list(&backend.store, &Filter::default(), usize::MAX)
+        .unwrap();
+    records.reverse();
+    records
+}
+
+impl Subject for Place {
+    fn backend(&self) -> Arc<dyn Backend> {
+        assert!(self.dir.path().exists());
+        let mut handles = self.handles.lock().unwrap();
+        *handles += 1;
+        Arc::new(embedded(self.backend.store.clone(), *handles).unwrap())
+    }
+
+    fn audit(&self) -> Vec<Record> {
+        audit(&self.backend)
+    }
+
+    fn forge(&self, job: Uuid, forgery: &Forgery) {
+        let mut id = job.to_string();
+        let snapshot = self.backend.store.snapshot().unwrap();
+        let mut job = self.backend.queue.get(&snapshot, &id).unwrap().unwrap();
+        match forgery {
+            Forgery::Host(host) => job.payload.host.clone_from(host),
+            Forgery::PolicyVersion(version) => job.payload.policy_version.clone_from(version),
+            Forgery::Later => {
+                let hour = 3_600_000_000_000;
+                job.payload.expires += hour;
+            }
+            Forgery::Nonce(nonce) => job.payload.nonce = nonce.to_string(),
+            Forgery::Seal(seal) => job.seal.clone_from(seal),
+            Forgery::CopyAs(name) => {
+                id = name.to_string();
+                job.status = Status::Queued;
+            }
+            Forgery::Again => job.status = Status::Queued,
+        }
+        if matches!(forgery, Forgery::Host(_)) {
+            // The entry that leads to it stays as it was: it is another table.
+            let key = id.as_bytes();
+            let mut transaction = self.backend.store.begin().unwrap();
+            let jobs = self.backend.store.table("queue.job").unwrap();
+            let value = serde_json::to_vec(&job).unwrap();
+            transaction.put(jobs, key, &value).unwrap();
+            transaction.commit().unwrap();
+        } else {
+            self.write(&id, &job);
+        }
+    }
+}
+
+/// Proves: SCH-1, SCH-2, SCH-4, SCH-5, SCH-7, SCH-8, SCH-10, SCH-13, SCH-14, SCH-15, SCH-16, SCH-17
+#[test]
+fn the_embedded_backend_does_what_every_backend_must() {
+    conformance::check(&mut || Box::new(Place::new()));
+}

@@ -78,9 +78,9 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Scan this machine, print what was found, and keep watching it until stopped
+    /// Scan this machine, print what was found, and keep watching every host until stopped
     Up(Up),
-    /// Scan this machine once and record what changed
+    /// Scan this machine, or hosts of the inventory, once and record what changed
     Scan(Scan),
     /// The hosts that are watched: add, import, look at, retire
     Host(host::Host),
@@ -122,9 +122,6 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Time between scans, such as 15m or 2h [default: scan.interval of the configuration]
-    #[arg(long, value_name = "SPAN")]
-    pub(crate) interval: Option<String>,
     #[command(flatten)]
     pub(crate) scope: Scope,
 }
@@ -142,16 +139,43 @@ pub(crate) struct Scope {
 #[derive(Debug, Args)]
 pub(crate) struct Scan {
     #[command(flatten)]
+    pub(crate) chosen: Chosen,
+    #[command(flatten)]
     pub(crate) scope: Scope,
     /// Judge facts collected before instead of this machine; recorded under their host, as of now
-    #[arg(long, value_name = "FACTS", conflicts_with_all = ["facts_out", "no_walk"])]
+    #[arg(long, value_name = "FACTS", conflicts_with_all = ["facts_out", "no_walk", "chosen"])]
     pub(crate) replay: Option<PathBuf>,
     /// Also write the collected facts to a file, for --replay
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "chosen")]
     pub(crate) facts_out: Option<PathBuf>,
     /// List what the collectors read and run on the machine, and stop
-    #[arg(long, conflicts_with_all = ["replay", "facts_out", "no_walk", "rules_dir"])]
+    #[arg(long, conflicts_with_all = ["replay", "facts_out", "no_walk", "rules_dir", "chosen"])]
     pub(crate) show_collectors: bool,
+}
+
+/// Hosts of the inventory. Those that several of these name are meant once.
+#[derive(Debug, Args)]
+#[group(id = "chosen", multiple = true, required = false)]
+pub(crate) struct Chosen {
+    /// Scan these hosts of the inventory at once, whatever the schedule says
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub(crate) host: Vec<String>,
+    /// Scan the hosts of this group
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Vec<String>,
+    /// Scan the hosts of this site
+    #[arg(long, value_name = "SITE")]
+    pub(crate) site: Vec<String>,
+    /// Scan every host
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+impl Chosen {
+    /// Whether any host of the inventory is asked for, and not this machine.
+    pub(crate) fn is_some(&self) -> bool {
+        self.all || !(self.host.is_empty() && self.group.is_empty() && self.site.is_empty())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +186,9 @@ pub(crate) struct Status {
     /// Which host, where facts of several were replayed [default: this machine]
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
+    /// Every host that is watched, each on one line; the default where there are several
+    #[arg(long, conflicts_with_all = ["host", "rule"])]
+    pub(crate) all: bool,
     /// Only this rule, with its evidence
     #[arg(long, value_name = "RULE")]
     pub(crate) rule: Option<String>,

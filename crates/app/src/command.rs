@@ -37,6 +37,8 @@ mod up;
 mod variable;
 mod waiver;
 
+pub(crate) use status::FailedAttempt;
+
 pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
     let config = Config::load(&cli.global)?;
     let screen = Screen::new(&cli.global);

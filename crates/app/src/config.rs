@@ -7,7 +7,6 @@ use std::{
     env, fmt, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use clap::ValueEnum;
@@ -17,18 +16,13 @@ use crate::{
     cli::{Global, Output},
     drains::{self, Configured, FileDrain},
     exit::Refusal,
-    moment, named_file,
+    named_file,
 };
 
 pub(crate) mod events;
 
 /// Longest configuration file read, in bytes. Arbitrary; a full one is about 2 KiB.
 const FILE_LEN_MAX: u64 = 256 * 1024;
-
-/// Bounds of the time between scans. Below five minutes a scan would chase its own tail on a slow
-/// disk; above two days drift is news too late.
-const INTERVAL_MIN: Duration = Duration::from_secs(5 * 60);
-const INTERVAL_MAX: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// Where a value in force came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +59,6 @@ pub(crate) struct Config {
     /// None where no home directory tells a default; see [`Config::data_dir`].
     pub(crate) data_dir: Setting<Option<PathBuf>>,
     pub(crate) output: Setting<Output>,
-    pub(crate) scan_interval: Setting<Duration>,
     pub(crate) scan_walk: Setting<bool>,
     pub(crate) scan_rules_dir: Setting<Option<PathBuf>>,
     pub(crate) journal_strict: Setting<bool>,
@@ -96,12 +89,6 @@ pub(crate) const KEYS: &[Key] = &[
         environment: "HOLDFAST_OUTPUT",
         example: "\"table\"",
         about: "how results are printed: table, json or csv",
-    },
-    Key {
-        name: "scan.interval",
-        environment: "HOLDFAST_SCAN_INTERVAL",
-        example: "\"1h\"",
-        about: "time between the scans of `holdfast up`, from 5m to 48h",
     },
     Key {
         name: "scan.walk",
@@ -175,7 +162,6 @@ struct FileConfig {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileScan {
-    interval: Option<String>,
     walk: Option<bool>,
     rules_dir: Option<PathBuf>,
 }
@@ -206,7 +192,6 @@ impl Config {
         let config = Self {
             data_dir: data_dir(global, &values)?,
             output: output(global, &values, file.as_deref())?,
-            scan_interval: interval(&values, file.as_deref())?,
             scan_walk: truth("HOLDFAST_SCAN_WALK", values.scan.walk, true)?,
             scan_rules_dir: rules_dir(&values),
             journal_strict: truth("HOLDFAST_JOURNAL_STRICT", values.journal.strict, false)?,
@@ -354,31 +339,9 @@ fn output(
     })
 }
 
-fn interval(values: &FileConfig, file: Option<&Path>) -> Result<Setting<Duration>, Refusal> {
-    let name = "HOLDFAST_SCAN_INTERVAL";
-    let (text, origin) = match (variable(name), &values.scan.interval) {
-        (Some(text), _) => (text, Origin::Environment),
-        (None, Some(text)) => (text.clone(), Origin::File),
-        (None, None) => ("1h".to_owned(), Origin::Default),
-    };
-    let value = checked_interval(&text).ok_or_else(|| {
-        let (key, file) = match origin {
-            Origin::Environment => (name, None),
-            _ => ("scan.interval", file),
-        };
-        bad_value(key, &text, file, "a span from 5m to 48h")
-    })?;
-    Ok(Setting { value, origin })
-}
-
 /// A variable that is not text is a bad value, and not an absent one.
 fn variable(name: &str) -> Option<String> {
     env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// A time between scans, when it is one and within bounds.
-pub(crate) fn checked_interval(text: &str) -> Option<Duration> {
-    moment::parse_span(text).filter(|span| (INTERVAL_MIN..=INTERVAL_MAX).contains(span))
 }
 
 fn truth(name: &str, of_file: Option<bool>, default: bool) -> Result<Setting<bool>, Refusal> {

@@ -8,7 +8,7 @@ use scan::{
 use serde::Serialize;
 use world::Timestamp;
 
-use crate::moment::rfc3339;
+use crate::{command::FailedAttempt, moment::rfc3339};
 
 /// `scan` and, without `changes`, `status`.
 #[derive(Debug, Serialize)]
@@ -25,6 +25,9 @@ pub(crate) struct Report {
     pub(crate) verdicts: Vec<VerdictRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) changes: Option<Vec<ChangeRow>>,
+    /// Of `status`: the verdicts are older than they should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_attempt_failed: Option<FailedAttempt>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,6 +118,7 @@ impl Report {
             with_waivers: None,
             verdicts: status.states.iter().map(VerdictRow::of_state).collect(),
             changes: None,
+            last_attempt_failed: None,
         }
     }
 }

@@ -27,6 +27,15 @@ impl Exit {
         }
     }
 
+    /// How a command about several hosts ends: what fails outweighs what could not be looked at.
+    pub(crate) fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Findings, _) | (_, Self::Findings) => Self::Findings,
+            (Self::Incomplete, _) | (_, Self::Incomplete) => Self::Incomplete,
+            (Self::Clean, Self::Clean) => Self::Clean,
+        }
+    }
+
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Clean => 0,

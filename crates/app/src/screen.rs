@@ -33,6 +33,11 @@ impl Screen {
         Self { talk }
     }
 
+    /// Says nothing beside results.
+    pub(crate) const fn silent() -> Self {
+        Self { talk: Talk::Quiet }
+    }
+
     /// Writes a result to standard output.
     pub(crate) fn result(self, text: &str) -> Result<(), Refusal> {
         self.offer(text).map(drop)

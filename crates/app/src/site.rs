@@ -15,8 +15,9 @@ use scan::{
     inventory::{self, Inventory},
     known_hosts::KnownHosts,
     ledger::{self, Ledger},
+    policy::{self, Registry},
     rule::Rule,
-    variable,
+    schedule, variable,
 };
 use store::{Options, Store, Table};
 use wal::Journal;
@@ -113,6 +114,14 @@ impl Site {
         KnownHosts::new(self.opened.store.clone()).map_err(fleet_refused)
     }
 
+    pub(crate) fn policies(&self) -> Result<Registry, Refusal> {
+        Registry::new(self.opened.store.clone()).map_err(policy_refused)
+    }
+
+    pub(crate) fn keys_dir(&self) -> PathBuf {
+        self.dir.join(credential::KEYS_DIR)
+    }
+
     /// The sealed credentials. What they open must not end in a core file.
     pub(crate) fn vault(&self) -> Result<Vault, Refusal> {
         no_core();
@@ -120,7 +129,7 @@ impl Site {
             self.opened.store.clone(),
             Arc::new(RealDisk),
             Arc::new(RealRandom),
-            self.dir.join(credential::KEYS_DIR),
+            self.keys_dir(),
         )
         .map_err(fleet_refused)
     }
@@ -179,6 +188,19 @@ fn after_store_error(error: &store::Error) -> &'static str {
         store::Kind::Conflict => "try again",
         _ => "run `holdfast doctor` to check disk and data directory",
     }
+}
+
+/// A policy that is refused, as the user sees it.
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+pub(crate) fn policy_refused(refused: policy::Refused) -> Refusal {
+    Refusal::new(refused.to_string()).next(refused.next)
+}
+
+/// A schedule that could not be read or changed, as the user sees it.
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+pub(crate) fn schedule_refused(error: schedule::Error) -> Refusal {
+    let next = error.of_store().map_or("try again", after_store_error);
+    Refusal::new(error.to_string()).next(next)
 }
 
 /// What a command about hosts or credentials was refused, as the user sees it.

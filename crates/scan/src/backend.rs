@@ -95,6 +95,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Brings jobs back whose lease has ended, and removes what is kept for too long.
     fn reap(&self, now: Timestamp, policy: &Policy) -> Result<Reaped, Error>;
 
+    /// Brings back the jobs of every worker `NODE/…`, whose leases have not ended. The caller is the
+    /// only worker of that node, and has claimed nothing yet: so whoever had them is dead.
+    fn release(&self, node: &str, now: Timestamp, policy: &Policy) -> Result<Reaped, Error>;
+
     /// Blocks dispatch of hosts; replaces what was set for the same scope.
     fn set_maintenance(
         &self,

@@ -28,7 +28,7 @@ use world::{Clock, Timestamp};
 pub use events::{Begun, LogSink, Sink};
 pub use guard::{Guard, Held};
 pub use leash::{Cancel, Leash};
-pub use way::{Ask, Local, Offline, Way};
+pub use way::{Ask, Local, NoWay, Ssh, Way};
 
 use crate::{
     collect::{Collector, Needs, Progress},
@@ -39,9 +39,12 @@ use crate::{
     rule::Rule,
 };
 
-/// What a way gets beyond the deadline to notice that it is over, before it is left behind. It
-/// covers the grace that a single collector gets.
+/// What a way gets to notice that the scan is over, before it is left behind. It covers the grace that
+/// a single collector gets, and leaves half of the ten seconds that a stop may take.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+/// How often a scan that waits looks whether it is over.
+const POLL: Duration = Duration::from_millis(100);
 
 /// What to scan, and under what conditions.
 #[derive(Clone)]
@@ -58,7 +61,12 @@ pub struct Order {
     pub needs: Arc<Needs>,
     pub progress: Arc<dyn Progress>,
     pub cancel: Cancel,
+    /// Shown the facts before they are judged and dropped.
+    pub on_facts: Option<OnFacts>,
 }
+
+/// Who wants the facts themselves.
+pub type OnFacts = Arc<dyn Fn(&Facts) + Send + Sync>;
 
 impl fmt::Debug for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,17 +135,15 @@ impl Executor {
         order.way.ready()?;
         self.sink.started(begun);
         let facts = self.facts(order, held)?;
+        if let Some(on_facts) = &order.on_facts {
+            on_facts(&facts);
+        }
         let verdicts = judge::judge(order.rules.iter(), &facts);
-        let system = facts
-            .facts
-            .get("os")
-            .and_then(|os| os.get("pretty_name"))
-            .and_then(|name| name.as_str())
-            .map(str::to_owned);
+        let system = system(&facts);
         drop(facts);
         let finished = up_to_millisecond(self.clock.now());
         Ok(Executed {
-            scan: to_record(order, begun.started, finished, verdicts),
+            scan: to_record(order, begun.started, finished, &verdicts),
             system,
         })
     }
@@ -172,9 +178,7 @@ impl Executor {
             .map_err(|error| {
                 Failure::new(Reason::Internal, format!("start a thread to scan: {error}"))
             })?;
-        let came = receiver
-            .recv_timeout(order.deadline.saturating_add(GRACE))
-            .unwrap_or_else(|_| Err(late(order.deadline)));
+        let came = wait(&receiver, &leash).unwrap_or_else(|| Err(late(order.deadline)));
         // Facts that were cut short would be judged as unknown and read as a change of the host.
         if order.cancel.is_set() {
             return Err(cancelled());
@@ -183,6 +187,24 @@ impl Executor {
             return Err(late(order.deadline));
         }
         came
+    }
+}
+
+/// What came, or `None` when nothing did although the scan had been over for [`GRACE`].
+fn wait<T>(receiver: &mpsc::Receiver<T>, leash: &Leash) -> Option<T> {
+    let mut grace = GRACE;
+    loop {
+        match receiver.recv_timeout(POLL) {
+            Ok(came) => return Some(came),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) if leash.cancelled() => {
+                grace = grace.saturating_sub(POLL);
+                if grace.is_zero() {
+                    return None;
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
     }
 }
 
@@ -212,20 +234,21 @@ pub fn up_to_millisecond(at: Timestamp) -> Timestamp {
     Timestamp::from_nanos(at.nanos().next_multiple_of(MILLISECOND))
 }
 
-fn to_record(
-    order: &Order,
-    started: Timestamp,
-    finished: Timestamp,
-    verdicts: Vec<Verdict>,
-) -> Scan {
+fn to_record(order: &Order, started: Timestamp, finished: Timestamp, verdicts: &[Verdict]) -> Scan {
     Scan {
         id: order.scan,
         host: order.host.clone(),
         started,
         finished,
         summary: judge::Summary::of(verdicts.iter().map(|verdict| verdict.verdict)),
-        findings: findings(&order.rules, &verdicts),
+        findings: findings(&order.rules, verdicts),
     }
+}
+
+/// How a host calls itself.
+pub fn system(facts: &Facts) -> Option<String> {
+    let name = facts.facts.get("os")?.get("pretty_name")?.as_str()?;
+    Some(name.to_owned())
 }
 
 /// Verdicts as the ledger records them, each with the rule that gave it.

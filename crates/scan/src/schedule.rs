@@ -13,7 +13,7 @@ mod job;
 mod row;
 mod rows;
 
-pub use due::{next_after, state_after};
+pub use due::{next_after, state_after, state_of};
 pub use error::{Error, Kind};
 pub use job::{JobFault, Payload, QueueKey};
 pub use row::{Backoff, Change, Place, Probe, Row};

@@ -58,10 +58,6 @@ fn rows(config: &Config) -> Vec<Row> {
             config.data_dir.origin,
         ),
         (output.to_owned(), config.output.origin),
-        (
-            format!("{}s", config.scan_interval.value.as_secs()),
-            config.scan_interval.origin,
-        ),
         (config.scan_walk.value.to_string(), config.scan_walk.origin),
         (path(rules_dir.value.as_deref()), rules_dir.origin),
         (

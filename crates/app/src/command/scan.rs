@@ -1,29 +1,29 @@
 //! `holdfast scan`: collect, judge, record, print.
 
+mod hosts;
+
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use scan::{
     collect,
+    executor::{self, Cancel, Order, up_to_millisecond},
     facts::Facts,
-    judge::{self, Verdict},
-    ledger::{Applied, Finding, LogSink},
-    rule::Rule,
+    failure::{Failure, Reason},
+    judge,
+    ledger::{self, Applied, LogSink},
 };
 use uuid::Uuid;
-use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
+use world::{Clock, Disk, RealClock, RealDisk};
 
 use crate::{
-    cli::{self, Output, Scope},
+    cli::{self, Output},
     config::Config,
     document::{ChangeRow, Report, VerdictRow},
     exit::{Exit, Refusal},
-    moment, named_file,
+    fleet, moment, named_file,
     present::{ChangesSince, Summary, change_line, csv, table, verdicts},
     progress::Watch,
     ruleset::Ruleset,
@@ -36,19 +36,14 @@ use crate::{
 /// takes up to 25 times its text, so this bounds memory below a gigabyte.
 const FACTS_LEN_MAX: u64 = 32 << 20;
 
-/// Where the facts of a scan come from.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    ThisMachine { walk: bool },
-    Replay(&'a Path),
-}
-
 /// A scan that was judged and recorded.
 pub(super) struct Done {
-    pub(super) recorded: scan::ledger::Scan,
+    pub(super) recorded: ledger::Scan,
     pub(super) applied: Applied,
-    waived: Waived,
-    facts: Facts,
+    /// Beside one host's result only; `status` has those of all.
+    pub(super) waived: Option<Waived>,
+    /// How the host calls itself.
+    pub(super) system: Option<String>,
 }
 
 pub(crate) fn run(asked: &cli::Scan, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
@@ -56,87 +51,114 @@ pub(crate) fn run(asked: &cli::Scan, config: &Config, screen: Screen) -> Result<
         return show_collectors(config.output.value, screen);
     }
     let rules = Ruleset::load(config, asked.scope.rules_dir.as_deref())?;
-    let source = match &asked.replay {
-        Some(file) => Source::Replay(file),
-        None => this_machine(&asked.scope, config),
-    };
-    if let Some(file) = &asked.facts_out {
-        // Before the work; where it leads is looked at again when it is written.
-        facts_file(file)?;
-    }
     let stop = site::stop_flag()?;
-    let done = scan_once(
-        source,
-        &rules,
-        config,
-        screen,
-        &stop,
-        asked.facts_out.as_deref(),
-    )?
-    .ok_or_else(|| {
-        Refusal::new("stopped before the scan was complete; nothing was recorded")
-            .next("scan again; what was recorded before is as it was")
-    })?;
+    if asked.chosen.is_some() {
+        return hosts::run(asked, &rules, config, screen, &stop);
+    }
+    let done = match &asked.replay {
+        Some(file) => replay(file, &rules, config, screen)?,
+        None => this_machine(asked, &rules, config, screen, &stop)?,
+    };
     print(&done, &rules, config.output.value, screen)
 }
 
-pub(super) fn this_machine(scope: &Scope, config: &Config) -> Source<'static> {
-    Source::ThisMachine {
-        walk: config.scan_walk.value && !scope.no_walk,
-    }
+fn replay(file: &Path, rules: &Ruleset, config: &Config, screen: Screen) -> Result<Done, Refusal> {
+    let clock = RealClock::new();
+    let started = clock.now();
+    let facts = read_facts(file)?;
+    let site = Site::open(config, screen)?;
+    let tuned = site.tuned(rules.all(), &facts.host.hostname, screen)?;
+    let verdicts = judge::judge(&tuned, &facts);
+    let scan = ledger::Scan {
+        id: Uuid::new_v4(),
+        host: facts.host.hostname.clone(),
+        started,
+        finished: up_to_millisecond(clock.now()),
+        summary: judge::Summary::of(verdicts.iter().map(|verdict| verdict.verdict)),
+        findings: executor::findings(&tuned, &verdicts),
+    };
+    let applied = site
+        .ledger()
+        .apply(&scan, &LogSink)
+        .map_err(Site::refused)?;
+    let waived = Waived::of(&site, &scan.host, None, clock.now())?;
+    site.close(screen);
+    Ok(Done {
+        recorded: scan,
+        applied,
+        waived: Some(waived),
+        system: executor::system(&facts),
+    })
 }
 
-/// One scan from collection to record. `None` when it was stopped: a scan cut short is not recorded,
-/// because what it did not reach would read as a change.
-pub(super) fn scan_once(
-    source: Source<'_>,
+/// This machine, as the manual scan of any host: past the schedule (SCH-9).
+fn this_machine(
+    asked: &cli::Scan,
     rules: &Ruleset,
     config: &Config,
     screen: Screen,
     stop: &Arc<AtomicBool>,
-    facts_out: Option<&Path>,
-) -> Result<Option<Done>, Refusal> {
-    let clock = RealClock::new();
-    let started = clock.now();
-    let facts = match source {
-        Source::ThisMachine { walk } => {
-            // Before the work, so that a directory that cannot be used is known at once.
-            open_and_report(config, screen)?.close(screen);
-            collect_here(rules, walk, screen, stop)?
-        }
-        Source::Replay(file) => read_facts(file)?,
-    };
-    if stop.load(Ordering::Relaxed) {
-        return Ok(None);
+) -> Result<Done, Refusal> {
+    if let Some(file) = &asked.facts_out {
+        // Before the work; where it leads is looked at again when it is written.
+        facts_file(file)?;
     }
-    if let Some(path) = facts_out {
+    // Before the work, so that a directory that cannot be used is known at once.
+    let site = open_and_report(config, screen)?;
+    let policy = fleet::policy_of_manual_scan(&site);
+    let tuned = site.tuned(rules.all(), &super::this_host(), screen)?;
+    site.close(screen);
+    let watch = Arc::new(Watch::new(screen, Arc::clone(stop)));
+    let kept: Arc<Mutex<Option<Facts>>> = Arc::default();
+    let keeps = Arc::clone(&kept);
+    let order = Order {
+        rules: tuned.into(),
+        progress: Arc::clone(&watch) as Arc<dyn collect::Progress>,
+        on_facts: asked.facts_out.is_some().then(|| {
+            Arc::new(move |facts: &Facts| {
+                *keeps.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts.clone());
+            }) as executor::OnFacts
+        }),
+        ..fleet::order(
+            super::this_host(),
+            Arc::new(executor::Local),
+            &policy,
+            rules,
+            fleet::collectors(&asked.scope, config),
+            Cancel::with(Arc::clone(stop)),
+        )
+    };
+    let executor = fleet::executor(config.data_dir()?, Arc::new(executor::LogSink))?;
+    let executed = executor.run(&order);
+    watch.clear();
+    let executed = executed.map_err(not_scanned)?;
+    let facts = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let (Some(path), Some(facts)) = (&asked.facts_out, facts) {
         write_facts(path, &facts)?;
         screen.remark(format_args!("facts written to {}", path.display()));
     }
     let site = Site::open(config, screen)?;
-    let tuned = site.tuned(rules.all(), &facts.host.hostname, screen)?;
-    let verdicts = judge::judge(&tuned, &facts);
-    let finished = up_to_millisecond(clock.now());
-    let recorded = to_record(&facts, &verdicts, &tuned, started, finished);
     let applied = site
         .ledger()
-        .apply(&recorded, &LogSink)
+        .apply(&executed.scan, &LogSink)
         .map_err(Site::refused)?;
-    let waived = Waived::of(&site, &recorded.host, None, clock.now())?;
+    let waived = Waived::of(&site, &executed.scan.host, None, super::now())?;
     site.close(screen);
-    Ok(Some(Done {
-        recorded,
+    Ok(Done {
+        recorded: executed.scan,
         applied,
-        waived,
-        facts,
-    }))
+        waived: Some(waived),
+        system: executed.system,
+    })
 }
 
-/// Rounded up to what is printed, so that the printed time is the recorded one and asks for this
-/// scan and not for the one before it.
-fn up_to_millisecond(at: Timestamp) -> Timestamp {
-    const MILLISECOND: u64 = 1_000_000;
-    Timestamp::from_nanos(at.nanos().next_multiple_of(MILLISECOND))
+fn not_scanned(failure: Failure) -> Refusal {
+    if failure.reason == Reason::Cancelled {
+        return Refusal::new("stopped before the scan was complete; nothing was recorded")
+            .next("scan again; what was recorded before is as it was");
+    }
+    let next = fleet::next_step(failure.reason, &super::this_host());
+    Refusal::new(format!("this machine was not scanned: {failure}")).next(next)
 }
 
 fn open_and_report(config: &Config, screen: Screen) -> Result<Site, Refusal> {
@@ -147,29 +169,6 @@ fn open_and_report(config: &Config, screen: Screen) -> Result<Site, Refusal> {
         site.recovery()
     ));
     Ok(site)
-}
-
-fn collect_here(
-    rules: &Ruleset,
-    walk: bool,
-    screen: Screen,
-    stop: &Arc<AtomicBool>,
-) -> Result<Facts, Refusal> {
-    let watch = Arc::new(Watch::new(screen, Arc::clone(stop)));
-    let collectors: Vec<&'static collect::Collector> = collect::list()
-        .iter()
-        .copied()
-        .filter(|collector| walk || collector.name != "walk")
-        .collect();
-    let facts = collect::collect_only(
-        &collectors,
-        super::this_machine()?,
-        Arc::new(rules.needs()),
-        Arc::clone(&watch) as Arc<dyn collect::Progress>,
-        Arc::new(RealClock::new()),
-    );
-    watch.clear();
-    Ok(facts)
 }
 
 fn read_facts(file: &Path) -> Result<Facts, Refusal> {
@@ -205,28 +204,6 @@ fn facts_not_written(file: &Path, error: std::io::Error) -> Refusal {
         .next("name a regular file in a directory that can be written")
 }
 
-fn to_record(
-    facts: &Facts,
-    verdicts: &[Verdict],
-    rules: &[Rule],
-    started: Timestamp,
-    finished: Timestamp,
-) -> scan::ledger::Scan {
-    let findings = rules
-        .iter()
-        .zip(verdicts)
-        .map(|(rule, verdict)| Finding::of(rule, verdict))
-        .collect();
-    scan::ledger::Scan {
-        id: Uuid::new_v4(),
-        host: facts.host.hostname.clone(),
-        started,
-        finished,
-        summary: judge::Summary::of(verdicts.iter().map(|verdict| verdict.verdict)),
-        findings,
-    }
-}
-
 pub(super) fn print(
     done: &Done,
     rules: &Ruleset,
@@ -243,7 +220,7 @@ pub(super) fn print(
     Ok(Exit::of_verdicts(&report.summary))
 }
 
-fn report(done: &Done) -> Report {
+pub(super) fn report(done: &Done) -> Report {
     let scan = &done.recorded;
     let mut report = Report {
         scan_id: scan.id.to_string(),
@@ -271,23 +248,21 @@ fn report(done: &Done) -> Report {
                 .map(ChangeRow::of_change)
                 .collect(),
         ),
+        last_attempt_failed: None,
     };
-    done.waived.beside(&mut report);
+    if let Some(waived) = &done.waived {
+        waived.beside(&mut report);
+    }
     report
 }
 
 fn summary(done: &Done, report: &Report, rules: &Ruleset) -> Summary {
-    let system = done
-        .facts
-        .facts
-        .get("os")
-        .and_then(|os| os.get("pretty_name"))
-        .and_then(|name| name.as_str())
-        .unwrap_or("unknown system");
     Summary {
         heading: vec![
             done.recorded.host.clone(),
-            system.to_owned(),
+            done.system
+                .clone()
+                .unwrap_or_else(|| "unknown system".to_owned()),
             moment::local(done.recorded.finished),
         ],
         counts: report.summary.clone(),

@@ -1,5 +1,7 @@
 //! `holdfast status`: the verdicts as they are, or as they were.
 
+mod fleet;
+
 use scan::{
     judge,
     ledger::{Check, State, Status},
@@ -21,11 +23,16 @@ use crate::{
 
 pub(crate) fn run(asked: &cli::Status, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let at = asked.at.as_deref().map(super::moment).transpose()?;
-    let host = asked.host.clone().unwrap_or_else(super::this_host);
     let site = Site::open_existing(config, screen)?;
     if let (Some(at), Some(text)) = (at, &asked.at) {
         super::must_be_past(at, text, &site)?;
     }
+    let watched = fleet::watched(&site)?;
+    let is_of_one = asked.host.is_some() || asked.rule.is_some() || watched.len() < 2;
+    if asked.all || !is_of_one {
+        return fleet::run(&site, &watched, at, config, screen);
+    }
+    let host = asked.host.clone().unwrap_or_else(super::this_host);
     let status = site
         .ledger()
         .status(&host, at)
@@ -38,14 +45,24 @@ pub(crate) fn run(asked: &cli::Status, config: &Config, screen: Screen) -> Resul
     let mut report = Report::of_status(&status);
     let waived = Waived::of(&site, &host, at, super::now())?;
     waived.beside(&mut report);
+    if at.is_none() {
+        report.last_attempt_failed = fleet::failed_attempt(&site, &host)?;
+    }
     let text = match config.output.value {
         Output::Json => super::json(&report)?,
         Output::Csv => verdicts::csv(&report.verdicts),
         Output::Table => table(&status, &report, at, config),
     };
     screen.result(&text)?;
-    Ok(Exit::of_verdicts(&report.summary))
+    let exit = Exit::of_verdicts(&report.summary);
+    // Verdicts that are stale say nothing of the host as it is.
+    Ok(match report.last_attempt_failed {
+        Some(_) => exit.worse(Exit::Incomplete),
+        None => exit,
+    })
 }
+
+pub(crate) use fleet::FailedAttempt;
 
 pub(super) fn nothing_recorded(site: &Site, host: &str, at: Option<Timestamp>) -> Refusal {
     let by = at
@@ -80,6 +97,12 @@ fn table(status: &Status, report: &Report, at: Option<Timestamp>, config: &Confi
     ];
     if let Some(at) = at {
         heading.push(format!("as it was at {}", moment::local(at)));
+    }
+    if let Some(failed) = &report.last_attempt_failed {
+        heading.push(format!(
+            "stale: the last attempt failed at {}: {}",
+            failed.time, failed.reason
+        ));
     }
     Summary {
         heading,

@@ -38,6 +38,27 @@ pub(crate) fn csv(verdicts: &[VerdictRow]) -> String {
     )
 }
 
+/// The same with the host first, for results of several hosts under one header.
+pub(crate) fn csv_of_host(host: &str, verdicts: &[VerdictRow], with_header: bool) -> String {
+    let text = csv::lines(
+        ["host", "rule", "severity", "verdict", "reason", "evidence"],
+        verdicts.iter().map(|row| {
+            [
+                host.to_owned(),
+                row.rule.clone(),
+                row.severity.name().to_owned(),
+                row.verdict.name().to_owned(),
+                row.reason.clone(),
+                row.evidence.clone(),
+            ]
+        }),
+    );
+    match text.split_once('\n') {
+        Some((_, rows)) if !with_header => rows.to_owned(),
+        _ => text,
+    }
+}
+
 /// With title and fix of each rule; one that is not among `rules` stands under its id.
 pub(crate) fn lines(verdicts: &[VerdictRow], rules: &Ruleset) -> Vec<Line> {
     verdicts

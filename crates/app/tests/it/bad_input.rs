@@ -116,7 +116,7 @@ fn a_configuration_with_an_unknown_key_or_a_bad_value_is_refused() {
     let sandbox = Sandbox::new();
     for (content, object) in [
         ("data_dri = \"/x\"", "data_dri"),
-        ("[scan]\ninterval = \"1s\"", "scan.interval"),
+        ("[scan]\ninterval = \"1h\"", "interval"),
         ("output = \"xml\"", "output"),
         ("= 3", "holdfast.toml"),
     ] {

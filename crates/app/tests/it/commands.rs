@@ -210,7 +210,7 @@ fn the_default_configuration_is_itself_a_valid_one() {
         "show".as_ref(),
     ]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stdout.contains("scan.interval"), "{}", run.stdout);
+    assert!(run.stdout.contains("scan.walk"), "{}", run.stdout);
 }
 
 /// Proves: SVC-11

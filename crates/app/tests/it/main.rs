@@ -26,3 +26,4 @@ mod surroundings;
 mod telemetry_v1;
 mod user_files;
 mod waivers;
+mod watching;

@@ -196,7 +196,11 @@ impl Backend for Embedded {
     }
 
     fn reap(&self, now: Timestamp, policy: &Policy) -> Result<Reaped, Error> {
-        reap::reap(self, now, policy)
+        reap::reap(self, None, now, policy)
+    }
+
+    fn release(&self, node: &str, now: Timestamp, policy: &Policy) -> Result<Reaped, Error> {
+        reap::reap(self, Some(node), now, policy)
     }
 
     fn set_maintenance(

@@ -19,25 +19,37 @@ const FINISHED_KEPT: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 /// Workers that may die with a job before it is given up: one may be unlucky, three were killed by it.
 const ATTEMPTS_MAX: u32 = 3;
 
-pub(super) fn reap(backend: &Embedded, now: Timestamp, policy: &Policy) -> Result<Reaped, Error> {
+/// `dead`: a node none of whose workers lives; their leases end now.
+pub(super) fn reap(
+    backend: &Embedded,
+    dead: Option<&str>,
+    now: Timestamp,
+    policy: &Policy,
+) -> Result<Reaped, Error> {
+    let until_max = dead.map_or(now, |_| Timestamp::from_nanos(u64::MAX));
     let _turn = backend.turn();
     let (reaped, records) = backend.transact(|transaction| {
         let mut reaped = Reaped::default();
         let mut records = Vec::new();
         let queue = backend.queue;
-        for (key, id) in queue.ended_leases_in(transaction, now, LOOK_MAX)? {
+        for (key, id) in queue.ended_leases_in(transaction, until_max, LOOK_MAX)? {
             let found = match id.is_empty() {
                 true => None,
                 false => queue.get_in(transaction, &id)?,
             };
             let ended = found.and_then(|job| match job.status.clone() {
-                Status::Running { worker, until, .. } if until <= now.nanos() => {
+                Status::Running { worker, until, .. }
+                    if until <= now.nanos() || dead.is_some_and(|node| is_of(&worker, node)) =>
+                {
                     Some((job, worker, until))
                 }
                 _ => None,
             });
             let Some((mut job, worker, until)) = ended else {
-                queue.forget_lease(transaction, &key)?;
+                // Of leases that have not ended some are of workers that live.
+                if dead.is_none() {
+                    queue.forget_lease(transaction, &key)?;
+                }
                 continue;
             };
             let host = job.payload.host.clone();
@@ -83,4 +95,11 @@ pub(super) fn reap(backend: &Embedded, now: Timestamp, policy: &Policy) -> Resul
         record.tell();
     }
     Ok(reaped)
+}
+
+/// Workers are named `NODE/PROCESS`.
+fn is_of(worker: &str, node: &str) -> bool {
+    worker
+        .strip_prefix(node)
+        .is_some_and(|rest| rest.starts_with('/'))
 }

@@ -91,6 +91,7 @@ fn order(host: &str, way: Arc<Scripted>) -> Order {
         needs: Arc::default(),
         progress: Arc::new(()),
         cancel: Cancel::default(),
+        on_facts: None,
     }
 }
 
@@ -281,7 +282,7 @@ fn a_cancelled_scan_brings_no_verdicts() {
 fn an_offline_host_is_never_dialled() {
     let told = Arc::new(Told::default());
     let order = Order {
-        way: Arc::new(Offline),
+        way: Arc::new(NoWay::offline()),
         ..order("bundle", way(|_| Ok(facts())))
     };
     let refused = executor(&told).run(&order).unwrap_err();

@@ -2,13 +2,16 @@
 
 use std::{fmt, sync::Arc};
 
-use world::Clock;
+use world::{Clock, Random};
 
 use super::Leash;
 use crate::{
+    capture,
     collect::{self, Collector, Needs, Progress},
+    credential::Secret,
     facts::Facts,
     failure::{Failure, Reason},
+    ssh,
     target::LocalTarget,
 };
 
@@ -69,19 +72,81 @@ impl Way for Local {
     }
 }
 
-/// A host whose facts are brought as a file: never dialled.
-#[derive(Debug)]
-pub struct Offline;
+/// A host with an SSH server.
+#[derive(Clone)]
+pub struct Ssh {
+    pub endpoint: ssh::Endpoint,
+    pub trust: ssh::Trust,
+    /// Called after the host's key was accepted, and not before.
+    pub resolve: Arc<dyn Fn() -> Result<Secret, Failure> + Send + Sync>,
+    pub random: Arc<dyn Random>,
+}
 
-impl Way for Offline {
+impl fmt::Debug for Ssh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ssh")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Way for Ssh {
     fn ready(&self) -> Result<(), Failure> {
-        Err(Failure::new(
+        Ok(())
+    }
+
+    fn collect(&self, ask: &Ask) -> Result<Facts, Failure> {
+        let progress = Arc::clone(&ask.leash) as Arc<dyn Progress>;
+        let clock = Arc::clone(&ask.clock);
+        let patience = ssh::Patience::new(clock, ask.leash.left(), Arc::clone(&progress));
+        let mut nonce = [0; 16];
+        self.random.fill(&mut nonce).map_err(|error| {
+            Failure::new(Reason::Internal, format!("no random numbers: {error}"))
+        })?;
+        let limits = ssh::Limits::default();
+        let resolve = || (self.resolve)();
+        let connection = ssh::connect(&self.endpoint, &self.trust, resolve, limits, &patience)?;
+        let nonce = u128::from_le_bytes(nonce);
+        let (mut session, privilege) = connection.start(&capture::command(), nonce)?;
+        tracing::debug!(endpoint = %self.endpoint, ?privilege, "collecting");
+        let limits = capture::Limits {
+            deadline: ask.leash.left(),
+            ..capture::Limits::default()
+        };
+        let collected = capture::collect(
+            &mut session,
+            &ask.collectors,
+            &ask.needs,
+            &progress,
+            &ask.clock,
+            self.random.as_ref(),
+            &limits,
+        );
+        session.close();
+        collected.map(|(facts, _)| facts)
+    }
+}
+
+/// A way that cannot be gone, and why: known before any connection.
+#[derive(Debug)]
+pub struct NoWay(pub Failure);
+
+impl NoWay {
+    /// A host whose facts are brought as a file: never dialled.
+    pub fn offline() -> Self {
+        Self(Failure::new(
             Reason::HostUnreachable,
             "the host is offline by the inventory: run `holdfast collect` there, then `holdfast scan --replay FILE` here",
         ))
     }
+}
+
+impl Way for NoWay {
+    fn ready(&self) -> Result<(), Failure> {
+        Err(self.0.clone())
+    }
 
     fn collect(&self, _ask: &Ask) -> Result<Facts, Failure> {
-        Err(self.ready().expect_err("it is never ready"))
+        Err(self.0.clone())
     }
 }

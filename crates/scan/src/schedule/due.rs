@@ -17,12 +17,12 @@ pub fn state_after(summary: &Summary, findings: &[Finding], bands: &Bands) -> Co
     let critical = findings
         .iter()
         .any(|finding| finding.verdict == Outcome::Fail && finding.severity == Severity::Critical);
-    state(summary.score, critical, bands)
+    state_of(summary.score, critical, bands)
 }
 
 /// The score is [`Summary::score`], which has the one denominator: what passed or failed. It is cut and
 /// not rounded, so that no score reaches a band that the host does not.
-fn state(score: Option<f64>, critical: bool, bands: &Bands) -> ComplianceState {
+pub fn state_of(score: Option<f64>, critical: bool, bands: &Bands) -> ComplianceState {
     let Some(score) = score else {
         return ComplianceState::Unknown;
     };

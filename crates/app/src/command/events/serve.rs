@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ::events::Log;
 use world::{Clock, RealClock};
 
 use crate::{
@@ -88,6 +89,11 @@ impl Intake {
             )),
             None => screen.remark(format_args!("events are taken at {dir}/{LINES_SOCKET}")),
         }
+    }
+
+    /// The log that events are taken into.
+    pub(crate) fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.events.log)
     }
 
     /// Finishes what is in flight and closes the log.

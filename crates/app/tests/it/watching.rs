@@ -1,0 +1,204 @@
+//! `holdfast up` over several hosts: what it does when it is stopped, killed, or beside commands.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, ChildStderr, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    holdfast::{Run, Sandbox},
+    schema,
+};
+
+/// Longer than anything here takes on a loaded machine: a test that reaches it has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running `up`, ended with the test.
+struct Up {
+    child: Child,
+    told: mpsc::Receiver<String>,
+}
+
+impl Up {
+    fn start(sandbox: &Sandbox) -> Self {
+        let mut child = sandbox
+            .command(["up", "--no-walk"])
+            .env("HOLDFAST_EVENTS_LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (sender, told) = mpsc::channel();
+        read(child.stderr.take().unwrap(), sender.clone());
+        let stdout = child.stdout.take().unwrap();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                sender.send(line).ok();
+            }
+        });
+        Self { child, told }
+    }
+
+    /// Waits for a line that holds `text`.
+    fn says(&self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.told.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("`{text}` was not said ({error}): {seen:#?}"),
+            }
+        }
+    }
+
+    fn stop(mut self) -> i32 {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn read(stderr: ChildStderr, sender: mpsc::Sender<String>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            sender.send(line).ok();
+        }
+    });
+}
+
+/// Hosts that nobody can log in to: there is no credential.
+fn import(sandbox: &Sandbox, hosts: usize) {
+    let mut csv = String::from("name,address\n");
+    for index in 0..hosts {
+        csv.push_str(&format!("host{index:03},192.0.2.1\n"));
+    }
+    let file = sandbox.file("hosts.csv", csv);
+    let run = sandbox.run(["host".as_ref(), "import".as_ref(), file.as_os_str()]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+}
+
+fn this_machine(fleet: &Value) -> &Value {
+    let hosts = fleet["hosts"].as_array().unwrap();
+    hosts.iter().find(|host| host["via"] == "local").unwrap()
+}
+
+/// Proves: SVC-12, EXE-10, LED-6
+#[test]
+fn commands_get_in_beside_a_hundred_hosts_that_end_at_once() {
+    let sandbox = Sandbox::new();
+    import(&sandbox, 100);
+    let up = Up::start(&sandbox);
+    up.says("101 hosts");
+    for _ in 0..10 {
+        let status = sandbox.run(["status", "--all"]);
+        assert_ne!(status.code, 2, "{}", status.stderr);
+    }
+    let line = up.says("not scanned: credential_missing");
+    assert!(line.contains("host"), "{line}");
+    up.says("First scan of this host");
+    assert_eq!(up.stop(), 0);
+
+    let (code, fleet) = sandbox.json(["status", "--all"]);
+    schema::check("status-fleet", &fleet);
+    assert_ne!(code, 0, "hosts that were never assessed are not clean");
+    let hosts = fleet["hosts"].as_array().unwrap();
+    assert_eq!(hosts.len(), 101);
+    let failed = hosts
+        .iter()
+        .filter(|host| host["last_attempt_failed"]["reason"] == "credential_missing");
+    assert_eq!(failed.count(), 100);
+    // Told as events: one failure a host and no beginning, since there was nothing to begin with.
+    let events = sandbox.run(["events", "query", "--output", "json", "--limit", "10000"]);
+    let count = |name: &str| {
+        let event = format!("\"event\":\"{name}\"");
+        events.stdout.matches(&event).count()
+    };
+    assert_eq!(count("scan.failed"), 100, "{}", events.stderr);
+    assert_eq!(count("scan.started"), 1);
+    assert_eq!(count("scan.completed"), 1);
+    // LED-6: one for each change row, and each row of a first scan is one.
+    let name = this_machine(&fleet)["host"].as_str().unwrap();
+    let (_, status) = sandbox.json(["status", "--host", name]);
+    let verdicts = status["verdicts"].as_array().unwrap().len();
+    assert_eq!(count("finding.persisted"), verdicts);
+}
+
+/// Kills `up` at many moments of its first scan; then each start goes on, and the host is scanned
+/// once: not lost with the killed worker, and not twice.
+/// Proves: SCH-4
+#[test]
+fn a_worker_killed_at_any_moment_leaves_its_host_to_the_next_start() {
+    let sandbox = Sandbox::new();
+    for wait in ["policy", "due now", "events are taken"] {
+        let up = Up::start(&sandbox);
+        up.says(wait);
+        up.kill();
+    }
+    let up = Up::start(&sandbox);
+    up.says("First scan of this host");
+    assert_eq!(up.stop(), 0);
+    let (_, fleet) = sandbox.json(["status", "--all"]);
+    let host = this_machine(&fleet);
+    assert!(host["assessed"].is_string(), "{fleet}");
+    assert!(host["last_attempt_failed"].is_null(), "{fleet}");
+    let rule = sandbox.json(["status"]).1["verdicts"][0]["rule"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(sandbox.json(["status", "--rule", &rule]).1["checks"], 1);
+
+    // It is not due again, and a start does not scan what is not due.
+    let up = Up::start(&sandbox);
+    up.says("0 due now");
+    up.says("Watching");
+    assert_eq!(up.stop(), 0);
+    assert_eq!(sandbox.json(["status", "--rule", &rule]).1["checks"], 1);
+}
+
+/// Proves: SCH-9
+#[test]
+fn a_manual_scan_of_a_host_leaves_the_schedule_as_it_is() {
+    let sandbox = Sandbox::new();
+    let up = Up::start(&sandbox);
+    up.says("First scan of this host");
+    assert_eq!(up.stop(), 0);
+    let (_, before) = sandbox.json(["status", "--all"]);
+    let name = this_machine(&before)["host"].as_str().unwrap().to_owned();
+    let scanned = sandbox.run(["scan", "--no-walk", "--host", &name]);
+    assert_ne!(scanned.code, 2, "{}", scanned.stderr);
+    let (_, after) = sandbox.json(["status", "--all"]);
+    let (before, after) = (this_machine(&before), this_machine(&after));
+    assert_eq!(after["next"], before["next"]);
+    assert_ne!(after["assessed"], before["assessed"], "it was scanned");
+}
+
+/// Proves: RUL-5
+#[test]
+fn a_host_that_cannot_be_reached_makes_a_manual_scan_incomplete() {
+    let sandbox = Sandbox::new();
+    import(&sandbox, 2);
+    let scan: Run = sandbox.run(["scan", "--host", "host000", "host001"]);
+    assert_eq!(scan.code, 3, "{}", scan.stderr);
+    assert_eq!(scan.stderr.matches("credential_missing").count(), 2);
+    scan.tells_next_step();
+    let unknown = sandbox.run(["scan", "--host", "nobody"]);
+    unknown.is_refused_naming("nobody");
+    unknown.tells_next_step();
+}

@@ -444,7 +444,7 @@ impl Vault {
             return Ok(None);
         }
         let found = self.store.snapshot()?.get(self.sealed, name.as_bytes())?;
-        found.map(|row| decode(&row)).transpose()
+        found.map(|row| decode_as(name, &row)).transpose()
     }
 
     fn row_in(&self, transaction: &mut Transaction, name: &str) -> Result<Option<Row>, Error> {
@@ -452,7 +452,7 @@ impl Vault {
             return Ok(None);
         }
         let found = transaction.get(self.sealed, name.as_bytes())?;
-        found.map(|row| decode(&row)).transpose()
+        found.map(|row| decode_as(name, &row)).transpose()
     }
 
     fn rows_in(&self, transaction: &mut Transaction) -> Result<Vec<Row>, Error> {
@@ -480,6 +480,20 @@ fn missing(name: &str) -> Error {
 fn commit(transaction: Transaction) -> Result<(), Error> {
     transaction.commit()?;
     Ok(())
+}
+
+/// A row that was put in the place of another would open: it says itself whose it is.
+fn decode_as(name: &str, row: &[u8]) -> Result<Row, Error> {
+    let row = decode(row)?;
+    if row.heading.name != name {
+        let message = format!(
+            "in the place of credential `{}` lies `{}`",
+            name.escape_debug(),
+            row.heading.name.escape_debug()
+        );
+        return Err(Error::new(Kind::Sealed, message));
+    }
+    Ok(row)
 }
 
 /// A row that is no row was changed by somebody: the same answer as a seal that is broken.

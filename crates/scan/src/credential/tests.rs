@@ -117,6 +117,52 @@ fn any_flipped_byte_of_a_row_makes_it_not_open() {
 
 /// Proves: EXE-3
 #[test]
+fn a_ciphertext_in_the_place_of_another_does_not_open() {
+    let place = Place::new();
+    let vault = vault(&place);
+    for name in ["default", "other"] {
+        vault.add(name, &secret(), place.now(), WHO).unwrap();
+    }
+    let host = ssh("web1", "10.0.0.1");
+    let put = |row: &Row| {
+        let mut transaction = place.store.begin().unwrap();
+        let bytes = serde_json::to_vec(row).unwrap();
+        transaction.put(vault.sealed, b"default", &bytes).unwrap();
+        transaction.commit().unwrap();
+        let failure = vault.resolve(&host).unwrap_err();
+        assert_eq!(failure.reason, Reason::CredentialDecryptionFailed);
+    };
+    let row = || vault.row("default").unwrap().unwrap();
+    let original = row();
+
+    // The fields of one credential among themselves.
+    let mut swapped = row();
+    let login = swapped.sealed.remove(&Field::Password).unwrap();
+    let root = swapped.sealed.insert(Field::SudoPassword, login).unwrap();
+    swapped.sealed.insert(Field::Password, root);
+    put(&swapped);
+    // A field of another credential, and a whole other credential.
+    let other = vault.row("other").unwrap().unwrap();
+    put(&other);
+    let mut mixed = Row {
+        heading: original.heading.clone(),
+        sealed: other.sealed,
+    };
+    put(&mixed);
+    // A field left out, as if the credential had fewer.
+    mixed.sealed = original.sealed;
+    mixed.sealed.remove(&Field::SudoPassword);
+    put(&mixed);
+    mixed.heading.fields.remove(&Field::SudoPassword);
+    put(&mixed);
+}
+
+/// Proves: EXE-3
+#[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the key file is damaged as an operator would"
+)]
 fn a_wrong_or_missing_data_key_is_said_to_be_that() {
     let place = Place::new();
     let vault = vault(&place);

@@ -125,17 +125,18 @@ fn a_host_is_retired_here_and_in_the_ledger_at_once_and_its_name_stays_taken() {
     assert_eq!(inventory.list(Some(long_ago)).unwrap(), []);
 }
 
+fn check(what: &str, change: impl Fn(&mut Host)) {
+    let mut host = ssh("web1", "10.0.0.1");
+    change(&mut host);
+    let error = host.checked().unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert!(error.to_string().contains(what), "{error}");
+    assert!(!error.to_string().chars().any(char::is_control), "{error}");
+    assert!(error.to_string().len() < 500, "{error}");
+}
+
 #[test]
 fn every_field_is_held_to_what_it_can_be_and_a_refusal_names_it() {
-    fn check(what: &str, change: impl Fn(&mut Host)) {
-        let mut host = ssh("web1", "10.0.0.1");
-        change(&mut host);
-        let error = host.checked().unwrap_err();
-        assert_eq!(error.kind(), Kind::Invalid);
-        assert!(error.to_string().contains(what), "{error}");
-        assert!(!error.to_string().chars().any(char::is_control), "{error}");
-        assert!(error.to_string().len() < 500, "{error}");
-    }
     for name in [
         "",
         " web1",

@@ -59,12 +59,8 @@ fn a_key_is_known_unknown_or_changed_and_one_of_another_type_is_changed() {
 /// What OpenSSH 9.2 wrote with `ssh-keygen -H` for `[127.0.0.2]:22822`.
 const HASHED: &str = "|1|9tLxxL8bSrrwtUYMGN5MF0oKvS8=|U1jeiWtev8//pO/Hr86ytib+Agk= ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHDoDovYZyOEkl4aD4Id4v3y60+wtsfkubUafi2j4opX";
 
-/// Proves: EXE-4
-#[test]
-fn a_file_of_known_hosts_is_taken_over_written_and_taken_over_again() {
-    let place = Place::new();
-    let known = known(&place);
-    let file = format!(
+fn file() -> String {
+    format!(
         "# comment\n\n\
          web1.example.org,10.0.0.1 {A} some comment\n\
          [web2]:2222 {B}\n\
@@ -77,7 +73,15 @@ fn a_file_of_known_hosts_is_taken_over_written_and_taken_over_again() {
          web4\n\
          |1|x|y {A}\n\
          a;b {A}\n"
-    );
+    )
+}
+
+/// Proves: EXE-4
+#[test]
+fn a_file_of_known_hosts_is_taken_over_written_and_taken_over_again() {
+    let place = Place::new();
+    let known = known(&place);
+    let file = file();
     let imported = known.import(&file, place.now()).unwrap();
     assert_eq!((imported.added, imported.present), (6, 0));
     let faults: Vec<_> = imported

@@ -19,21 +19,8 @@ pub(super) fn read(file: &str, text: &str, read: &mut Read) {
         Ok(header) => header.iter().map(str::to_ascii_lowercase).collect(),
         Err(error) => return read.refuse(&at(1), error.to_string(), "mend the first line"),
     };
-    if !columns.iter().any(|column| column == "name") {
-        let next = format!("name the columns in the first line: {COLUMNS}");
-        return read.refuse(&at(1), "no column is called `name`", &next);
-    }
-    let known: Vec<&str> = COLUMNS.split(", ").collect();
-    for column in &columns {
-        if !known.contains(&column.as_str()) && !LISTED.contains(&column.as_str()) {
-            let what = format!("column `{}` is not taken", column.escape_debug());
-            let next = if column.contains("pass") || column.contains("secret") {
-                "secrets are sealed by `holdfast credential add`"
-            } else {
-                ""
-            };
-            read.remark(&at(1), what, next);
-        }
+    if !check_columns(&columns, &at(1), read) {
+        return;
     }
     for record in reader.records() {
         let record = match record {
@@ -82,6 +69,29 @@ pub(super) fn read(file: &str, text: &str, read: &mut Read) {
             return;
         }
     }
+}
+
+/// Whether there is a column of names; says what else there is.
+fn check_columns(columns: &[String], at: &At, read: &mut Read) -> bool {
+    if !columns.iter().any(|column| column == "name") {
+        let next = format!("name the columns in the first line: {COLUMNS}");
+        read.refuse(at, "no column is called `name`", &next);
+        return false;
+    }
+    let known: Vec<&str> = COLUMNS.split(", ").collect();
+    for column in columns {
+        if known.contains(&column.as_str()) || LISTED.contains(&column.as_str()) {
+            continue;
+        }
+        let what = format!("column `{}` is not taken", column.escape_debug());
+        let next = if column.contains("pass") || column.contains("secret") {
+            "secrets are sealed by `holdfast credential add`"
+        } else {
+            ""
+        };
+        read.remark(at, what, next);
+    }
+    true
 }
 
 fn via(text: Option<&str>) -> Option<Via> {

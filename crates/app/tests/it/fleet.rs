@@ -51,22 +51,23 @@ fn a_password_is_taken_from_a_file_or_standard_input_and_printed_nowhere() {
         "--password-file",
         file,
     ];
-    let mut said = Vec::new();
-    said.push(sandbox.run(by_file));
-    said.push(with_stdin(
-        &sandbox,
-        &[
-            "credential",
-            "add",
-            "other",
-            "--user",
-            "x",
-            "--password-stdin",
-            "--sudo",
-            "password",
-        ],
-        &format!("{SECRET}\n"),
-    ));
+    let mut said = vec![
+        sandbox.run(by_file),
+        with_stdin(
+            &sandbox,
+            &[
+                "credential",
+                "add",
+                "other",
+                "--user",
+                "x",
+                "--password-stdin",
+                "--sudo",
+                "password",
+            ],
+            &format!("{SECRET}\n"),
+        ),
+    ];
     for output in ["table", "json", "csv"] {
         said.push(sandbox.run(["credential", "list", "-o", output]));
     }
@@ -231,7 +232,18 @@ fn hosts_are_added_listed_as_they_were_and_retired() {
     refused(&sandbox.run(["host", "check", "web1"]), "retired");
     assert!(!done(&sandbox.run(["host", "list"])).contains("web1"));
     assert!(done(&sandbox.run(["host", "list", "--retired"])).contains("web1"));
-    // What a listing prints is taken back, elsewhere.
+}
+
+#[test]
+fn what_a_listing_prints_is_taken_back_elsewhere() {
+    let sandbox = Sandbox::new();
+    for name in ["web1", "a <b>", "=1+1"] {
+        done(&sandbox.run([
+            "host", "add", name, "10.0.0.1", "--no-key", "--group", "x,y",
+        ]));
+    }
+    done(&sandbox.run(["host", "add", "here", "--local"]));
+    done(&sandbox.run(["host", "retire", "web1"]));
     let listing = done(&sandbox.run(["host", "list", "-o", "csv"])).to_owned();
     let elsewhere = Sandbox::new();
     let file = elsewhere.file("hosts.csv", listing);

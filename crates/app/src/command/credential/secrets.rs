@@ -149,7 +149,7 @@ impl Word<'_> {
             return first_line(file, self.name).map(Some);
         }
         if self.stdin {
-            return self.from_stdin().map(Some);
+            return self.read_stdin().map(Some);
         }
         if !self.ask {
             return Ok(None);
@@ -165,7 +165,7 @@ impl Word<'_> {
         Ok(Some(word))
     }
 
-    fn from_stdin(&self) -> Result<Zeroizing<String>, Refusal> {
+    fn read_stdin(&self) -> Result<Zeroizing<String>, Refusal> {
         // Its room at once, so that no copy is left behind where it would have grown.
         let limit = PASSWORD_LEN_MAX + 2;
         let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));

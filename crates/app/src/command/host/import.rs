@@ -186,28 +186,7 @@ fn print(
     screen: Screen,
 ) -> Result<(), Refusal> {
     match output {
-        Output::Json => {
-            let names = |hosts: &[Host]| -> Vec<String> {
-                hosts.iter().map(|host| host.name.clone()).collect()
-            };
-            let told = |remarks: &[Remark]| -> Vec<serde_json::Value> {
-                remarks
-                    .iter()
-                    .map(|remark| {
-                        json!({"file": remark.file, "line": remark.line, "what": remark.what,
-                               "next": remark.next})
-                    })
-                    .collect()
-            };
-            return screen.result(&crate::command::json(&json!({
-                "imported": is_done,
-                "added": names(&outcome.added),
-                "changed": names(&outcome.changed),
-                "unchanged": outcome.unchanged,
-                "refused": told(&outcome.refused),
-                "remarks": told(remarks),
-            }))?);
-        }
+        Output::Json => return screen.result(&document(outcome, remarks, is_done)?),
         Output::Csv => {
             let row = |done: &str, name: &str| [done, name, "", "", ""].map(str::to_owned);
             let refused = outcome.refused.iter().map(|remark| {
@@ -258,4 +237,30 @@ fn print(
         outcome.unchanged.len(),
         outcome.refused.len(),
     ))
+}
+
+fn document(outcome: &Outcome, remarks: &[Remark], is_done: bool) -> Result<String, Refusal> {
+    let names =
+        |hosts: &[Host]| -> Vec<String> { hosts.iter().map(|host| host.name.clone()).collect() };
+    let told = |remarks: &[Remark]| -> Vec<serde_json::Value> {
+        remarks
+            .iter()
+            .map(|remark| {
+                json!({
+                    "file": remark.file,
+                    "line": remark.line,
+                    "what": remark.what,
+                    "next": remark.next,
+                })
+            })
+            .collect()
+    };
+    crate::command::json(&json!({
+        "imported": is_done,
+        "added": names(&outcome.added),
+        "changed": names(&outcome.changed),
+        "unchanged": outcome.unchanged,
+        "refused": told(&outcome.refused),
+        "remarks": told(remarks),
+    }))
 }

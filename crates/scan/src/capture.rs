@@ -14,6 +14,7 @@ mod answer;
 mod captured;
 mod declared;
 mod frame;
+mod printed;
 mod question;
 mod rounds;
 mod shell;
@@ -31,6 +32,7 @@ use crate::{
     failure::{Failure, Reason},
 };
 
+pub use printed::{is_capture, printed_script, replay};
 pub use shell::command;
 
 /// Bytes of one session, both ways. A usual Debian needs three MiB; what is beyond this is a host

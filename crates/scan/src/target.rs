@@ -174,6 +174,15 @@ pub struct Walked {
     pub unseen: Option<Unknown>,
 }
 
+/// What one list of apt says of packages that dpkg knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageList {
+    /// Their stanzas, reduced to `Package`, `Version` and `Architecture`.
+    pub stanzas: Vec<u8>,
+    /// Length of the whole list, without compression.
+    pub whole_bytes: u64,
+}
+
 /// A host, as the collectors see it.
 pub trait Target: Send + Sync + fmt::Debug {
     /// Hands the content of a regular file, links followed, to `sink` piece by piece. A file
@@ -193,6 +202,12 @@ pub trait Target: Send + Sync + fmt::Debug {
         let mut digest = Sha256::new();
         self.stream(path, cap, &mut |piece| digest.update(piece))
             .map(|()| hex(&digest.finalize()))
+    }
+
+    /// A list of apt as far as it is about packages of this host. `None` where the whole list is as
+    /// near: it has tens of MiB, and should not travel.
+    fn package_list(&self, _path: &str) -> Option<Found<PackageList>> {
+        None
     }
 
     /// Names in a directory, sorted, without `.` and `..`.

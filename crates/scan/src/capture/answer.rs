@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     facts::{Reason, Unknown},
-    target::{ENTRIES_MAX, Entry, Found, Kind, Ran, Stat, unknown},
+    target::{ENTRIES_MAX, Entry, Found, Kind, PackageList, Ran, Stat, unknown},
 };
 
 /// `/dev/null`, as `stat` writes its device.
@@ -66,6 +66,7 @@ pub(super) fn take(
         Batch::Contents(asked) => contents(asked, mark, &mut parts, known)?,
         Batch::Content(path, cap) => content(path, *cap, &mut parts, known)?,
         Batch::Hashes(asked, cap) => hashes(asked, *cap, &mut parts, known)?,
+        Batch::PackageList(path) => package_list(path, &mut parts, known)?,
         Batch::Program(program, deadline, cap) => {
             let ran = ran(program, *deadline, *cap, &mut parts)?;
             known.programs.insert(program.clone(), ran);
@@ -545,6 +546,49 @@ fn hashes(asked: &[String], cap: usize, parts: &mut Parts<'_>, known: &mut Known
             .hashes
             .insert((*file).to_owned(), Found::Present(hash.to_owned()));
     }
+    Some(())
+}
+
+fn package_list(path: &String, parts: &mut Parts<'_>, known: &mut Known) -> Option<()> {
+    let mut refuse = |known: &mut Known, path: &str, answer: Found<()>| {
+        let empty = || PackageList {
+            stanzas: Vec::new(),
+            whole_bytes: 0,
+        };
+        known
+            .package_lists
+            .insert(path.to_owned(), answer.map(|()| empty()));
+    };
+    let files = regular(std::slice::from_ref(path), parts, known, &mut refuse)?;
+    if files.is_empty() {
+        return Some(());
+    }
+    let output = parts.next(b'g')?;
+    let complaint = lines(parts.next(b'e')?).next();
+    let answer = match complaint {
+        Some(line) => {
+            let line = String::from_utf8_lossy(line).into_owned();
+            let words = line
+                .rsplit_once(": ")
+                .map_or(line.as_str(), |(_, words)| words);
+            match refused(path, words) {
+                // Of the list itself it is known that it is there.
+                Found::Absent => unknown(Reason::Unreadable, path, words).into(),
+                other => other,
+            }
+        }
+        None => {
+            // Without the last line it was cut.
+            let text = output.strip_suffix(b"\n")?;
+            let at = memchr::memrchr(b'\n', text).map_or(0, |at| at + 1);
+            let length = str::from_utf8(text[at..].strip_prefix(b"# ")?).ok()?;
+            Found::Present(PackageList {
+                whole_bytes: length.parse().ok()?,
+                stanzas: text[..at].to_vec(),
+            })
+        }
+    };
+    known.package_lists.insert(path.clone(), answer);
     Some(())
 }
 

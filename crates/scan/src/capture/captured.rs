@@ -18,7 +18,8 @@ use crate::{
     collect::Progress,
     facts::{Reason, Unknown},
     target::{
-        Command, Entry, Found, Links, OUTPUT_BYTES_MAX, Ran, Stat, Target, Walk, Walked, unknown,
+        Command, Entry, Found, Links, OUTPUT_BYTES_MAX, PackageList, Ran, Stat, Target, Walk,
+        Walked, unknown,
     },
 };
 
@@ -44,6 +45,7 @@ pub(super) struct Known {
     pub(super) links: HashMap<String, Found<String>>,
     contents: HashMap<String, Content>,
     pub(super) hashes: HashMap<String, Found<String>>,
+    pub(super) package_lists: HashMap<String, Found<PackageList>>,
     pub(super) programs: HashMap<Program, Result<Ran, Unknown>>,
     pub(super) walk: Option<Result<Walked, Unknown>>,
 }
@@ -53,6 +55,22 @@ impl Known {
     pub(super) fn put(&mut self, path: &str, found: Found<Vec<u8>>, cut_at: usize) {
         self.contents
             .insert(path.to_owned(), Content { found, cut_at });
+    }
+
+    /// What came of a program. A capture names the one that it ran, which is one of several that do.
+    fn ran(&self, program: &Program) -> Option<Result<Ran, Unknown>> {
+        let is_it = |known: &Program| {
+            known.args == program.args
+                && known
+                    .programs
+                    .iter()
+                    .all(|path| program.programs.contains(path))
+        };
+        if let Some(known) = self.programs.get(program) {
+            return Some(known.clone());
+        }
+        let mut known = self.programs.iter().filter(|(known, _)| is_it(known));
+        known.next().map(|(_, ran)| ran.clone())
     }
 
     pub(super) fn has_content(&self, path: &str) -> bool {
@@ -179,6 +197,14 @@ impl Target for Captured {
         })
     }
 
+    fn package_list(&self, path: &str) -> Option<Found<PackageList>> {
+        Some(self.answer(
+            path,
+            |known| &known.package_lists,
+            |wanted| &mut wanted.package_lists,
+        ))
+    }
+
     fn list(&self, dir: &str) -> Found<Vec<Entry>> {
         self.answer(dir, |known| &known.lists, |wanted| &mut wanted.lists)
     }
@@ -209,8 +235,8 @@ impl Target for Captured {
             args: owned(command.args),
         };
         let name = program.programs.join(", ");
-        if let Some(known) = self.known().programs.get(&program) {
-            let ran = known.clone()?;
+        if let Some(known) = self.known().ran(&program) {
+            let ran = known?;
             if ran.stdout.len() > command.output_bytes_max {
                 let cap = format!("printed more than {} bytes", command.output_bytes_max);
                 return Err(unknown(Reason::Truncated, &name, cap));

@@ -4,13 +4,12 @@
 //! then reads it decides itself. So nothing is brought home that no collector would read.
 
 use super::question::Wanted;
-use crate::collect::Collector;
 
 /// Alternatives of one declaration: `/{etc,run,usr/lib}/x`.
 const ALTERNATIVES_MAX: usize = 64;
 
-pub(super) fn ask(collectors: &[&'static Collector], wanted: &mut Wanted) {
-    for declared in collectors.iter().flat_map(|collector| collector.reads) {
+pub(super) fn ask<'a>(reads: impl IntoIterator<Item = &'a str>, wanted: &mut Wanted) {
+    for declared in reads {
         if !declared.starts_with('/') {
             continue;
         }
@@ -32,7 +31,7 @@ pub(super) fn ask(collectors: &[&'static Collector], wanted: &mut Wanted) {
 }
 
 /// `/{a,b}/c` is `/a/c` and `/b/c`.
-fn alternatives(declared: &str) -> Vec<String> {
+pub(super) fn alternatives(declared: &str) -> Vec<String> {
     let mut done = Vec::new();
     let mut open = vec![declared.to_owned()];
     while let Some(text) = open.pop() {
@@ -70,7 +69,12 @@ mod tests {
             ]
         );
         let mut wanted = Wanted::default();
-        ask(crate::collect::list(), &mut wanted);
+        ask(
+            crate::collect::list()
+                .iter()
+                .flat_map(|one| one.reads.iter().copied()),
+            &mut wanted,
+        );
         assert!(wanted.trees.contains("/proc/sys"), "{:?}", wanted.trees);
         assert!(wanted.trees.contains("/etc/systemd/system"));
         assert!(wanted.lists.contains("/etc/pam.d"), "{:?}", wanted.lists);

@@ -45,6 +45,8 @@ pub(super) struct Wanted {
     /// With the most that is wanted of each.
     pub(super) contents: BTreeMap<String, usize>,
     pub(super) hashes: BTreeMap<String, usize>,
+    /// Lists of apt.
+    pub(super) package_lists: BTreeSet<String>,
     pub(super) programs: BTreeMap<Program, (Duration, usize)>,
     pub(super) walk: Option<WalkAsked>,
 }
@@ -58,6 +60,7 @@ impl Wanted {
             + self.links.len()
             + self.contents.len()
             + self.hashes.len()
+            + self.package_lists.len()
             + self.programs.len()
     }
 
@@ -90,6 +93,7 @@ impl Wanted {
                 .into_iter()
                 .map(|(cap, paths)| Batch::Hashes(paths, cap)),
         );
+        batches.extend(self.package_lists.iter().cloned().map(Batch::PackageList));
         let programs = self.programs.iter();
         batches
             .extend(programs.map(|(program, (deadline, cap))| {
@@ -110,6 +114,7 @@ pub(super) enum Batch {
     Contents(Vec<String>),
     Content(String, usize),
     Hashes(Vec<String>, usize),
+    PackageList(String),
     Program(Program, Duration, usize),
 }
 
@@ -136,6 +141,7 @@ fn question(batch: &Batch) -> String {
             format!("m=$M;M={};X {};M=$m;", cap.saturating_add(1), quote(path))
         }
         Batch::Hashes(asked, cap) => format!("K={cap};H{};", paths(asked)),
+        Batch::PackageList(path) => format!("G {};", quote(path)),
         Batch::Program(program, deadline, cap) => {
             let words = program.programs.iter().chain(&program.args);
             let words: Vec<String> = words.map(|word| quote(word)).collect();

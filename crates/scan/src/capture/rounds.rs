@@ -106,7 +106,11 @@ impl<'a> Collection<'a> {
             }
             let mut wanted = std::mem::take(&mut *self.captured.wanted());
             if round == 0 {
-                declared::ask(self.collectors, &mut wanted);
+                let reads = self
+                    .collectors
+                    .iter()
+                    .flat_map(|one| one.reads.iter().copied());
+                declared::ask(reads, &mut wanted);
                 wanted
                     .contents
                     .entry(MOUNTINFO.to_owned())
@@ -290,6 +294,7 @@ fn settle(batch: &Batch, known: &mut super::captured::Known, alone: &mut BTreeSe
             }
         }
         Batch::Hashes(asked, _) => fill(asked, &mut known.hashes),
+        Batch::PackageList(path) => fill([path], &mut known.package_lists),
         Batch::Program(program, ..) => {
             let name = program.programs.join(", ");
             known

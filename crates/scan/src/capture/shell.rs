@@ -30,12 +30,13 @@ const LOOP: &str = r#"L(){ p=;while IFS= read -r s<&3;do case $s in W*)printf "%
 ///   is in it, and nobody else may read it: so contents may hold whatever they like. It stands twice
 ///   at the beginning, so that its length is known.
 /// - `H` hashes of many files.
+/// - `G` one list of apt, reduced to packages that dpkg knows, and behind `#` the length of the whole.
 /// - `C` a program: `x` its output and `s` its status and complaints, or `m` not there, `d` not ours.
 /// - `w` the output of the walk so far awaited; `W` one filesystem of the walk: section `o`, then `s`
 ///   with status, directories, entries, and the first complaint by name.
 ///
 /// [`P`]: PIECES
-const PIECES: &str = r#"
+pub(super) const PIECES: &str = r##"
 n=$(printf '\nx');n=${n%x};M=10485760;K=1048576;T=;command -v timeout >/dev/null&&T='timeout -k 2 ';
 P(){ printf '\n%s %s %s\n' "$N" "$1" "$i";};
 A(){ d=;for a do case $a in :*)d=${a#:};;*)printf '%s\0' "$d$a";;esac;done;};
@@ -52,10 +53,12 @@ H(){ E o s -L "$@";l "$@";[ -z "$l" ]||E h h;};
 C(){ t=$1 k=$2 q=;shift 2;while [ $k -gt 0 ];do [ -z "$q" ]&&[ -e "$1" ]&&q=$1;shift;k=$((k-1));done;
 if [ -z "$q" ];then P m;elif [ ! -x "$q" ];then P d;printf '%s' "$q";else P x;
 { r=$({ e=$({ { ${T:+$T$t} env -i LC_ALL=C "$q" "$@" 2>&9 9>&- 7>&- 6>&- </dev/null;echo $? >&7;}|head -c $M >&6;} 9>&1|{ head -c 4096;cat >/dev/null;});printf '%s' "$e";} 7>&1);} 6>&1;P s;printf '%s' "$r";fi;};
+g(){ [ -f "$1" ]&&{ if [ -x /usr/lib/apt/apt-helper ];then /usr/lib/apt/apt-helper cat-file "$1";else case $1 in *_Packages)cat -- "$1";;*)echo "no program decompresses it" >&2;;esac;fi;}|awk -v s=/var/lib/dpkg/status 'BEGIN{while((getline l<s)>0)if(l~/^Package: /)k[substr(l,10)]=1}{b+=length($0)+1}/^Package: /{p=(substr($0,10) in k)}p&&/^(Package|Version|Architecture): /{print}p&&/^$/{print}END{printf "# %d\n",b}';};
+G(){ E o s -L "$1";E g g "$1";};
 w(){ head -c $M <&5;};
 a='!/: (No such file or directory|Not a directory|Too many levels of symbolic links|Stale file handle)$/{sub(/^find: \047/,"");if(match($0,/.*\047: /))$0=substr($0,1,RLENGTH-3) ": " substr($0,RLENGTH+1);if(m==""||$0<m)m=$0}END{printf "%s",m}';
 W(){ P o;{ r=$({ e=$({ { ${T:+$T$t} find "$@" 2>&9 8>&6 9>&- 7>&-;echo $? >&7;}|wc -lc >&7;} 9>&1|awk "$a");printf '%s' "$e";} 7>&1);} 6>&1;P s;printf '%s' "$r";};
-"#;
+"##;
 
 /// What to run on the host, whatever login shell interprets it: words in single quotes, without `!`,
 /// backslash at an end, or line break. May follow `sudo -n --` and the like as it is.

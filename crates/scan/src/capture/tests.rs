@@ -1,4 +1,7 @@
 //! The protocol against a shell of this machine, and against hosts that lie.
 
 mod faithful;
+mod hostile;
+mod printed;
 mod shell;
+mod walk;

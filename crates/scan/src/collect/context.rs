@@ -14,7 +14,7 @@ use world::Clock;
 use super::{Collector, Needs, Progress};
 use crate::{
     facts::{Reason, Unknown},
-    target::{Command, Entry, Found, Links, Ran, Stat, Target},
+    target::{Command, Entry, Found, Links, PackageList, Ran, Stat, Target},
 };
 
 /// The hands of one collector during one run. Every call is charged to the collector's bytes and
@@ -113,6 +113,14 @@ impl<'a> Context<'a> {
         match self.time_left() {
             Ok(_) => self.target.hash(path, cap),
             Err(late) => late.into(),
+        }
+    }
+
+    /// As [`Target::package_list`].
+    pub fn package_list(&self, path: &str) -> Option<Found<PackageList>> {
+        match self.time_left() {
+            Ok(_) => self.target.package_list(path),
+            Err(late) => Some(late.into()),
         }
     }
 

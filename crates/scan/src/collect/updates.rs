@@ -247,7 +247,13 @@ fn read_list(
     let path = format!("{LISTS}/{}", list.name);
     let malformed = |why: &str| Unknown::new(Reason::Malformed, format!("{path}: {why}"));
     let mut stanzas = Stanzas::new(|stanza| candidates.offer(stanza, release));
-    let read = if list.name.ends_with("_Packages") {
+    let mut whole_bytes = None;
+    let read = if let Some(reduced) = context.package_list(&path) {
+        reduced.map(|reduced| {
+            stanzas.take(&reduced.stanzas);
+            whole_bytes = Some(reduced.whole_bytes);
+        })
+    } else if list.name.ends_with("_Packages") {
         context.stream(&path, LIST_BYTES_MAX, &mut |piece| stanzas.take(piece))
     } else if list.name.ends_with(".lz4") {
         let mut decoder = lz4_frame::Decoder::new();
@@ -267,7 +273,8 @@ fn read_list(
             format!("{path}: lists are read plain or as .lz4"),
         ));
     };
-    let bytes = stanzas.finish();
+    let read_bytes = stanzas.finish();
+    let bytes = whole_bytes.unwrap_or(read_bytes);
     if read.known()?.is_none() {
         return Err(Unknown::new(
             Reason::Unreadable,

@@ -19,7 +19,7 @@ fn collectors(walk: bool) -> Vec<&'static Collector> {
         .collect()
 }
 
-fn needs() -> Needs {
+pub(super) fn needs() -> Needs {
     let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
     Needs {
         files: paths(&[
@@ -74,9 +74,11 @@ const VOLATILE: [&str; 9] = [
 ];
 
 /// Every place where two facts differ, but for the volatile ones.
-fn differences(path: &str, local: &Value, captured: &Value, found: &mut Vec<String>) {
+pub(super) fn differences(path: &str, local: &Value, captured: &Value, found: &mut Vec<String>) {
     match (local, captured) {
-        (Value::Object(a), Value::Object(b)) => {
+        (Value::Object(a), Value::Object(b))
+            if a.contains_key("$unknown") == b.contains_key("$unknown") =>
+        {
             let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
             for key in keys {
                 let none = Value::Null;
@@ -91,14 +93,48 @@ fn differences(path: &str, local: &Value, captured: &Value, found: &mut Vec<Stri
     }
 }
 
-#[test]
-fn facts_through_a_shell_are_the_facts_of_the_machine() {
-    let (local, captured, rounds) = both(&["/bin/sh"], &collectors(false));
+fn check(login: &[&str]) {
+    let (local, captured, rounds) = both(login, &collectors(false));
     let mut found = Vec::new();
     for (name, fact) in &local.facts {
         differences(name, fact, &captured.facts[name], &mut found);
     }
     assert_eq!(local.host, captured.host);
-    assert!(found.is_empty(), "{rounds:?}\n{:#?}", found);
+    assert!(found.is_empty(), "{rounds:?}\n{found:#?}");
     assert!(rounds.round_trips <= 6, "{rounds:?}");
+    assert!(rounds.bytes_received < 4 << 20, "{rounds:?}");
+}
+
+/// Proves: EXE-9, EXE-13
+#[test]
+fn facts_through_a_shell_are_the_facts_of_the_machine() {
+    check(&["/bin/sh"]);
+}
+
+#[test]
+fn any_login_shell_will_do() {
+    check(&["/bin/bash"]);
+}
+
+/// Runs the test above again as somebody without privileges.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "this test as another user")]
+fn facts_through_a_shell_are_the_same_without_privileges() {
+    let program = std::env::current_exe().unwrap();
+    if !rustix::process::geteuid().is_root() || !std::path::Path::new("/usr/bin/setpriv").exists() {
+        return;
+    }
+    let ran = std::process::Command::new("/usr/bin/setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(program)
+        .args([
+            "--exact",
+            "capture::tests::faithful::facts_through_a_shell_are_the_facts_of_the_machine",
+        ])
+        .current_dir("/")
+        .env("PATH", "")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
 }

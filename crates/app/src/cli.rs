@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod collect;
 pub(crate) mod credential;
 pub(crate) mod drain;
 pub(crate) mod events;
@@ -86,6 +87,8 @@ pub(crate) enum Command {
     Host(host::Host),
     /// What logs in to hosts, sealed: add, rotate, remove
     Credential(credential::Credential),
+    /// Facts of a host that cannot be reached, for `scan --replay` elsewhere
+    Collect(collect::Collect),
     /// The latest verdicts, or those of any past moment
     Status(Status),
     /// Every change of one rule's verdict, oldest first

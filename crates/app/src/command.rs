@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod audit;
+mod collect;
 mod config;
 mod credential;
 mod diff;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Scan(scan) => scan::run(scan, &config, screen),
         Command::Host(host) => host::run(&host.action, &config, screen),
         Command::Credential(credential) => credential::run(&credential.action, &config, screen),
+        Command::Collect(collect) => collect::run(collect, &config, screen),
         Command::Status(status) => status::run(status, &config, screen),
         Command::History(history) => history::run(history, &config, screen),
         Command::Diff(diff) => diff::run(diff, &config, screen),

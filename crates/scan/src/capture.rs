@@ -33,7 +33,7 @@ use crate::{
 };
 
 pub use printed::{is_capture, printed_script, replay};
-pub use shell::command;
+pub use shell::{RUNS, command};
 
 /// Bytes of one session, both ways. A usual Debian needs three MiB; what is beyond this is a host
 /// that does not stop.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use scan::{
-    collect,
+    capture, collect,
     executor::{self, Cancel, Order, up_to_millisecond},
     facts::Facts,
     failure::{Failure, Reason},
@@ -65,7 +65,7 @@ pub(crate) fn run(asked: &cli::Scan, config: &Config, screen: Screen) -> Result<
 fn replay(file: &Path, rules: &Ruleset, config: &Config, screen: Screen) -> Result<Done, Refusal> {
     let clock = RealClock::new();
     let started = clock.now();
-    let facts = read_facts(file)?;
+    let facts = read_facts(file, rules)?;
     let site = Site::open(config, screen)?;
     let tuned = site.tuned(rules.all(), &facts.host.hostname, screen)?;
     let verdicts = judge::judge(&tuned, &facts);
@@ -171,13 +171,19 @@ fn open_and_report(config: &Config, screen: Screen) -> Result<Site, Refusal> {
     Ok(site)
 }
 
-fn read_facts(file: &Path) -> Result<Facts, Refusal> {
+fn read_facts(file: &Path, rules: &Ruleset) -> Result<Facts, Refusal> {
     let refuse = || {
         Refusal::new(format!("facts {}", file.display()))
-            .next("give a file written by `holdfast scan --facts-out FILE`")
+            .next("give a file written by `holdfast collect`")
     };
     let bytes = named_file::read(file, FACTS_LEN_MAX).map_err(|error| refuse().source(error))?;
-    let facts = Facts::from_json(&bytes).map_err(|error| refuse().source(error))?;
+    let facts = if capture::is_capture(&bytes) {
+        let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+        capture::replay(&bytes, &Arc::new(rules.needs()), &clock)
+            .map_err(|error| refuse().source(error))?
+    } else {
+        Facts::from_json(&bytes).map_err(|error| refuse().source(error))?
+    };
     if facts.host.hostname.is_empty() {
         return Err(
             Refusal::new(format!("facts {} name no host", file.display()))
@@ -187,14 +193,14 @@ fn read_facts(file: &Path) -> Result<Facts, Refusal> {
     Ok(facts)
 }
 
-fn write_facts(file: &Path, facts: &Facts) -> Result<(), Refusal> {
+pub(super) fn write_facts(file: &Path, facts: &Facts) -> Result<(), Refusal> {
     let path = facts_file(file)?;
     RealDisk
         .replace(&path, facts.to_json().as_bytes())
         .map_err(|error| facts_not_written(file, error))
 }
 
-fn facts_file(file: &Path) -> Result<PathBuf, Refusal> {
+pub(super) fn facts_file(file: &Path) -> Result<PathBuf, Refusal> {
     named_file::replaceable(file).map_err(|error| facts_not_written(file, error))
 }
 
@@ -302,6 +308,13 @@ fn show_collectors(output: Output, screen: Screen) -> Result<Exit, Refusal> {
                 privilege,
             ]
         })
+        .chain([[
+            "(remote)".to_owned(),
+            "how all of the above is asked on another host; writes nothing".to_owned(),
+            "what the collectors read".to_owned(),
+            capture::RUNS.join("; "),
+            "that of the session".to_owned(),
+        ]])
         .collect();
     let names = ["collector", "about", "reads", "runs", "privilege"];
     let text = match output {

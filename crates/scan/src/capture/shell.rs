@@ -60,6 +60,21 @@ a='!/: (No such file or directory|Not a directory|Too many levels of symbolic li
 W(){ P o;{ r=$({ e=$({ { ${T:+$T$t} find "$@" 2>&9 8>&6 9>&- 7>&-;echo $? >&7;}|wc -lc >&7;} 9>&1|awk "$a");printf '%s' "$e";} 7>&1);} 6>&1;P s;printf '%s' "$r";};
 "##;
 
+/// Every program that scripts start beside those that the collectors declare, for
+/// `scan --show-collectors`.
+pub const RUNS: &[&str] = &[
+    "/usr/bin/env -i LC_ALL=C PATH=... /bin/sh",
+    "setsid /bin/sh",
+    "stat -c FORMAT PATH...",
+    "stat -L -c FORMAT PATH...",
+    "find PATH... -maxdepth N -printf FORMAT",
+    "find MOUNT ... -printf FORMAT -fprintf /dev/fd/8 FORMAT (the walk)",
+    "cat FILE...",
+    "sha256sum FILE...",
+    "/usr/lib/apt/apt-helper cat-file LIST",
+    "timeout, xargs, sh, awk, head, tr, wc, gzip, printf, id, uname (on what those print)",
+];
+
 /// What to run on the host, whatever login shell interprets it: words in single quotes, without `!`,
 /// backslash at an end, or line break. May follow `sudo -n --` and the like as it is.
 pub fn command() -> String {

@@ -217,11 +217,11 @@ impl Fleet {
             if agenda.looks(now, NUDGE) && (self.nudged)() {
                 agenda.tick_now();
             }
-            if agenda.ticks(now) {
-                if let Some(in_force) = self.tick(&mut agenda, is_first) {
-                    policy = in_force;
-                    is_first = false;
-                }
+            if agenda.ticks(now)
+                && let Some(in_force) = self.tick(&mut agenda, is_first)
+            {
+                policy = in_force;
+                is_first = false;
             }
             self.renew(&mut agenda, &running, &policy);
             let room = room(&policy, running.len());

@@ -9,10 +9,12 @@ use world::{RealClock, RealDisk, sim};
 use super::*;
 use crate::{facts::Host, judge::Summary};
 
+type Collect = dyn Fn(&Ask) -> Result<Facts, Failure> + Send + Sync;
+
 /// A way of the test's own making, and how often it was asked and gone.
 struct Scripted {
     ready: Result<(), Failure>,
-    collect: Box<dyn Fn(&Ask) -> Result<Facts, Failure> + Send + Sync>,
+    collect: Box<Collect>,
     asked: AtomicUsize,
     gone: AtomicUsize,
 }

@@ -79,6 +79,17 @@ fn a_password_is_taken_from_a_file_or_standard_input_and_printed_nowhere() {
     }
     let again = sandbox.run(by_file);
     refused(&again, "default");
+    let (_, listed) = sandbox.json(["credential", "list"]);
+    assert_eq!(listed["credentials"].as_array().unwrap().len(), 2);
+    assert_eq!(listed["credentials"][0]["kinds"][0], "password");
+    for file in ["keys/data.key", "changed"] {
+        assert!(sandbox.data_dir().join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_secret_is_no_argument_and_not_nothing() {
+    let sandbox = Sandbox::new();
     let bad = sandbox.file("empty", "\nsecond");
     let bad = [
         "credential",
@@ -105,15 +116,9 @@ fn a_password_is_taken_from_a_file_or_standard_input_and_printed_nowhere() {
         "--user",
         "y",
         "--password",
-        SECRET,
+        "s3cret",
     ]);
     assert_eq!(argument.code, 2);
-    let (_, listed) = sandbox.json(["credential", "list"]);
-    assert_eq!(listed["credentials"].as_array().unwrap().len(), 2);
-    assert_eq!(listed["credentials"][0]["kinds"][0], "password");
-    for file in ["keys/data.key", "changed"] {
-        assert!(sandbox.data_dir().join(file).exists(), "{file}");
-    }
 }
 
 #[test]

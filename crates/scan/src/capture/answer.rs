@@ -299,7 +299,7 @@ fn listings(asked: &[String], tree: bool, output: &[u8], complaints: &[u8], know
     // Where a mount is, `find` did not enter; whether it did cannot be told from an empty directory.
     let mut entered: HashMap<&[u8], bool> = HashMap::new();
     for seen in &all {
-        if seen.depth == 0 && seen.kind == Kind::Dir || tree && seen.kind == Kind::Dir {
+        if seen.kind == Kind::Dir && (tree || seen.depth == 0) {
             lists.entry(seen.path).or_default();
         }
         if let Some(at) = memchr::memrchr(b'/', seen.path).filter(|_| seen.depth > 0) {
@@ -461,7 +461,8 @@ fn contents(asked: &[String], mark: &str, parts: &mut Parts<'_>, known: &mut Kno
     // The environment of `cat`, twice: from one mark to the next is its length.
     let needle = format!("N={mark}\0");
     let mut marks = memmem::find_iter(output, needle.as_bytes());
-    let length = (|| marks.next().zip(marks.next()))().map(|(first, second)| second - first)?;
+    let (first, second) = (marks.next()?, marks.next()?);
+    let length = second - first;
     let (environment, rest) = output.split_at_checked(length)?;
     let mut rest = rest.strip_prefix(environment)?;
     let separator = memmem::Finder::new(environment);

@@ -51,7 +51,7 @@ struct Done {
 
 enum WalkState {
     Unasked,
-    Running(Plan, WalkAsked, Walked),
+    Running(Box<(Plan, WalkAsked, Walked)>),
     Over,
 }
 
@@ -225,7 +225,7 @@ impl<'a> Collection<'a> {
             Ok((plan, walked, questions)) => {
                 let script = shell::walk_script(&self.session.mark, &questions);
                 self.session.send(&script)?;
-                self.walk = WalkState::Running(plan, asked.clone(), walked);
+                self.walk = WalkState::Running(Box::new((plan, asked.clone(), walked)));
             }
             Err(unknown) => {
                 self.captured.known_mut().walk = Some(Err(unknown));
@@ -240,13 +240,12 @@ impl<'a> Collection<'a> {
         if let Some(asked) = asked {
             self.start_walk(&asked)?;
         }
-        let WalkState::Running(plan, asked, mut walked) =
-            std::mem::replace(&mut self.walk, WalkState::Over)
-        else {
+        let WalkState::Running(running) = std::mem::replace(&mut self.walk, WalkState::Over) else {
             let lost = unknown(Reason::Unreadable, "walk", "the host gave no answer");
             self.captured.known_mut().walk.get_or_insert(Err(lost));
             return Ok(());
         };
+        let (plan, asked, mut walked) = *running;
         let questions = format!("M={WALK_BYTES_MAX};w;");
         let script = shell::script(&self.session.mark, number, &questions);
         self.session.send(&script)?;

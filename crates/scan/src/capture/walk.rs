@@ -135,10 +135,9 @@ pub(super) fn take(
     }
     walked.dirs += dirs;
     walked.files += entries.saturating_sub(dirs);
+    // A mount that went away leaves nothing, and nothing to complain of.
     if !complaint.is_empty() {
         note(walked, refusal(complaint));
-    } else if status != "0" && entries == 0 {
-        // The mount went away: nothing was there to be seen.
     }
     let findings = match findings {
         [] => return Ok(()),

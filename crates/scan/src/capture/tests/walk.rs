@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -46,10 +47,9 @@ fn through_a_shell(table: &str, asked: &WalkAsked) -> Walked {
     walked
 }
 
-#[test]
-fn find_sees_what_a_process_of_ours_sees() {
-    let scratch = tempfile::tempdir().unwrap();
-    let root = scratch.path();
+/// Files for every list, names that are hard to tell, and a directory that a mount will cover.
+#[allow(clippy::disallowed_methods, reason = "the scratch host of the test")]
+fn plant(root: &Path) {
     let mode = |name: &str, mode: u32| {
         fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -82,6 +82,30 @@ fn find_sees_what_a_process_of_ours_sees() {
     symlink("/nowhere", root.join("link")).unwrap();
     mode("open", 0o777);
     mode("sticky", 0o1777);
+}
+
+/// The paths of a host whose root is `here`, as this machine has them.
+fn move_below(local: &mut Walked, here: &str) {
+    for list in [
+        &mut local.world_writable_files,
+        &mut local.world_writable_dirs_no_sticky,
+        &mut local.unowned,
+        &mut local.ungrouped,
+        &mut local.setuid,
+        &mut local.setgid,
+    ] {
+        for file in list {
+            let below = if file.path == "/" { "" } else { &file.path };
+            file.path = format!("{here}{below}");
+        }
+    }
+}
+
+#[test]
+fn find_sees_what_a_process_of_ours_sees() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path();
+    plant(root);
     let here = root.to_str().unwrap();
     let table = format!(
         "1 0 0:5 / / rw - nfs host:/ rw\n2 1 254:0 / {here} rw - ext4 /dev/vda rw\n\
@@ -107,28 +131,16 @@ fn find_sees_what_a_process_of_ours_sees() {
             &(),
         )
         .unwrap();
-    for list in [
-        &mut local.world_writable_files,
-        &mut local.world_writable_dirs_no_sticky,
-        &mut local.unowned,
-        &mut local.ungrouped,
-        &mut local.setuid,
-        &mut local.setgid,
-    ] {
-        for file in list {
-            let below = if file.path == "/" { "" } else { &file.path };
-            file.path = format!("{here}{below}");
-        }
-    }
+    move_below(&mut local, here);
     // Of a list over its cap the first found are kept, which is chance.
-    for walked in [&mut local] {
-        assert_eq!(walked.world_writable_files.len(), LIST_MAX + 1);
-        assert_eq!(there.world_writable_files.len(), LIST_MAX + 1);
-        walked.world_writable_files = there.world_writable_files.clone();
-        assert_eq!(walked.unowned.len(), LIST_MAX + 1);
-        assert_eq!(there.unowned.len(), LIST_MAX + 1);
-        walked.unowned = there.unowned.clone();
-    }
+    assert_eq!(local.world_writable_files.len(), LIST_MAX + 1);
+    assert_eq!(there.world_writable_files.len(), LIST_MAX + 1);
+    local
+        .world_writable_files
+        .clone_from(&there.world_writable_files);
+    assert_eq!(local.unowned.len(), LIST_MAX + 1);
+    assert_eq!(there.unowned.len(), LIST_MAX + 1);
+    local.unowned.clone_from(&there.unowned);
     assert_eq!(there.setuid.len(), 2, "{:?}", there.setuid);
     assert_eq!(there, local);
 }

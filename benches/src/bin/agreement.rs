@@ -119,7 +119,9 @@ fn oscap(dir: &Path) -> BTreeMap<String, String> {
     let mut command = Command::new("oscap");
     command.args(["xccdf", "eval", "--skip-valid", "--profile", PROFILE]);
     for rule in WALKS {
-        command.arg("--skip-rule").arg(format!("{RULE_PREFIX}{rule}"));
+        command
+            .arg("--skip-rule")
+            .arg(format!("{RULE_PREFIX}{rule}"));
     }
     let status = command
         .arg("--results")
@@ -130,7 +132,10 @@ fn oscap(dir: &Path) -> BTreeMap<String, String> {
         .status()
         .expect("openscap-scanner is installed");
     // 2 says that a rule failed.
-    assert!(matches!(status.code(), Some(0 | 2)), "oscap ended with {status}");
+    assert!(
+        matches!(status.code(), Some(0 | 2)),
+        "oscap ended with {status}"
+    );
     rule_results(&fs::read_to_string(results).expect("oscap wrote its results"))
 }
 
@@ -156,13 +161,13 @@ fn rule_results(xml: &str) -> BTreeMap<String, String> {
     let (mut rule, mut in_result) = (None, false);
     loop {
         match reader.read_event().expect("oscap writes well-formed XML") {
-            Event::Start(tag) if tag.local_name().as_ref() == b"rule-result" => {
+            Event::Start(tag) if tag.local_name().as_ref() == "rule-result" => {
                 let id = tag.try_get_attribute("idref").expect("attributes parse");
-                rule = id.map(|id| String::from_utf8_lossy(&id.value).replace(RULE_PREFIX, ""));
+                rule = id.map(|id| id.value.replace(RULE_PREFIX, ""));
             }
-            Event::Start(tag) if tag.local_name().as_ref() == b"result" => in_result = true,
+            Event::Start(tag) if tag.local_name().as_ref() == "result" => in_result = true,
             Event::Text(text) if in_result => {
-                let text = String::from_utf8_lossy(&text).into_owned();
+                let text = text.to_string();
                 if let (Some(rule), true) = (rule.take(), text != "notselected") {
                     results.insert(rule, text);
                 }
@@ -181,7 +186,10 @@ fn holdfast(binary: &str, dir: &Path) -> BTreeMap<String, Verdict> {
         .output()
         .unwrap_or_else(|error| panic!("{binary}: {error}"));
     let report: Report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("{binary}: {error}: {}", String::from_utf8_lossy(&output.stderr))
+        panic!(
+            "{binary}: {error}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )
     });
     report
         .verdicts
@@ -208,7 +216,12 @@ fn compare<'k>(
         .map(|rule| ours.get(rule).unwrap_or_else(|| panic!("no rule {rule}")))
         .collect();
     let oscap = fold(theirs.collect());
-    let ours = fold(verdicts.iter().map(|verdict| verdict.verdict.as_str()).collect());
+    let ours = fold(
+        verdicts
+            .iter()
+            .map(|verdict| verdict.verdict.as_str())
+            .collect(),
+    );
     let reason = verdicts
         .iter()
         .find(|verdict| verdict.verdict == ours)
@@ -287,7 +300,9 @@ fn print(rows: &[Row<'_>], explanations: &[Explanation], theirs: usize, ours: us
             );
         }
     }
-    println!("\n## Every subject\n\n| subject | oscap | Holdfast | rules of oscap | rules of Holdfast |\n|---|---|---|---|---|");
+    println!(
+        "\n## Every subject\n\n| subject | oscap | Holdfast | rules of oscap | rules of Holdfast |\n|---|---|---|---|---|"
+    );
     for row in rows {
         println!(
             "| {} | {} | {} | {} | {} |",

@@ -35,7 +35,10 @@ fn main() {
         verdicts += judge::judge(&pack.rules, &facts).len();
     }
     let seconds = begin.elapsed().as_secs_f64();
-    println!("with reason and evidence: {:.0} verdicts/s", verdicts as f64 / seconds);
+    println!(
+        "with reason and evidence: {:.0} verdicts/s",
+        verdicts as f64 / seconds
+    );
     let mut slow: Vec<(f64, &str)> = pack
         .rules
         .iter()
@@ -44,7 +47,10 @@ fn main() {
             for _ in 0..ROUNDS {
                 judge::judge([rule], &facts);
             }
-            (begin.elapsed().as_secs_f64() / f64::from(ROUNDS) * 1e6, rule.id.as_str())
+            (
+                begin.elapsed().as_secs_f64() / f64::from(ROUNDS) * 1e6,
+                rule.id.as_str(),
+            )
         })
         .collect();
     slow.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -62,5 +68,11 @@ fn here(rules: &[Rule]) -> Facts {
         .copied()
         .filter(|collector| collector.name != "walk")
         .collect();
-    collect::collect_only(&collectors, Arc::new(target), Arc::new(collect::Needs::of(rules)), Arc::new(()), clock)
+    collect::collect_only(
+        &collectors,
+        Arc::new(target),
+        Arc::new(collect::Needs::of(rules)),
+        Arc::new(()),
+        clock,
+    )
 }

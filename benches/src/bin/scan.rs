@@ -20,7 +20,7 @@ use std::{
 use scan::{
     judge::{Outcome, Summary, digest},
     ledger::{Finding, Ledger, LogSink, Scan},
-    rule::Severity,
+    rule::{Severity, Variables},
 };
 use world::{Clock, RealClock, RealDisk};
 
@@ -174,6 +174,8 @@ fn finding(number: usize, fails: bool) -> Finding {
         verdict: if fails { Outcome::Fail } else { Outcome::Pass },
         reason: format!("net.ipv4.key_{number} is {value}, wanted 0"),
         rule_digest: "0".repeat(64),
+        rule_definition: "0".repeat(64),
+        variables: Variables::default(),
         evidence_digest: digest(&evidence),
         evidence,
     }

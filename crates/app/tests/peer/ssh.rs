@@ -13,14 +13,9 @@ use libtest_mimic::Trial;
 
 pub(crate) use login::login_for_a_trace;
 
-use crate::Peer;
-
-static SSHD: Peer = Peer::new("sshd", "HOLDFAST_PEER_SSHD", "/usr/sbin/sshd");
-
 pub(crate) fn tests() -> Vec<Trial> {
     [login::tests(), sudo::tests(), link::tests()]
         .into_iter()
         .flatten()
-        .map(|(name, run)| server::test(&SSHD, name, run))
         .collect()
 }

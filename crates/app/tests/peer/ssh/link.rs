@@ -26,16 +26,18 @@ use world::{Clock, RealClock, RealRandom};
 
 use crate::Peer;
 
-use super::server::{Login, Server, Test, ask, endpoint};
+use libtest_mimic::Trial;
 
-pub(super) fn tests() -> Vec<Test> {
+use super::server::{Login, SERVER, Server, ask, endpoint};
+
+pub(super) fn tests() -> Vec<Trial> {
     vec![
-        ("ssh_a_slow_link_costs_a_few_round_trips", slow),
-        (
+        SERVER.test("ssh_a_slow_link_costs_a_few_round_trips", slow),
+        SERVER.test(
             "ssh_a_link_that_breaks_anywhere_is_a_failure_with_a_reason",
             cut,
         ),
-        ("ssh_a_hundred_hosts_at_once", hundred),
+        SERVER.test("ssh_a_hundred_hosts_at_once", hundred),
     ]
 }
 

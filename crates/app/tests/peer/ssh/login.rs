@@ -11,26 +11,28 @@ use zeroize::Zeroizing;
 
 use crate::Peer;
 
+use libtest_mimic::Trial;
+
 use super::server::{
-    HOST_KEY_TYPES, Login, PASSWORD, Server, Test, ask, generate, known, public_key,
+    HOST_KEY_TYPES, Login, PASSWORD, SERVER, Server, ask, generate, known, public_key,
 };
 
-pub(super) fn tests() -> Vec<Test> {
+pub(super) fn tests() -> Vec<Trial> {
     vec![
-        ("ssh_keys_of_every_usual_kind_log_in", keys),
-        ("ssh_passwords_log_in_by_either_method", passwords),
-        ("ssh_refusals_have_their_reasons", refusals),
-        ("ssh_hosts_that_are_of_no_use_say_why", no_use),
-        (
+        SERVER.test("ssh_keys_of_every_usual_kind_log_in", keys),
+        SERVER.test("ssh_passwords_log_in_by_either_method", passwords),
+        SERVER.test("ssh_refusals_have_their_reasons", refusals),
+        SERVER.test("ssh_hosts_that_are_of_no_use_say_why", no_use),
+        SERVER.test(
             "ssh_a_server_with_several_keys_shows_the_known_one",
             host_keys,
         ),
-        (
+        SERVER.test(
             "ssh_the_first_key_is_taken_only_where_that_is_the_policy",
             first_sight,
         ),
-        ("ssh_a_noisy_login_shell_does_not_matter", noisy),
-        ("ssh_a_login_writes_no_file", traced),
+        SERVER.test("ssh_a_noisy_login_shell_does_not_matter", noisy),
+        SERVER.test("ssh_a_login_writes_no_file", traced),
     ]
 }
 

@@ -27,8 +27,11 @@ use zeroize::Zeroizing;
 
 use crate::Peer;
 
-/// A name, and what it runs.
-pub(super) type Test = (&'static str, fn(&Peer));
+/// What these tests need: the server, and the right to give it a namespace.
+pub(super) struct Needed(Peer);
+
+pub(super) static SERVER: Needed =
+    Needed(Peer::new("sshd", "HOLDFAST_PEER_SSHD", "/usr/sbin/sshd"));
 
 /// Of every user here. Easily found wherever it does not belong.
 pub(super) const PASSWORD: &str = "correct-horse-Recognisable";
@@ -50,19 +53,20 @@ pub(super) const HOST_KEY_TYPES: [&str; 3] = ["rsa", "ecdsa", "ed25519"];
 /// A scan's own deadline, far beyond what a step takes on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(100);
 
-/// A test that needs the server, and the right to give it a namespace.
-pub(super) fn test(peer: &'static Peer, name: &'static str, run: fn(&Peer)) -> Trial {
-    let has_namespaces = Command::new("unshare")
-        .args(["-m", "true"])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if has_namespaces {
-        return peer.test(name, run);
+impl Needed {
+    pub(super) fn test(&'static self, name: &'static str, run: fn(&Peer)) -> Trial {
+        let has_namespaces = Command::new("unshare")
+            .args(["-m", "true"])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if has_namespaces {
+            return self.0.test(name, run);
+        }
+        let is_required = std::env::var("HOLDFAST_PEERS").is_ok_and(|peers| peers == "required");
+        let why = "no right to a mount namespace";
+        Trial::test(name, move || Err(Failed::from(why))).with_ignored_flag(!is_required)
     }
-    let is_required = std::env::var("HOLDFAST_PEERS").is_ok_and(|peers| peers == "required");
-    let why = "no right to a mount namespace";
-    Trial::test(name, move || Err(Failed::from(why))).with_ignored_flag(!is_required)
 }
 
 pub(super) struct Server {

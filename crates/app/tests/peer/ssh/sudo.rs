@@ -7,14 +7,16 @@ use zeroize::Zeroizing;
 
 use crate::Peer;
 
-use super::server::{Login, PASSWORD, Server, Test, ask};
+use libtest_mimic::Trial;
 
-pub(super) fn tests() -> Vec<Test> {
+use super::server::{Login, PASSWORD, SERVER, Server, ask};
+
+pub(super) fn tests() -> Vec<Trial> {
     vec![
-        ("ssh_privilege_is_what_host_and_credential_give", privileges),
-        ("ssh_a_wrong_password_of_sudo_is_tried_once", once),
-        ("ssh_one_session_at_a_time_is_enough", one_session),
-        ("ssh_a_scan_that_ends_leaves_nothing_running", nothing_left),
+        SERVER.test("ssh_privilege_is_what_host_and_credential_give", privileges),
+        SERVER.test("ssh_a_wrong_password_of_sudo_is_tried_once", once),
+        SERVER.test("ssh_one_session_at_a_time_is_enough", one_session),
+        SERVER.test("ssh_a_scan_that_ends_leaves_nothing_running", nothing_left),
     ]
 }
 

@@ -258,7 +258,15 @@ impl KnownHosts {
         let exact = Keys::prefix(&exact_prefix(&known.endpoint));
         let exact = transaction.range(self.known, &exact, Order::Ascending, KEYS_MAX)?;
         let patterns = Keys::prefix(PATTERN);
-        let patterns = transaction.range(self.known, &patterns, Order::Ascending, PATTERNS_MAX)?;
+        let most = PATTERNS_MAX + 1;
+        let patterns = transaction.range(self.known, &patterns, Order::Ascending, most)?;
+        if patterns.len() > PATTERNS_MAX {
+            // One that is not looked at may be the one that revokes.
+            return Err(too_many(
+                PATTERNS_MAX,
+                "patterns, hashed names and revocations",
+            ));
+        }
         for (_, row) in exact.iter().chain(&patterns) {
             let entry = decode(row)?;
             if !line::matches(&entry.names, &known.endpoint) {
@@ -284,7 +292,12 @@ impl KnownHosts {
         at: Timestamp,
     ) -> Result<bool, Error> {
         let endpoint = endpoint(address, port)?;
-        self.put_in(transaction, &Line::exact(endpoint, key), at)
+        self.put_in(
+            transaction,
+            &Line::exact(endpoint, key),
+            &mut Room::default(),
+            at,
+        )
     }
 
     pub fn trust(
@@ -333,12 +346,13 @@ impl KnownHosts {
         at: Timestamp,
     ) -> Result<Imported, Error> {
         let mut imported = Imported::default();
+        let mut room = Room::default();
         for (index, text) in text.lines().enumerate() {
             match line::parse(text) {
                 Ok(None) => {}
                 Ok(Some(lines)) => {
                     for line in lines {
-                        if self.put_in(transaction, &line, at)? {
+                        if self.put_in(transaction, &line, &mut room, at)? {
                             imported.added += 1;
                         } else {
                             imported.present += 1;
@@ -368,16 +382,75 @@ impl KnownHosts {
         &self,
         transaction: &mut Transaction,
         line: &Line,
+        room: &mut Room,
         at: Timestamp,
     ) -> Result<bool, Error> {
         let key = row_key(line);
         if transaction.get(self.known, &key)?.is_some() {
             return Ok(false);
         }
+        room.take(self, transaction, line)?;
         let row = serde_json::to_vec(&line.entry(at)).expect("rows are plain structs");
         transaction.put(self.known, &key, &row)?;
         Ok(true)
     }
+}
+
+/// Rows that are there, counted when the first one is added: what is read back is bounded, so what is
+/// written has to be, or a line would be on record and say nothing.
+#[derive(Debug, Default)]
+struct Room {
+    patterns: Option<usize>,
+    rows: Option<usize>,
+}
+
+impl Room {
+    fn take(
+        &mut self,
+        of: &KnownHosts,
+        transaction: &mut Transaction,
+        line: &Line,
+    ) -> Result<(), Error> {
+        let mut count = |keys: &Keys, most: usize| {
+            let found = transaction.range(of.known, keys, Order::Ascending, most)?;
+            Ok::<usize, Error>(found.len())
+        };
+        let key = row_key(line);
+        if key.starts_with(PATTERN) {
+            let patterns = match self.patterns {
+                Some(patterns) => patterns,
+                None => count(&Keys::prefix(PATTERN), PATTERNS_MAX)?,
+            };
+            if patterns >= PATTERNS_MAX {
+                return Err(too_many(
+                    PATTERNS_MAX,
+                    "patterns, hashed names and revocations",
+                ));
+            }
+            self.patterns = Some(patterns + 1);
+        } else {
+            let keys = Keys::prefix(&exact_prefix(line.names.as_str()));
+            if count(&keys, KEYS_MAX)? >= KEYS_MAX {
+                let what = format!("keys of `{}`", line.names.as_str().escape_debug());
+                return Err(too_many(KEYS_MAX, &what));
+            }
+        }
+        let rows = match self.rows {
+            Some(rows) => rows,
+            None => count(&Keys::all(), ROWS_MAX)?,
+        };
+        if rows >= ROWS_MAX {
+            return Err(too_many(ROWS_MAX, "known hosts"));
+        }
+        self.rows = Some(rows + 1);
+        Ok(())
+    }
+}
+
+fn too_many(most: usize, what: &str) -> Error {
+    let message =
+        format!("{what}: at most {most} can be on record, and they are; forget some first");
+    Error::new(Kind::Invalid, message)
 }
 
 fn row_key(line: &Line) -> Vec<u8> {

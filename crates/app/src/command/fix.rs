@@ -46,7 +46,7 @@ pub(crate) fn run(asked: &cli::Fix, config: &Config, screen: Screen) -> Result<E
 fn one(asked: &cli::Fix, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let rules = Ruleset::load(config, asked.rules_dir.as_deref())?;
     let id = asked.rule.as_deref().unwrap_or_default();
-    let rule = rules.get(id).ok_or_else(|| {
+    let written = rules.get(id).ok_or_else(|| {
         Refusal::new(format!("no rule `{id}`")).next("`holdfast rules list` prints every rule")
     })?;
     let root = root_of(asked)?;
@@ -69,9 +69,13 @@ fn one(asked: &cli::Fix, config: &Config, screen: Screen) -> Result<Exit, Refusa
     } else {
         None
     };
-    if site::must_exist(config.data_dir()?, "").is_ok() {
-        tell_unfinished(config, screen)?;
-    }
+    let rule = &match site::must_exist(config.data_dir()?, "") {
+        Ok(()) => {
+            tell_unfinished(config, screen)?;
+            tuned(written, &host, config, screen)?
+        }
+        Err(_) => written.clone(),
+    };
     let machine = Machine::new(&root)?;
     let mut hands = machine.hands()?;
     let mut plan = fix::plan(rule, &machine.facts(rule), &mut hands).map_err(refused)?;
@@ -95,6 +99,14 @@ fn one(asked: &cli::Fix, config: &Config, screen: Screen) -> Result<Exit, Refusa
     apply(
         rule, &host, &root, &plan, &machine, &mut hands, config, screen,
     )
+}
+
+/// The rule as scans of this host judge it: with the values that the site gave its variables.
+fn tuned(rule: &Rule, host: &str, config: &Config, screen: Screen) -> Result<Rule, Refusal> {
+    let site = Site::open(config, screen)?;
+    let tuned = site.tuned(std::slice::from_ref(rule), host, screen);
+    site.close(screen);
+    Ok(tuned?.pop().expect("as many rules as were given"))
 }
 
 #[allow(

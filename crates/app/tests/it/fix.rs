@@ -124,6 +124,25 @@ fn an_applied_fix_is_on_record_and_its_rollback_restores_every_file() {
     assert_eq!(host.states(), ["rolled_back"]);
 }
 
+/// Proves: RUL-8
+#[test]
+fn a_fix_sets_the_value_that_the_site_gave_and_not_the_default_of_the_rule() {
+    let host = Host::new();
+    host.file("etc/ssh/sshd_config", "");
+    host.file("etc/ssh/sshd_config.d/README", "");
+    let rule = "ssh-configuration-not-writable";
+    let root = host.root().display().to_string();
+    let plan = |name: &str| host.0.run(["fix", rule, "--root", &root, "--host", name]);
+    plan("web1").is_refused_naming("is pass here");
+    let set = ["variable", "set", rule, "mode", "0600", "--host", "web1"];
+    let run = host.0.run(set);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run = plan("web1");
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("0600"), "{}", run.stdout);
+    plan("web2").is_refused_naming("is pass here");
+}
+
 /// Proves: RUL-9
 #[test]
 fn a_process_killed_while_it_fixes_leaves_a_host_that_recover_makes_whole() {

@@ -10,6 +10,7 @@ use memchr::memmem;
 use super::{
     captured::Known,
     question::{BATCHED_BYTES_MAX, Batch, Program, is_plain},
+    shell::{COMPLAINTS_BYTES_MAX, SECTION_BYTES_MAX},
 };
 use crate::{
     facts::{Reason, Unknown},
@@ -188,6 +189,10 @@ struct Seen<'o> {
 /// `0 d 755 0 0 4096 1750775825.0000000000 /etc/apt` NUL, link target NUL. `None` when the last one
 /// is not whole or one has another form.
 fn seen(output: &[u8]) -> Option<Vec<Seen<'_>>> {
+    // Cut where one ends, it would look like the whole: whoever may make files could choose where.
+    if output.len() >= SECTION_BYTES_MAX {
+        return None;
+    }
     let mut all = Vec::new();
     let mut pieces = output.split(|&byte| byte == 0);
     loop {
@@ -294,6 +299,7 @@ fn link(path: &str, seen: &Seen<'_>) -> Found<String> {
 /// directory was entered, otherwise those asked for.
 fn listings(asked: &[String], tree: bool, output: &[u8], complaints: &[u8], known: &mut Known) {
     let Some(all) = seen(output) else { return };
+    let said = complaints.len();
     let complaints = find_complaints(complaints);
     let mut lists: BTreeMap<&[u8], Vec<(&[u8], Kind)>> = BTreeMap::new();
     // Where a mount is, `find` did not enter; whether it did cannot be told from an empty directory.
@@ -317,7 +323,9 @@ fn listings(asked: &[String], tree: bool, output: &[u8], complaints: &[u8], know
         }
         note(seen, known);
     }
-    let is_clear = complaints.iter().all(|(path, _)| path.is_some());
+    // The shell takes the last line break away.
+    let is_cut = said >= COMPLAINTS_BYTES_MAX - 1;
+    let is_clear = !is_cut && complaints.iter().all(|(path, _)| path.is_some());
     for (dir, entries) in lists {
         let Ok(path) = str::from_utf8(dir) else {
             continue;

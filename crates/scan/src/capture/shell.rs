@@ -19,6 +19,10 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// on the host and are limited to 128 KiB.
 const LOOP: &str = r#"L(){ p=;while IFS= read -r s<&3;do case $s in W*)printf "%s\n" "${s#W}"|$G /bin/sh 3<&-|{ read -r w;exec 5<&0 </dev/null;L;};exit;;*)printf "%s\n" "$s"|$G /bin/sh 3<&- & eval "p=$D";;esac;done;for p in $p $w;do kill -9 -$p||kill -9 $p;done 2>/dev/null;};D=$(printf "\044\041");G=;w=;command -v setsid >/dev/null&&G=setsid;umask 077;cd /;exec 3<&0 </dev/null;L"#;
 
+/// `M` below, and the complaints that [`PIECES`] keeps: a section of this length was cut.
+pub(super) const SECTION_BYTES_MAX: usize = 10 << 20;
+pub(super) const COMPLAINTS_BYTES_MAX: usize = 64 << 10;
+
 /// What scripts are made of. The answer to question `i` is a few sections, each behind a line of
 /// mark, name and question ([`P`]):
 ///
@@ -46,7 +50,7 @@ f(){ f=$1 m=$2;shift 2;A "$@"|xargs -0 -r sh -c 'f=$1 m=$2;shift 2;exec find $f 
 l(){ l=$(A "$@"|xargs -0 -r stat -L -c '%f %s %n' -- 2>/dev/null|awk -v m=$K 'length($1)==4&&substr($1,1,1)=="8"&&$2<=m{sub(/^[^ ]* [^ ]* /,"");print}');P l;printf '%s' "$l";};
 c(){ { printf '%s\n' /proc/self/environ /proc/self/environ;printf '%s\n' "$l"|awk '{print;print "/proc/self/environ"}';}|tr '\n' '\0'|(export N;exec xargs -0 cat);};
 R(){ E o s -L "$@";l "$@";[ -z "$l" ]||E c c;};
-x(){ [ -f "$1" ]&&cat -- "$1";};
+x(){ if [ -f "$1" ];then cat -- "$1";else echo "x: no regular file any more" >&2;fi;};
 X(){ E o s -L "$1";E x x "$1";};
 h(){ printf '%s\n' "$l"|tr '\n' '\0'|xargs -0 sha256sum --;};
 H(){ E o s -L "$@";l "$@";[ -z "$l" ]||E h h;};
@@ -138,6 +142,16 @@ mod tests {
         assert_eq!(command.matches('\'').count(), 2);
         for special in ["!", "\n", "`"] {
             assert!(!command.contains(special), "{special:?} in {command}");
+        }
+    }
+
+    #[test]
+    fn the_caps_are_those_of_the_scripts() {
+        for cap in [
+            format!("M={SECTION_BYTES_MAX};"),
+            format!("head -c {COMPLAINTS_BYTES_MAX};"),
+        ] {
+            assert!(PIECES.contains(&cap), "{cap}");
         }
     }
 

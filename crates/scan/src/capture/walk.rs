@@ -126,13 +126,19 @@ pub(super) fn take(
     if status == TIMED_OUT {
         return Err(unknown(Reason::Timeout, "walk", "cut before its end"));
     }
+    // A `find` that saw to its end says 0, or 1 when it complained. Killed, or `timeout` not there any
+    // more to kill it, it saw a part, and nobody knows which.
+    if !matches!(status, "0" | "1") {
+        return Err(unknown(
+            Reason::Unreadable,
+            "walk",
+            format!("find ended with {}", status.escape_debug()),
+        ));
+    }
     let mut counts = lines.next().ok_or_else(lost)?.split_ascii_whitespace();
     let mut count = || counts.next()?.parse::<u64>().ok();
     let (dirs, entries) = count().zip(count()).ok_or_else(lost)?;
     let complaint = lines.next().unwrap_or("").trim();
-    if entries == 0 && complaint.is_empty() && status != "0" && status != "1" {
-        return Err(lost());
-    }
     walked.dirs += dirs;
     walked.files += entries.saturating_sub(dirs);
     // A mount that went away leaves nothing, and nothing to complain of.

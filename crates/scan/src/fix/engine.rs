@@ -87,7 +87,7 @@ fn go_on(rule: &Rule, fix: &mut Fix, site: &mut Site<'_>) -> Result<String, Faul
                 .hands
                 .set(&tag(&fix.intent, step), object, before, after)?,
             Effect::Keep { .. } => {}
-            Effect::Hold { .. } => put_back(fix, site.hands, step, true)?,
+            Effect::Hold { .. } => put_back(fix, site.hands, step, true, false)?,
             Effect::Run(action) => site.hands.run(action)?,
         }
     }
@@ -174,7 +174,7 @@ fn undo(fix: &mut Fix, site: &mut Site<'_>, why: &str, good: Phase, force: bool)
         faults.push(fault.what);
     }
     for step in (0..begun).rev() {
-        if let Err(fault) = put_back(fix, site.hands, step, step + 1 == begun || force) {
+        if let Err(fault) = put_back(fix, site.hands, step, step + 1 == begun, force) {
             faults.push(fault.what);
         }
     }
@@ -214,8 +214,14 @@ fn undo(fix: &mut Fix, site: &mut Site<'_>, why: &str, good: Phase, force: bool)
     }
 }
 
-/// `any`: the object may be in a state of neither side, because the effect was under way.
-fn put_back(fix: &Fix, hands: &mut dyn Hands, step: usize, any: bool) -> Result<(), Fault> {
+/// `under_way`: the object may be in a state of neither side. `force`: whatever state it is in.
+fn put_back(
+    fix: &Fix,
+    hands: &mut dyn Hands,
+    step: usize,
+    under_way: bool,
+    force: bool,
+) -> Result<(), Fault> {
     let tag = tag(&fix.intent, step);
     match &fix.intent.effects[step] {
         Effect::Run(_) => Ok(()),
@@ -239,8 +245,8 @@ fn put_back(fix: &Fix, hands: &mut dyn Hands, step: usize, any: bool) -> Result<
             let left = fix.progress.left.get(step).and_then(Option::as_ref);
             let ours = now.same(after) || left.is_some_and(|left| now.same(left));
             // A file is replaced whole: it is never between two states.
-            let between = any && !matches!(object, Object::File { .. });
-            if ours || between || any && left.is_some() {
+            let between = under_way && !matches!(object, Object::File { .. });
+            if ours || between || force {
                 return hands.set(&tag, object, &now, before);
             }
             Err(changed(object))

@@ -182,3 +182,27 @@ fn a_pattern_takes_time_in_proportion_whatever_it_is() {
         assert_eq!(globbed(pattern, text), is_one, "{pattern} {text}");
     }
 }
+
+/// Each of `count` lines is about a name of its own.
+fn revocations(count: usize) -> String {
+    (0..count)
+        .map(|at| format!("@revoked host{at} {B}\n"))
+        .collect()
+}
+
+/// Proves: EXE-4
+#[test]
+fn a_revocation_that_would_not_be_looked_at_is_not_taken() {
+    let place = Place::new();
+    let known = known(&place);
+    let most = PATTERNS_MAX;
+    known.import(&revocations(most), place.now()).unwrap();
+    let one_more = format!("@revoked * {A}\n");
+    let error = known.import(&one_more, place.now()).unwrap_err();
+    assert!(error.to_string().contains("revocations"), "{error}");
+    // What is on record is taken again, and a name of its own has room.
+    let again = known.import(&revocations(3), place.now()).unwrap();
+    assert_eq!((again.added, again.present), (0, 3));
+    assert!(known.trust("web1", 22, &key(A), place.now()).unwrap());
+    assert_eq!(known.check("web1", 22, &key(A)).unwrap(), Check::Known);
+}

@@ -171,11 +171,7 @@ impl Registry {
         now: Timestamp,
         by: &str,
     ) -> Result<Start, Refused> {
-        let mut transaction = self.store.begin()?;
-        let is_first = self.active_row(&mut transaction)?.is_none()
-            && self.trusted_rows(&mut transaction)?.is_empty();
-        drop(transaction);
-        if !is_first {
+        if !self.is_first_start(disk, keys_dir)? {
             let found = self.in_force(now).map(Start::InForce);
             if let Err(refused) = &found {
                 let detail = json!({ "reason": refused.reason, "detail": refused.detail });
@@ -183,7 +179,7 @@ impl Registry {
             }
             return found;
         }
-        // The key's file before its row: a crash between leaves a key that the next start uses.
+        // The key's file, its row, the policy: a crash after each leaves a first start that goes on.
         let key = key_of_first_start(disk, keys_dir, random)?;
         let text = built_in(&key, by, now)?;
         self.trust(&key.public(), now, by)?;
@@ -195,6 +191,20 @@ impl Registry {
         active
             .map(Start::FirstStart)
             .ok_or_else(|| missing("the built-in policy was not loaded"))
+    }
+
+    /// Nothing was ever in force, and nobody is trusted but the key that a first start made.
+    fn is_first_start(&self, disk: &dyn Disk, keys_dir: &Path) -> Result<bool, Refused> {
+        let mut transaction = self.store.begin()?;
+        if self.active_row(&mut transaction)?.is_some() {
+            return Ok(false);
+        }
+        let trusted = self.trusted_rows(&mut transaction)?;
+        if trusted.is_empty() {
+            return Ok(true);
+        }
+        let made = read_key(disk, &keys_dir.join(KEY_FILE)).map(|key| key.public().id());
+        Ok(made.is_ok_and(|made| trusted.keys().all(|key| *key == made)))
     }
 
     /// The policy in force, checked again: signature, revocation, from when to when it holds.

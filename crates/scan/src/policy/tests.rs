@@ -459,6 +459,22 @@ fn a_first_start_cut_short_is_finished_by_the_next_with_the_same_key() {
     assert_eq!(first.loaded.key_id, left.public().id());
 }
 
+/// A crash after the key was trusted and before its policy was in force: the same.
+#[test]
+fn a_first_start_cut_short_behind_its_key_is_finished_by_the_next() {
+    let place = Place::new();
+    let (registry, _store) = place.open();
+    let left = key(78);
+    RealDisk.create_dir_all_synced(&place.keys()).unwrap();
+    RealDisk
+        .replace(&place.keys().join(KEY_FILE), left.to_pem().as_bytes())
+        .unwrap();
+    registry.trust(&left.public(), NOW, BY).unwrap();
+    let random = sim::Random::new(5);
+    let start = registry.start(&RealDisk, &place.keys(), &random, NOW, BY);
+    assert!(matches!(start, Ok(Start::FirstStart(_))), "{start:?}");
+}
+
 /// Proves: SCH-11
 #[test]
 fn a_start_without_a_good_policy_is_refused_with_its_reason() {

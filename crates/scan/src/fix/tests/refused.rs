@@ -145,6 +145,35 @@ fn a_host_with_an_unfinished_fix_admits_no_second_one() {
     journal.begin(&second).unwrap();
 }
 
+/// The first effect is a file that somebody changed after the fix wrote it; the fix died before its end.
+#[test]
+fn a_recovery_overwrites_a_file_of_somebody_else_only_when_told_to() {
+    let (host, rule) = weak_kptr();
+    let before = host.picture();
+    let file = "/etc/sysctl.d/zz-holdfast-sysctl-kptr-restrict.conf";
+    let mut journal = host.fixes();
+    let (mut fix, _) = fixed(&host, &rule, &mut host.hands(), &mut journal);
+    for phase in [Phase::Applying(1), Phase::Applying(0)] {
+        fix.progress.phase = phase;
+        fix.progress.left = Vec::new();
+        journal.begin(&fix).unwrap();
+        host.write(file, "# mine\n");
+        let ended = recovered(&host, &mut fix, &mut journal);
+        assert_eq!(ended.phase, Phase::RollbackFailed, "{}", ended.note);
+        assert_eq!(host.read(file), "# mine\n");
+    }
+    let mut facts = || unreachable!("undoing judges nothing");
+    let site = &mut Site {
+        hands: &mut host.hands(),
+        journal: &mut journal,
+        facts: &mut facts,
+        clock: &RealClock::new(),
+    };
+    let ended = recover(&mut fix, site, true);
+    assert_eq!(ended.phase, Phase::Recovered, "{}", ended.note);
+    assert_eq!(host.picture(), before);
+}
+
 #[test]
 fn a_later_rollback_does_not_overwrite_what_somebody_else_did_unless_told_to() {
     let (host, rule) = weak_kptr();

@@ -74,6 +74,11 @@ impl Claims<'_> {
                 false => queue.get_in(self.transaction, &waiting.id)?,
             };
             let Some(job) = found.filter(|job| job.status == Status::Queued) else {
+                if !waiting.id.is_empty() && queue.discard_in(self.transaction, &waiting.id)? {
+                    rejected += 1;
+                    let detail = json!({ "job": waiting.id, "failure": JobFault::Tampered.name() });
+                    self.record_refusal(&waiting, detail)?;
+                }
                 queue.forget_waiting(self.transaction, &waiting)?;
                 continue;
             };
@@ -158,9 +163,7 @@ impl Claims<'_> {
             "enqueued": job.payload.enqueued,
             "expires": job.payload.expires,
         });
-        let record = Record::new(at, SCHEDULER, REFUSED, &waiting.host, detail);
-        self.backend.audit.append(self.transaction, &record)?;
-        self.refused.push(record);
+        self.record_refusal(waiting, detail)?;
         job.status = Status::Failed {
             scan: None,
             reason: fault.name().to_owned(),
@@ -168,6 +171,19 @@ impl Claims<'_> {
         };
         queue.forget_waiting(self.transaction, waiting)?;
         queue.put_in(self.transaction, &waiting.id, None, &job)?;
+        Ok(())
+    }
+
+    /// Audits the refusal, and has the host that waits for the job due again.
+    fn record_refusal(
+        &mut self,
+        waiting: &Waiting,
+        detail: serde_json::Value,
+    ) -> Result<(), Error> {
+        let at = self.now;
+        let record = Record::new(at, SCHEDULER, REFUSED, &waiting.host, detail);
+        self.backend.audit.append(self.transaction, &record)?;
+        self.refused.push(record);
 
         let rows = self.backend.rows;
         let before = rows.get_in(self.transaction, &waiting.host)?;

@@ -61,11 +61,18 @@ fn attempt(
             counts.left += 1;
             continue;
         }
-        let Some(seen) = backend.rows.get(&snapshot, &host)? else {
-            continue;
+        let seen = match backend.rows.seen(&snapshot, &host)? {
+            None => continue,
+            Some(Ok(row)) => row,
+            Some(Err(error)) => {
+                tracing::error!(event = "schedule.row.damaged", host, %error);
+                counts.due += 1;
+                counts.left += 1;
+                continue;
+            }
         };
         counts.due += 1;
-        match verdict(backend, &snapshot, &seen, &blocked, now)? {
+        match verdict(backend, &snapshot, &seen, &blocked, now, policy)? {
             Verdict::Maintenance => counts.skipped_maintenance += 1,
             Verdict::Backoff => counts.skipped_backoff += 1,
             Verdict::Unfinished => counts.skipped_unfinished += 1,
@@ -97,9 +104,10 @@ fn verdict(
     row: &Row,
     blocked: &Blocked,
     now: Timestamp,
+    policy: &Policy,
 ) -> Result<Verdict, Error> {
     if let Some(job) = &row.job {
-        // A job that is gone, finished or of another host will never give its host back: damage, or
+        // A job that is gone, does not decode, is finished or of another host will never give its host back: damage, or
         // somebody's hand in the queue. The host is dispatched as if it had none.
         let job = backend.queue.get(snapshot, job)?;
         if job.is_some_and(|job| !job.status.is_finished() && job.payload.host == row.host) {
@@ -110,7 +118,9 @@ fn verdict(
         return Ok(Verdict::Maintenance);
     }
     let until = row.backoff.get(&Probe::Scan).and_then(|it| it.until);
-    if until.is_some_and(|until| now.nanos() < until) {
+    // One that is further off than the longest was written while the clock was ahead.
+    let longest = now.plus(policy.backoff.ceiling).nanos();
+    if until.is_some_and(|until| now.nanos() < until && until <= longest) {
         return Ok(Verdict::Backoff);
     }
     Ok(Verdict::Go)

@@ -110,18 +110,34 @@ impl Queue {
         })
     }
 
+    /// A row that is no job is none: nobody can run it, and the others must not wait for it.
     pub(super) fn get_in(
         &self,
         transaction: &mut Transaction,
         id: &str,
     ) -> Result<Option<Job>, Error> {
         let found = transaction.get(self.jobs, id.as_bytes())?;
-        found.map(|value| decode(&value)).transpose()
+        Ok(found.and_then(|value| decode(&value)))
     }
 
+    /// As [`Queue::get_in`].
     pub(super) fn get(&self, snapshot: &Snapshot, id: &str) -> Result<Option<Job>, Error> {
         let found = snapshot.get(self.jobs, id.as_bytes())?;
-        found.map(|value| decode(&value)).transpose()
+        Ok(found.and_then(|value| decode(&value)))
+    }
+
+    /// Takes away a row that is no job. `false` when there is no such row.
+    pub(super) fn discard_in(
+        &self,
+        transaction: &mut Transaction,
+        id: &str,
+    ) -> Result<bool, Error> {
+        let found = transaction.get(self.jobs, id.as_bytes())?;
+        let is_damaged = found.is_some_and(|value| decode(&value).is_none());
+        if is_damaged {
+            transaction.delete(self.jobs, id.as_bytes())?;
+        }
+        Ok(is_damaged)
     }
 
     /// Writes a job that moves from `before` to what it is, and what finds it in either state. One that
@@ -418,10 +434,8 @@ fn past(now: Timestamp) -> [u8; 8] {
     now.nanos().saturating_add(1).to_be_bytes()
 }
 
-fn decode(value: &[u8]) -> Result<Job, Error> {
-    serde_json::from_slice(value).map_err(|error| {
-        Error::new(Kind::Storage, "a job of the queue does not decode").with_source(error)
-    })
+fn decode(value: &[u8]) -> Option<Job> {
+    serde_json::from_slice(value).ok()
 }
 
 /// A name of a scan or a job as it was given out.

@@ -149,3 +149,82 @@ impl Subject for Place {
 fn the_embedded_backend_does_what_every_backend_must() {
     conformance::check(&mut || Box::new(Place::new()));
 }
+
+fn put(backend: &Embedded, table: &str, key: &[u8], value: &[u8]) {
+    let table = backend.store.table(table).unwrap();
+    let mut transaction = backend.store.begin().unwrap();
+    transaction.put(table, key, value).unwrap();
+    transaction.commit().unwrap();
+}
+
+/// Proves: SCH-14
+#[test]
+fn a_row_that_does_not_decode_stops_no_other_host() {
+    let place = Place::new();
+    let backend = &place.backend;
+    let policy = crate::policy::Policy::default();
+    for host in ["a", "b", "c"] {
+        let at = crate::schedule::Place {
+            host: host.to_owned(),
+            site: "s".to_owned(),
+            groups: Default::default(),
+        };
+        backend.place(&at, START, "test").unwrap();
+    }
+    put(backend, "schedule.host", b"c", b"?");
+    let jobs = backend.dispatch(START, &policy).unwrap().jobs;
+    let of = |jobs: &[(String, Uuid)]| jobs.iter().map(|job| job.0.clone()).collect::<Vec<_>>();
+    assert_eq!(of(&jobs), ["a", "b"]);
+    put(backend, "queue.job", jobs[0].1.to_string().as_bytes(), b"?");
+    let claims = backend.claim("w", 9, START, &policy).unwrap();
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0].host, "b");
+    let refused = audit(backend)
+        .into_iter()
+        .filter(|it| it.action == "job.refused");
+    let refused: Vec<_> = refused.collect();
+    assert_eq!((refused.len(), refused[0].object.as_str()), (1, "a"));
+    assert_eq!(refused[0].detail["failure"], "tampered");
+    assert_eq!(of(&backend.dispatch(START, &policy).unwrap().jobs), ["a"]);
+}
+
+/// Proves: SCH-7
+#[test]
+fn a_clock_that_was_a_year_ahead_keeps_no_host_waiting_for_a_year() {
+    let place = Place::new();
+    let backend = &place.backend;
+    let policy = crate::policy::Policy::default();
+    let ahead = START.plus(std::time::Duration::from_secs(365 * 24 * 3600));
+    for host in ["done", "failed"] {
+        let at = crate::schedule::Place {
+            host: host.to_owned(),
+            site: "s".to_owned(),
+            groups: Default::default(),
+        };
+        backend.place(&at, START, "test").unwrap();
+    }
+    let mut now = ahead;
+    for _ in 0..3 {
+        backend.dispatch(now, &policy).unwrap();
+        for claimed in backend.claim("w", 9, now, &policy).unwrap() {
+            if claimed.host == "done" {
+                let scan = conformance::scan_of(&claimed, 1, 0, now);
+                let sink = &crate::ledger::LogSink;
+                backend
+                    .complete(&claimed, &scan, now, &policy, sink)
+                    .unwrap();
+            } else {
+                let failure = crate::failure::Failure::new(
+                    crate::failure::Reason::HostUnreachable,
+                    "no route",
+                );
+                backend.fail(&claimed, &failure, now, &policy).unwrap();
+            }
+        }
+        now = now.plus(std::time::Duration::from_secs(49 * 3600));
+    }
+    let mut jobs = backend.dispatch(START, &policy).unwrap().jobs;
+    jobs.sort();
+    let hosts: Vec<_> = jobs.iter().map(|job| job.0.as_str()).collect();
+    assert_eq!(hosts, ["done", "failed"]);
+}

@@ -382,3 +382,45 @@ fn the_jobs_of_a_killed_worker_are_taken_back_by_the_next_start_of_its_node() {
     assert_eq!(jobs.len(), 1, "{jobs:?}");
     assert_eq!(jobs[0].worker.as_ref().unwrap().0, "node2/1");
 }
+
+/// Counts what did not work.
+#[derive(Default)]
+struct Troubles(Mutex<usize>, Condvar);
+
+impl Watcher for Troubles {
+    fn trouble(&self, _: &str) {
+        *self.0.lock().unwrap() += 1;
+        self.1.notify_all();
+    }
+}
+
+/// Proves: SCH-4
+#[test]
+fn nothing_is_claimed_before_the_first_tick_went_well() {
+    let bench = Bench::new(1, Policy::default(), |_, ask| {
+        while !ask.leash.cancelled() {
+            thread::yield_now();
+        }
+        Err(Failure::new(Reason::Cancelled, "stopped"))
+    });
+    let now = RealClock::new().now();
+    let open = bench.open();
+    open.backend.dispatch(now, &Policy::default()).unwrap();
+    // Every tick takes back what a dead worker had, and then comes to nothing.
+    let table = bench.store.table("schedule.maintenance").unwrap();
+    let mut transaction = bench.store.begin().unwrap();
+    transaction.put(table, b"host\0x", b"?").unwrap();
+    transaction.commit().unwrap();
+    let troubles = Arc::new(Troubles::default());
+    let mut fleet = fleet(&bench, &Arc::default(), Arc::new(()));
+    fleet.watcher = Arc::clone(&troubles) as Arc<dyn Watcher>;
+    run(&fleet, || {
+        let seen = troubles.0.lock().unwrap();
+        let waited = troubles
+            .1
+            .wait_timeout_while(seen, PATIENCE, |seen| *seen < 3);
+        assert!(!waited.unwrap().1.timed_out());
+        let jobs = open.backend.jobs(9).unwrap();
+        assert_eq!((jobs[0].attempt, &jobs[0].worker), (0, &None));
+    });
+}

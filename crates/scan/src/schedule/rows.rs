@@ -3,6 +3,8 @@
 //! Beside each row lies one entry in an index ordered by due time, so that a tick reads what is due and
 //! not what exists. Row, index entry and audit record are written by one function, in one transaction.
 
+use std::time::Duration;
+
 use serde_json::json;
 use store::{Bytes, History, Keys, Snapshot, Store, Table, TableId, Transaction};
 use world::Timestamp;
@@ -10,8 +12,11 @@ use world::Timestamp;
 use super::{Change, Error, Kind, Place, Row};
 use crate::{
     audit::{Audit, Record},
-    policy::ComplianceState,
+    policy::{ComplianceState, INTERVAL_MAX},
 };
+
+/// How far a clock may be set back without a host being looked at too early.
+const AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 const HOSTS: &str = "schedule.host";
 const DUE: &str = "schedule.due";
@@ -140,7 +145,19 @@ impl Rows {
             .collect()
     }
 
-    /// Hosts that are due at `now`, the longest due first.
+    /// One row, or why it does not decode: one that is damaged is no reason to stop for the others.
+    pub(crate) fn seen(
+        &self,
+        snapshot: &Snapshot,
+        host: &str,
+    ) -> Result<Option<Result<Row, Error>>, Error> {
+        let found = snapshot.get(self.hosts, host.as_bytes())?;
+        Ok(found.map(|value| decode(&value)))
+    }
+
+    /// Hosts that are due at `now`, the longest due first; behind them those whose time is further
+    /// off than any interval: it was written while the clock was ahead, and would keep them waiting
+    /// until the clock is there again.
     pub(crate) fn due(
         &self,
         snapshot: &Snapshot,
@@ -148,7 +165,9 @@ impl Rows {
     ) -> Result<impl Iterator<Item = Result<String, Error>>, Error> {
         let past = now.nanos().saturating_add(1).to_be_bytes();
         let range = snapshot.range(self.due, &Keys::between(&[], &past))?;
-        Ok(range.map(|item| Ok(due_host(&item?.0))))
+        let far = now.plus(INTERVAL_MAX).plus(AHEAD_MAX).nanos().to_be_bytes();
+        let ahead = snapshot.range(self.due, &Keys::between(&far, &[u8::MAX; 9]))?;
+        Ok(range.chain(ahead).map(|item| Ok(due_host(&item?.0))))
     }
 
     /// Writes what changed between `before`, as it was read in this transaction, and `after`, with

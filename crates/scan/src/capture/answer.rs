@@ -249,6 +249,11 @@ fn seconds(text: &str) -> Option<i64> {
     })
 }
 
+/// Whether there may have been more complaints. The shell takes the last line break away.
+fn is_cut(complaints: &[u8]) -> bool {
+    complaints.len() >= COMPLAINTS_BYTES_MAX - 1
+}
+
 /// What `find` could not look at, by path; `None` for a line that names none.
 fn find_complaints(complaints: &[u8]) -> Vec<(Option<&str>, &str)> {
     lines(complaints)
@@ -299,7 +304,7 @@ fn link(path: &str, seen: &Seen<'_>) -> Found<String> {
 /// directory was entered, otherwise those asked for.
 fn listings(asked: &[String], tree: bool, output: &[u8], complaints: &[u8], known: &mut Known) {
     let Some(all) = seen(output) else { return };
-    let said = complaints.len();
+    let is_cut = is_cut(complaints);
     let complaints = find_complaints(complaints);
     let mut lists: BTreeMap<&[u8], Vec<(&[u8], Kind)>> = BTreeMap::new();
     // Where a mount is, `find` did not enter; whether it did cannot be told from an empty directory.
@@ -323,8 +328,6 @@ fn listings(asked: &[String], tree: bool, output: &[u8], complaints: &[u8], know
         }
         note(seen, known);
     }
-    // The shell takes the last line break away.
-    let is_cut = said >= COMPLAINTS_BYTES_MAX - 1;
     let is_clear = !is_cut && complaints.iter().all(|(path, _)| path.is_some());
     for (dir, entries) in lists {
         let Ok(path) = str::from_utf8(dir) else {
@@ -465,7 +468,12 @@ fn contents(asked: &[String], mark: &str, parts: &mut Parts<'_>, known: &mut Kno
         return Some(());
     }
     let output = parts.next(b'c')?;
-    let refusals = refusals("cat: ", &listed, parts.next(b'e')?)?;
+    let complaints = parts.next(b'e')?;
+    if is_cut(complaints) {
+        // Whose complaint is lost looks like an empty file. Each is asked alone.
+        return None;
+    }
+    let refusals = refusals("cat: ", &listed, complaints)?;
     // The environment of `cat`, twice: from one mark to the next is its length.
     let needle = format!("N={mark}\0");
     let mut marks = memmem::find_iter(output, needle.as_bytes());

@@ -155,9 +155,11 @@ impl Crew {
             }
             drop(sender);
             // All of them are waited for, also when showing one does not work.
-            outcomes.iter().fold(Ok(()), |shown_so_far, outcome| {
-                shown_so_far.and(shown.one(outcome))
-            })
+            let mut shown_so_far = Ok(());
+            for outcome in &outcomes {
+                shown_so_far = shown_so_far.and(shown.one(outcome));
+            }
+            shown_so_far
         })
     }
 

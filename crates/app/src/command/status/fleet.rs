@@ -133,9 +133,7 @@ pub(super) fn run(
                 "next",
                 "maintenance",
             ],
-            standings
-                .iter()
-                .map(|standing| cells(standing, |at| rfc3339(at))),
+            standings.iter().map(|standing| cells(standing, rfc3339)),
         ),
         Output::Table => rows(&standings),
     };

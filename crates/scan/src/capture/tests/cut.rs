@@ -9,7 +9,7 @@ use crate::{
         walk,
     },
     facts::Reason,
-    target::Walked,
+    target::{Found, Walked},
 };
 
 fn listed(output: &[u8], complaints: &[u8]) -> Known {
@@ -52,6 +52,34 @@ fn a_directory_whose_complaint_was_cut_off_is_not_empty() {
     // As the shell hands it over.
     let known = listed(&output, complaints.trim_end().as_bytes());
     assert!(!known.lists.contains_key("/e"), "{:?}", known.lists);
+}
+
+/// Proves: RUL-4
+#[test]
+fn a_file_whose_complaint_was_cut_off_is_not_empty() {
+    let asked: Vec<String> = (10_000..12_000).map(|at| format!("/d/{at}")).collect();
+    let lines = |line: fn(&str) -> String| asked.iter().map(|path| line(path)).collect::<String>();
+    let stats = lines(|path| format!("8180 0 0 5 1750775825 0 0 {path}\n"));
+    let listed = lines(|path| format!("{path}\n"));
+    let complaints = lines(|path| format!("cat: {path}: Permission denied\n"));
+    let mark = "mark";
+    let separator = format!("LC_ALL=C\0N={mark}\0");
+    let output = separator.repeat(2 + asked.len());
+    let cut = complaints[..COMPLAINTS_BYTES_MAX].trim_end();
+    let sections: [(u8, &[u8]); 5] = [
+        (b'o', stats.as_bytes()),
+        (b'e', b""),
+        (b'l', listed.trim_end().as_bytes()),
+        (b'c', output.as_bytes()),
+        (b'e', cut.as_bytes()),
+    ];
+    let batch = Batch::Contents(asked.clone());
+    let mut known = Known::default();
+    answer::take(&batch, mark, Parts::new(&sections), &mut known);
+    for path in &asked {
+        let content = known.content(path);
+        assert!(!matches!(content, Some(Found::Present(_))), "{path}");
+    }
 }
 
 /// Proves: RUL-4

@@ -224,10 +224,8 @@ impl Fleet {
                 is_first = false;
             }
             self.renew(&mut agenda, &running, &policy);
-            // Not before the first tick went well: until then no policy is in force, and the jobs of a
-            // dead worker are brought back, which ours must not be among.
             let room = room(&policy, running.len());
-            if room > 0 && !is_first && agenda.claims(now) {
+            if room > 0 && agenda.claims(now) {
                 self.start(&mut agenda, &mut running, &policy, room, &ended);
             }
             // Woken by the end of a job too: there may be another one for its place.

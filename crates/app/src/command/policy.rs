@@ -475,7 +475,7 @@ fn tell_reloaded(done: &Reloaded, screen: Screen) {
         }
     }
     if done.active_key_revoked {
-        screen.remark("its key is revoked: it runs on, but the next start refuses it; sign and reload one with another key");
+        screen.remark("its key is revoked: `up` dispatches nothing until one signed with another key is reloaded");
     }
 }
 

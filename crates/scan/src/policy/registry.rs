@@ -110,8 +110,8 @@ pub struct Reloaded {
     pub active: Option<Active>,
     /// False: what was offered is in force already, to the byte.
     pub changed: bool,
-    /// The list that was loaded revokes the key of the policy in force: it runs on, and the next
-    /// start refuses it.
+    /// The key of the policy in force is revoked: the next look at it refuses it, and nothing is
+    /// dispatched until another is loaded.
     pub active_key_revoked: bool,
 }
 

@@ -149,7 +149,7 @@ fn a_revoked_key_signs_nothing_any_more() {
     ]);
     assert_eq!(revoked.code, 0, "{}", revoked.stderr);
     assert!(
-        revoked.stderr.contains("the next start refuses it"),
+        revoked.stderr.contains("`up` dispatches nothing until"),
         "{}",
         revoked.stderr
     );

@@ -223,7 +223,12 @@ impl Vault {
             let message = format!("credential `{}` is there already", name.escape_debug());
             return Err(Error::new(Kind::Exists, message));
         }
-        if self.rows_in(&mut transaction)?.len() >= CREDENTIALS_MAX {
+        let rows = self.rows_in(&mut transaction)?;
+        // Two keys for the rows of one directory: whichever file is put back, some would not open.
+        if let Some(other) = rows.iter().find(|row| row.heading.data_key != key.id()) {
+            return Err(self.key_differs(&other.heading));
+        }
+        if rows.len() >= CREDENTIALS_MAX {
             let message = format!("{CREDENTIALS_MAX} credentials are there, and no more can be");
             return Err(Error::new(Kind::Invalid, message));
         }
@@ -408,14 +413,18 @@ impl Vault {
         self.settle()?;
         let key = self.files.current()?.ok_or_else(|| self.key_missing(1))?;
         if key.id() != heading.data_key {
-            let message = format!(
-                "credential `{}` is sealed under another data key than {}",
-                heading.name.escape_debug(),
-                self.files.path().display()
-            );
-            return Err(Error::new(Kind::Sealed, message));
+            return Err(self.key_differs(heading));
         }
         Ok(key)
+    }
+
+    fn key_differs(&self, heading: &Credential) -> Error {
+        let message = format!(
+            "credential `{}` is sealed under another data key than {}",
+            heading.name.escape_debug(),
+            self.files.path().display()
+        );
+        Error::new(Kind::Sealed, message)
     }
 
     fn key_missing(&self, sealed: usize) -> Error {

@@ -152,6 +152,7 @@ pub struct Facts {
 
 /// The bundle as it lies in JSON.
 #[derive(Serialize, Deserialize)]
+#[serde(expecting = "a fact bundle")]
 struct Wire<'a> {
     schema: std::borrow::Cow<'a, str>,
     host: Host,

@@ -78,7 +78,7 @@ impl Patience {
             let left = end.map_or(Duration::MAX, |end| end.saturating_sub(now));
             if left.is_zero() {
                 let limit = limit.unwrap_or_default();
-                let detail = format!("{what}: no answer within {limit:?}");
+                let detail = format!("{what}: no answer within {limit:.0?}");
                 return Err(Failure::new(Reason::Timeout, detail));
             }
             let slice = left.min(self.until.saturating_sub(now)).min(LOOK_EVERY);

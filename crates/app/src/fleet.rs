@@ -153,7 +153,7 @@ pub(crate) fn next_step(reason: Reason, host: &str) -> String {
             "compare its fingerprint with the machine's own, then `holdfast host trust {host}`"
         ),
         Reason::HostKeyChanged => format!(
-            "find out why before anything else; if it was installed anew, `holdfast host trust {host}`"
+            "find out why before anything else; if it was installed anew, `holdfast host trust {host} --replace`"
         ),
         Reason::AuthFailed => {
             "see that its user and key are right: `holdfast credential list`".to_owned()
@@ -162,11 +162,12 @@ pub(crate) fn next_step(reason: Reason, host: &str) -> String {
             "add one: `holdfast credential add default --user NAME --key FILE`".to_owned()
         }
         Reason::CredentialDecryptionFailed => {
-            "put back keys/data.key of this data directory, or add the credential again".to_owned()
+            "put back keys/data.key of this data directory; or remove the credential and add it again"
+                .to_owned()
         }
         Reason::HostBusy => "wait for that scan".to_owned(),
         Reason::Timeout => {
-            "look at the load of the host; the policy's scan_deadline gives it longer".to_owned()
+            format!("see that sshd answers there: `holdfast host check {host}`; a slow scan gets longer by the policy's scan_deadline")
         }
         Reason::EvidenceOversize => format!("find out what on {host} has grown so large"),
         Reason::Cancelled => "scan again; what was recorded before is as it was".to_owned(),

@@ -60,6 +60,7 @@ pub(crate) struct Key {
 
 #[derive(Debug, Args)]
 pub(crate) struct Sign {
+    /// The policy; its signature is written into it
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) key: Key,
@@ -67,6 +68,7 @@ pub(crate) struct Sign {
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
+    /// The policy, signed or not
     pub(crate) file: PathBuf,
     /// A public key to check against, instead of what the data directory trusts; may be repeated
     #[arg(long = "key", value_name = "FILE")]

@@ -45,7 +45,12 @@ pub(crate) struct Set {
     #[arg(long, value_name = "TIME", conflicts_with = "span")]
     pub(crate) until: Option<String>,
     /// Why, for whoever wonders
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) reason: String,
 }
 

@@ -464,10 +464,14 @@ fn reload(asked: &Reload, config: &Config, screen: Screen) -> Result<Exit, Refus
 }
 
 fn tell_reloaded(done: &Reloaded, screen: Screen) {
-    let is = if done.changed { "is" } else { "is, unchanged," };
+    let how = if done.changed {
+        ""
+    } else {
+        " already; nothing was changed"
+    };
     if let Some(active) = &done.active {
         screen.remark(format_args!(
-            "version {} {is} in force",
+            "version {} is in force{how}",
             active.loaded.version
         ));
         for clamp in &active.policy().clamps {
@@ -501,10 +505,13 @@ fn revoke(asked: &Revoke, config: &Config, screen: Screen) -> Result<Exit, Refus
             .replace(&out, list.text().as_bytes())
             .map_err(|error| key_file(&out, error))?;
     }
+    let keys = match list.revoked.len() {
+        1 => "1 key".to_owned(),
+        more => format!("{more} keys"),
+    };
     screen.remark(format_args!(
-        "revocation list {} is in force: {} keys, until {}",
+        "revocation list {} is in force: {keys}, until {}",
         list.serial,
-        list.revoked.len(),
         moment::local(list.expires)
     ));
     tell_reloaded(&done, screen);

@@ -68,6 +68,9 @@ pub(super) fn nothing_recorded(site: &Site, host: &str, at: Option<Timestamp>) -
     let by = at
         .map(|at| format!(" by {}", moment::local(at)))
         .unwrap_or_default();
+    if let (None, Ok(Some(refusal))) = (at, fleet::never_scanned(site, host)) {
+        return refusal;
+    }
     let refusal = Refusal::new(format!("no scan of host `{host}` is recorded{by}"));
     let known: Vec<String> = site
         .ledger()

@@ -65,6 +65,22 @@ fn an_added_host_is_due_and_maintenance_is_told_set_and_cleared() {
     check(&created, 0, &["schedule.updated", "created"]);
 }
 
+/// It once said to name another host, one of those that were scanned.
+#[test]
+fn a_host_that_was_never_scanned_is_told_from_one_that_is_not_there() {
+    let sandbox = with_hosts(&["web1"]);
+    let never = sandbox.run(["status", "--host", "web1"]);
+    check(
+        &never,
+        2,
+        &["`web1` was not scanned yet", "holdfast scan --host web1"],
+    );
+    let fleet = sandbox.run(["status", "--all"]);
+    check(&fleet, 3, &["never", "due"]);
+    let none = sandbox.run(["status", "--host", "web2"]);
+    check(&none, 2, &["no scan of host `web2` is recorded"]);
+}
+
 /// Proves: SCH-16
 #[test]
 fn another_process_shows_what_the_schedule_counted() {

@@ -170,7 +170,9 @@ fn refused(failure: &Failure, host: &str, credential: &str) -> Refusal {
         Reason::CredentialDecryptionFailed => {
             "put back the data key that belongs to this directory, from its backup".to_owned()
         }
-        Reason::Timeout => "the host answers too slowly or not at all: look at its load".to_owned(),
+        Reason::Timeout => {
+            "see that it is sshd that listens there, and look at the load of the host".to_owned()
+        }
         Reason::HostBusy | Reason::EvidenceOversize | Reason::Cancelled | Reason::Internal => {
             "try again; `holdfast doctor` checks this side".to_owned()
         }

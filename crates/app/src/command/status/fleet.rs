@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use scan::{
     backend::{Maintenance, Scope},
-    inventory::Host,
+    inventory::{Host, Reach},
     judge::{Outcome, Summary},
     ledger::Status,
     policy::{Bands, ComplianceState},
@@ -83,6 +83,28 @@ pub(super) fn failed_attempt(site: &Site, host: &str) -> Result<Option<FailedAtt
     Ok(row.and_then(|row| failed(&row)))
 }
 
+/// Says of a host that is watched, and of which nothing is recorded, why that is.
+pub(super) fn never_scanned(site: &Site, host: &str) -> Result<Option<Refusal>, Refusal> {
+    let Some(found) = watched(site)?.into_iter().find(|found| found.name == host) else {
+        return Ok(None);
+    };
+    let never = format!("host `{host}` was not scanned yet");
+    if matches!(found.reach, Reach::Offline) {
+        return Ok(Some(Refusal::new(never).next(
+            "collect its facts there (`holdfast collect --help`), then `holdfast scan --replay FILE`",
+        )));
+    }
+    Ok(Some(match failed_attempt(site, host)? {
+        Some(failed) => {
+            let why = format!("{never}: {} at {}", failed.reason, failed.time);
+            Refusal::new(why).next(fleet::next_step(failed.reason, host))
+        }
+        None => Refusal::new(never).next(format!(
+            "`holdfast up` scans it when it is due, `holdfast scan --host {host}` at once"
+        )),
+    }))
+}
+
 fn failed(row: &Row) -> Option<FailedAttempt> {
     row.backoff.get(&Probe::Scan).map(|backoff| FailedAttempt {
         time: rfc3339(Timestamp::from_nanos(backoff.last_failed)),
@@ -135,7 +157,7 @@ pub(super) fn run(
             ],
             standings.iter().map(|standing| cells(standing, rfc3339)),
         ),
-        Output::Table => rows(&standings),
+        Output::Table => rows(&standings, RealClock::new().now()),
     };
     screen.result(&text)?;
     Ok(exit)
@@ -257,7 +279,7 @@ fn cells(standing: &Standing, time: impl Fn(Timestamp) -> String) -> [String; 10
     ]
 }
 
-fn rows(standings: &[Standing]) -> String {
+fn rows(standings: &[Standing], now: Timestamp) -> String {
     let has_failed = standings
         .iter()
         .any(|standing| standing.last_attempt_failed.is_some());
@@ -291,11 +313,12 @@ fn rows(standings: &[Standing]) -> String {
                 (false, None) => assessed,
                 (false, Some(_)) => format!("{assessed} (stale)"),
             };
-            let next = if standing.maintenance {
-                "maintenance".to_owned()
-            } else {
-                next
+            let next = match standing.next_at {
+                _ if standing.maintenance => "maintenance".to_owned(),
+                Some(at) if at <= now => "due".to_owned(),
+                _ => next,
             };
+            let state = state.replace('_', "-");
             [host, state, score, pass, fail, not_assessed, assessed, next]
         }),
     );

@@ -32,6 +32,8 @@ use crate::{
     failure::{Failure, Reason},
 };
 
+pub(crate) use shell::quote;
+
 pub use printed::{is_capture, printed_script, replay};
 pub use shell::{RUNS, command};
 
@@ -103,6 +105,28 @@ pub fn collect(
 ) -> Result<(Facts, Rounds), Failure> {
     let session = frame::Session::new(exchange, clock.as_ref(), limits, mark(random)?);
     rounds::Collection::new(session, collectors, needs, progress, clock).run(limits)
+}
+
+/// What `script`, one line of shell, prints on the host behind `exchange`: by the sections that it
+/// begins with `P NAME`, in order.
+///
+/// # Errors
+/// As [`collect`].
+pub(crate) fn ask(
+    exchange: &mut dyn Exchange,
+    script: &str,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    limits: &Limits,
+) -> Result<Vec<(u8, Vec<u8>)>, Failure> {
+    let mut session = frame::Session::new(exchange, clock, limits, mark(random)?);
+    let script = shell::script(&session.mark, 1, &format!("i=1;{script}"));
+    session.send(&script)?;
+    let body = session.answer(1)?;
+    let mut sections = frame::sections(&session.mark, &body);
+    let parts = sections.remove(&b"1"[..]).unwrap_or_default();
+    let owned = |(name, content): (u8, &[u8])| (name, content.to_vec());
+    Ok(parts.into_iter().map(owned).collect())
 }
 
 /// 128 bits that no content of the host can hold by chance.

@@ -22,6 +22,7 @@ mod local;
 mod object;
 mod plan;
 mod projection;
+mod remote;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -35,6 +36,7 @@ pub use local::{Knock, LocalHands};
 pub use object::{Access, Action, Effect, Object, State};
 pub use plan::{Plan, collectors, plan};
 pub(crate) use projection::project;
+pub use remote::{Line, RemoteHands};
 
 /// The tables that fixes keep in a store.
 pub fn tables() -> Vec<store::Table> {

@@ -23,7 +23,7 @@ pub(crate) struct Fix {
     /// Id of the rule to mend
     #[arg(required = true)]
     pub(crate) rule: Option<String>,
-    /// Which host [default: this machine]
+    /// A host of the inventory, over SSH with the rights of root [default: this machine]
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// Do it, after a question on the terminal

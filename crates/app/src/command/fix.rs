@@ -1,5 +1,7 @@
 //! `holdfast fix`: show what would mend a rule, do it, undo it.
 
+mod host;
+
 use std::{
     io::{self, BufRead, IsTerminal, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -52,11 +54,7 @@ fn one(asked: &cli::Fix, config: &Config, screen: Screen) -> Result<Exit, Refusa
     let root = root_of(asked)?;
     let host = asked.host.clone().unwrap_or_else(super::this_host);
     if root == "/" && host != super::this_host() {
-        return Err(
-            Refusal::new(format!("host `{host}` is not this machine")).next(
-                "run `holdfast fix` on that host; over SSH fixes are shown by `rules show` only",
-            ),
-        );
+        return host::one(asked, &host, written, config, screen);
     }
     if asked.apply && root == "/" && !rustix::process::geteuid().is_root() {
         return Err(
@@ -96,9 +94,9 @@ fn one(asked: &cli::Fix, config: &Config, screen: Screen) -> Result<Exit, Refusa
         screen.remark("Nothing was changed.");
         return Ok(Exit::Clean);
     }
-    apply(
-        rule, &host, &root, &plan, &machine, &mut hands, config, screen,
-    )
+    let mut facts = || Ok(machine.facts(rule));
+    let there = (&mut hands as &mut dyn Hands, &mut facts as _);
+    apply(rule, &host, &root, &plan, there, config, screen)
 }
 
 /// The rule as scans of this host judge it: with the values that the site gave its variables.
@@ -109,17 +107,18 @@ fn tuned(rule: &Rule, host: &str, config: &Config, screen: Screen) -> Result<Rul
     Ok(tuned?.pop().expect("as many rules as were given"))
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the end of one command, called once"
-)]
+/// What changes a host, and what looks at it afresh.
+type There<'a> = (
+    &'a mut dyn Hands,
+    &'a mut dyn FnMut() -> Result<Facts, Fault>,
+);
+
 fn apply(
     rule: &Rule,
     host: &str,
     root: &str,
     plan: &Plan,
-    machine: &Machine,
-    hands: &mut LocalHands,
+    (hands, facts): There<'_>,
     config: &Config,
     screen: Screen,
 ) -> Result<Exit, Refusal> {
@@ -128,7 +127,6 @@ fn apply(
     let [a, b, c, d, ..] = *uuid::Uuid::new_v4().as_bytes();
     let tail = u32::from_be_bytes([a, b, c, d]);
     let fix = Fix::begin(rule, host, root, &super::actor(), clock.now(), tail);
-    let mut facts = || Ok(machine.facts(rule));
     let (fix, ended) = fix::apply(
         plan,
         rule,
@@ -136,7 +134,7 @@ fn apply(
         &mut fix::Site {
             hands,
             journal: &mut journal,
-            facts: &mut facts,
+            facts,
             clock: &clock,
         },
     )
@@ -239,8 +237,9 @@ fn recover(force: bool, config: &Config, screen: Screen) -> Result<Exit, Refusal
     for mut fix in unfinished {
         let ended = at_site(&fix.clone(), config, screen, |site| {
             fix::recover(&mut fix, site, force)
-        })?;
-        if let Err(refusal) = told(&fix, &ended, screen) {
+        });
+        // A host that is not to be reached keeps no other from being undone.
+        if let Err(refusal) = ended.and_then(|ended| told(&fix, &ended, screen)) {
             crate::screen::complain(&refusal);
             worst = Some(refusal);
         }
@@ -274,6 +273,10 @@ fn at_site<T>(
     act: impl FnOnce(&mut fix::Site<'_>) -> T,
 ) -> Result<T, Refusal> {
     let root = &fix.intent.root;
+    if root == "/" && fix.intent.host != super::this_host() {
+        let mut hands = host::hands(&fix.intent.host, config, screen)?;
+        return Ok(undone_by(&mut hands, config, screen, act));
+    }
     if root == "/" && !rustix::process::geteuid().is_root() {
         return Err(
             Refusal::new("undoing a fix changes the system and needs root")
@@ -282,15 +285,24 @@ fn at_site<T>(
     }
     let machine = Machine::new(root)?;
     let mut hands = machine.hands()?;
+    Ok(undone_by(&mut hands, config, screen, act))
+}
+
+fn undone_by<T>(
+    hands: &mut dyn Hands,
+    config: &Config,
+    screen: Screen,
+    act: impl FnOnce(&mut fix::Site<'_>) -> T,
+) -> T {
     let clock = RealClock::new();
     let mut journal = Record { config, screen };
     let mut facts = || Err(Fault::new(FaultKind::Check, "undoing judges nothing"));
-    Ok(act(&mut fix::Site {
-        hands: &mut hands,
+    act(&mut fix::Site {
+        hands,
         journal: &mut journal,
         facts: &mut facts,
         clock: &clock,
-    }))
+    })
 }
 
 /// This machine, or a directory that stands for one.

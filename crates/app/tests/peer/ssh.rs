@@ -1,5 +1,7 @@
 //! OpenSSH and sudo as they are on a host, seen through our client.
 
+#[path = "ssh/fix.rs"]
+mod fix;
 #[path = "ssh/link.rs"]
 mod link;
 #[path = "ssh/login.rs"]
@@ -14,7 +16,7 @@ use libtest_mimic::Trial;
 pub(crate) use login::login_for_a_trace;
 
 pub(crate) fn tests() -> Vec<Trial> {
-    [login::tests(), sudo::tests(), link::tests()]
+    [login::tests(), sudo::tests(), link::tests(), fix::tests()]
         .into_iter()
         .flatten()
         .collect()

@@ -106,7 +106,7 @@ pub(super) const HELLO: &str = "i=0;P h;id -u;uname -s;\
     for a in stat find xargs awk timeout gzip sha256sum setsid sudo;do command -v $a;done;";
 
 /// One word of a script, which is one line: a line break in `text` is the variable `n`.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let text = text.replace('\'', r"'\''").replace('\n', r#"'"$n"'"#);
     format!("'{text}'")
 }

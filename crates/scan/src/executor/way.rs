@@ -11,7 +11,7 @@ use crate::{
     credential::Secret,
     facts::Facts,
     failure::{Failure, Reason},
-    ssh,
+    ssh::{self, Privilege, Session},
     target::LocalTarget,
 };
 
@@ -45,6 +45,11 @@ pub trait Way: Send + Sync + fmt::Debug {
     /// # Errors
     /// No facts came; what single collectors could not look at is unknown within the facts.
     fn collect(&self, ask: &Ask) -> Result<Facts, Failure>;
+
+    /// Where fixes can go this way too.
+    fn ssh(&self) -> Option<&Ssh> {
+        None
+    }
 }
 
 /// This machine.
@@ -90,6 +95,23 @@ impl fmt::Debug for Ssh {
     }
 }
 
+impl Ssh {
+    /// Logs in and starts the shell that reads scripts.
+    ///
+    /// # Errors
+    /// The host is not to be reached, or the one side does not accept the other.
+    pub fn open(&self, patience: &ssh::Patience) -> Result<(Session, Privilege), Failure> {
+        let mut nonce = [0; 16];
+        self.random.fill(&mut nonce).map_err(|error| {
+            Failure::new(Reason::Internal, format!("no random numbers: {error}"))
+        })?;
+        let limits = ssh::Limits::default();
+        let resolve = || (self.resolve)();
+        let connection = ssh::connect(&self.endpoint, &self.trust, resolve, limits, patience)?;
+        connection.start(&capture::command(), u128::from_le_bytes(nonce))
+    }
+}
+
 impl Way for Ssh {
     fn ready(&self) -> Result<(), Failure> {
         Ok(())
@@ -99,15 +121,7 @@ impl Way for Ssh {
         let progress = Arc::clone(&ask.leash) as Arc<dyn Progress>;
         let clock = Arc::clone(&ask.clock);
         let patience = ssh::Patience::new(clock, ask.leash.left(), Arc::clone(&progress));
-        let mut nonce = [0; 16];
-        self.random.fill(&mut nonce).map_err(|error| {
-            Failure::new(Reason::Internal, format!("no random numbers: {error}"))
-        })?;
-        let limits = ssh::Limits::default();
-        let resolve = || (self.resolve)();
-        let connection = ssh::connect(&self.endpoint, &self.trust, resolve, limits, &patience)?;
-        let nonce = u128::from_le_bytes(nonce);
-        let (mut session, privilege) = connection.start(&capture::command(), nonce)?;
+        let (mut session, privilege) = self.open(&patience)?;
         tracing::debug!(endpoint = %self.endpoint, ?privilege, "collecting");
         let limits = capture::Limits {
             deadline: ask.leash.left(),
@@ -124,6 +138,10 @@ impl Way for Ssh {
         );
         session.close();
         collected.map(|(facts, _)| facts)
+    }
+
+    fn ssh(&self) -> Option<&Ssh> {
+        Some(self)
     }
 }
 

@@ -40,7 +40,7 @@ const SSHD: &[&str] = &["/usr/sbin/sshd"];
 const MODPROBE: &[&str] = &["/usr/sbin/modprobe", "/sbin/modprobe"];
 
 /// Where links make a unit start at boot.
-const UNIT_DIR: &str = "/etc/systemd/system";
+pub(super) const UNIT_DIR: &str = "/etc/systemd/system";
 
 /// Somebody new comes in: the caller knows how, and gives the connection's words on failure.
 pub type Knock = Box<dyn FnMut() -> Result<(), String>>;
@@ -448,7 +448,7 @@ pub(super) fn sysctl_path(key: &str) -> Result<String, Fault> {
     Ok(path)
 }
 
-fn checked(holds: bool, object: &str, why: &str) -> Result<(), Fault> {
+pub(super) fn checked(holds: bool, object: &str, why: &str) -> Result<(), Fault> {
     if holds {
         Ok(())
     } else {

@@ -137,7 +137,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// A format of printf(1) that prints exactly these bytes.
-fn octal(bytes: &[u8]) -> String {
+pub(super) fn octal(bytes: &[u8]) -> String {
     let escaped: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
     format!("'{escaped}'")
 }

@@ -80,9 +80,24 @@ impl Server {
         Self::start_with("")
     }
 
+    /// One whose /etc is a copy of its own, `etc` in its directory, and whose sync(1) never ends
+    /// while there is a file /etc/stall.
+    pub(super) fn start_apart() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("etc")).unwrap();
+        let sync = directory.path().join("sync");
+        let text = "#!/bin/sh\nwhile [ -e /etc/stall ]; do sleep 0.1; done\n";
+        fs::write(&sync, text).unwrap();
+        fs::set_permissions(&sync, fs::Permissions::from_mode(0o755)).unwrap();
+        Self::start_in(directory, "")
+    }
+
     /// `more` are lines of its configuration, which win.
     pub(super) fn start_with(more: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), more)
+    }
+
+    fn start_in(directory: TempDir, more: &str) -> Self {
         // Users reach their homes through it.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let path = directory.path();
@@ -101,8 +116,10 @@ impl Server {
         );
         fs::write(path.join("sshd_config"), config).unwrap();
         let script = "set -e; cd \"$1\"; \
+            if [ -d etc ]; then cp -a /etc/. etc; mount --bind etc /etc; fi; \
+            if [ -f sync ]; then mount --bind sync \"$(command -v sync)\"; fi; \
             for f in passwd shadow group sudoers; do mount --bind $f /etc/$f; done; \
-            for d in /run /var/log /var/lib/sudo; do [ -d $d ] && mount -t tmpfs none $d; done; \
+            for d in /run /var/log /var/lib/sudo; do [ -d $d ] && mount -t tmpfs -o mode=0755 none $d; done; \
             mkdir /run/sshd; \
             exec /usr/sbin/sshd -D -E \"$1/log\" -f \"$1/sshd_config\"";
         let child = Command::new("unshare")

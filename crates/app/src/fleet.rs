@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use scan::{
     backend::Maintenance,
     collect::{self, Collector},
-    executor::{Cancel, Executor, Guard, Order, Sink, Way},
+    executor::{self, Cancel, Executor, Guard, Order, Sink, Way},
     failure::Reason,
     fleet::{OnStore, Opened},
     policy::Policy,
@@ -133,7 +133,7 @@ pub(crate) fn order(
         host,
         way,
         policy_version: policy.version.to_string(),
-        deadline: policy.scan_deadline,
+        limits: executor::limits(policy),
         rules: rules.all().into(),
         collectors,
         needs: Arc::new(rules.needs()),

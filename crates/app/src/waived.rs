@@ -1,6 +1,7 @@
 //! Waivers beside the verdicts of one host: they add to what is shown and change none of it.
 
 use scan::{
+    fleet::Opened,
     inventory::{Host, Inventory},
     judge::{self, Outcome},
     waiver::{self, Waiver, Waivers},
@@ -48,6 +49,19 @@ impl Waived {
             waivers,
             labels,
             at: at.unwrap_or(now),
+        })
+    }
+
+    /// As they are at `now`, for a host of the fleet, with the directory open for a moment.
+    pub(crate) fn in_slice(
+        opened: &dyn Opened,
+        host: &str,
+        now: Timestamp,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            waivers: opened.waivers()?,
+            labels: opened.host(host).ok(),
+            at: now,
         })
     }
 

@@ -21,6 +21,7 @@ pub(crate) mod acks;
 pub(crate) mod breach;
 pub(crate) mod bundle;
 pub(crate) mod dice;
+mod fleet;
 mod load;
 pub(crate) mod process;
 pub(crate) mod record;
@@ -32,6 +33,7 @@ pub(crate) mod tests;
 
 use breach::Fault;
 use dice::Dice;
+use fleet::FleetSite;
 use load::LoadSite;
 use process::Product;
 use scans::{ScanSite, Source, Undisturbed};
@@ -52,6 +54,9 @@ pub(crate) struct Options {
     /// The `holdfast` to kill [default: built now, in the profile of this program]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// Kill nothing but `up` over a fleet
+    #[arg(long)]
+    fleet: bool,
     /// Leave the directories in place; after a finding they are left in any case
     #[arg(long)]
     keep: bool,
@@ -63,6 +68,7 @@ struct Campaign {
     product: Product,
     seed: u64,
     tally: Tally,
+    only_fleet: bool,
 }
 
 /// What the next round kills.
@@ -71,6 +77,7 @@ enum Turn {
     Load,
     Check,
     Scan(Source),
+    Fleet,
 }
 
 /// Runs with what the command line asks for. Exit code 1 for a finding.
@@ -91,6 +98,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
         signal_hook::flag::register(signal, Arc::clone(&product.stop))?;
     }
     let mut campaign = Campaign::new(product, seed, Tally::new(options.kills, true));
+    campaign.only_fleet = options.fleet;
     let result = campaign.run();
     campaign.tally.clear();
     let ending = match result {
@@ -105,7 +113,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
                 campaign.tally.rounds
             );
             println!("  kept: {path}");
-            println!("  again: cargo proof crash --seed {seed} --kills {kills}");
+            let fleet = if options.fleet { " --fleet" } else { "" };
+            println!("  again: cargo proof crash --seed {seed} --kills {kills}{fleet}");
             Ok(ExitCode::from(1))
         }
     };
@@ -122,6 +131,7 @@ impl Campaign {
             product,
             seed,
             tally,
+            only_fleet: false,
         }
     }
 
@@ -132,6 +142,7 @@ impl Campaign {
         let mut undisturbed = Undisturbed::new(product, &mut dice)?;
         let mut load = LoadSite::new(product, 0, &mut dice);
         let mut scans = ScanSite::new(product, 0, &mut dice);
+        let mut fleet = FleetSite::new(product, 0);
         let rounds_max = tally.kills_wanted().saturating_mul(ROUNDS_PER_KILL_MAX);
         while !tally.is_done() {
             tally.rounds += 1;
@@ -141,9 +152,14 @@ impl Campaign {
             }
             let round = tally.rounds;
             let mut dice = Dice::of_round(self.seed, round);
-            match turn(&mut dice, undisturbed.bundles()) {
+            let turn = match self.only_fleet {
+                true => Turn::Fleet,
+                false => turn(&mut dice, undisturbed.bundles()),
+            };
+            match turn {
                 Turn::Load => load.run(product, &mut dice, tally)?,
                 Turn::Check => load.kill_check(product, &mut dice, tally)?,
+                Turn::Fleet => fleet.round(product, &mut dice, tally)?,
                 Turn::Scan(source) => {
                     scans.round(product, &mut undisturbed, source, &mut dice, tally)?;
                 }
@@ -156,11 +172,16 @@ impl Campaign {
                 let next = LoadSite::new(product, round, &mut dice);
                 std::mem::replace(&mut load, next).close(product, tally)?;
             }
+            if fleet.is_worn() {
+                let next = FleetSite::new(product, round);
+                std::mem::replace(&mut fleet, next).close(tally)?;
+            }
             if scans.is_worn() {
                 let next = ScanSite::new(product, round, &mut dice);
                 std::mem::replace(&mut scans, next).close(product, &mut dice, tally)?;
             }
         }
+        fleet.close(tally)?;
         load.close(product, tally)?;
         scans.close(product, &mut dice, tally)
     }
@@ -172,7 +193,7 @@ fn turn(dice: &mut Dice, bundles: usize) -> Turn {
         0..50 => Turn::Load,
         50..56 => Turn::Check,
         56..60 => Turn::Scan(Source::Machine),
-        60..63 => Turn::Scan(Source::Up),
+        60..63 => Turn::Fleet,
         _ => {
             let bundle = dice.below(bundles as u64);
             let bundle = usize::try_from(bundle).expect("less than a length");

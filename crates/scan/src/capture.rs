@@ -66,6 +66,9 @@ pub struct Limits {
     pub rounds_max: u32,
     /// For the whole session.
     pub deadline: Duration,
+    /// For each collector, on the host as at home.
+    pub collector_deadline: Duration,
+    pub collector_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -74,6 +77,8 @@ impl Default for Limits {
             session_bytes_max: SESSION_BYTES_MAX,
             rounds_max: ROUNDS_MAX,
             deadline: crate::collect::SCAN_DEADLINE,
+            collector_deadline: Duration::MAX,
+            collector_bytes_max: usize::MAX,
         }
     }
 }
@@ -104,7 +109,7 @@ pub fn collect(
     limits: &Limits,
 ) -> Result<(Facts, Rounds), Failure> {
     let session = frame::Session::new(exchange, clock.as_ref(), limits, mark(random)?);
-    rounds::Collection::new(session, collectors, needs, progress, clock).run(limits)
+    rounds::Collection::new(session, collectors, needs, progress, clock, limits).run()
 }
 
 /// What `script`, one line of shell, prints on the host behind `exchange`: by the sections that it

@@ -67,6 +67,7 @@ use serde_json::{Map, Value};
 use world::Clock;
 
 pub use catalog::{FactPattern, Shape, catalog};
+use context::Allowed;
 pub use context::{Context, Names};
 
 use crate::{
@@ -122,6 +123,26 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Time for all collectors of a host. One that would begin later is unknown (`timeout`).
 pub const SCAN_DEADLINE: Duration = Duration::from_secs(600);
+
+/// How much all collectors of a host may take, and each of them at most: what a collector allows
+/// itself is never raised by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For all of them together.
+    pub deadline: Duration,
+    pub collector_deadline: Duration,
+    pub collector_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            deadline: SCAN_DEADLINE,
+            collector_deadline: Duration::MAX,
+            collector_bytes_max: usize::MAX,
+        }
+    }
+}
 
 /// What a collector gets beyond its deadline to notice that it is over, before it is abandoned.
 const GRACE: Duration = Duration::from_secs(2);
@@ -241,17 +262,18 @@ pub fn collect_only(
     progress: Arc<dyn Progress>,
     clock: Arc<dyn Clock>,
 ) -> Facts {
-    collect_within(collectors, target, needs, progress, clock, SCAN_DEADLINE)
+    let limits = &Limits::default();
+    collect_within(collectors, target, needs, progress, clock, limits)
 }
 
-/// As [`collect_only`], with a deadline for all of them together.
+/// As [`collect_only`], within limits of the caller's.
 pub fn collect_within(
     collectors: &[&'static Collector],
     target: Arc<dyn Target>,
     needs: Arc<Needs>,
     progress: Arc<dyn Progress>,
     clock: Arc<dyn Clock>,
-    deadline: Duration,
+    limits: &Limits,
 ) -> Facts {
     let collected_at = now(clock.as_ref());
     let run = Arc::new(Run {
@@ -261,13 +283,18 @@ pub fn collect_within(
         clock,
         names: context::LazyNames::default(),
     });
-    let end = run.clock.monotonic().saturating_add(deadline);
+    let end = run.clock.monotonic().saturating_add(limits.deadline);
     let mut facts = Map::new();
     let mut timings_ms = BTreeMap::new();
     for collector in collectors {
         run.progress.started(collector.name);
         let begin = run.clock.monotonic();
-        let fact = run_one(&run, collector, end.saturating_sub(begin));
+        let left = end.saturating_sub(begin);
+        let allowed = Allowed {
+            time: collector.deadline.min(limits.collector_deadline).min(left),
+            bytes: collector.input_bytes_max.min(limits.collector_bytes_max),
+        };
+        let fact = run_one(&run, collector, allowed);
         let took = run.clock.monotonic().saturating_sub(begin);
         run.progress
             .finished(collector.name, took, fact.as_ref().err());
@@ -292,7 +319,7 @@ pub fn collect_within(
 fn run_one(
     run: &Arc<Run>,
     collector: &'static Collector,
-    left: Duration,
+    allowed: Allowed,
 ) -> Result<Value, Unknown> {
     let late = |why| {
         Err(Unknown::new(
@@ -300,8 +327,7 @@ fn run_one(
             format!("{}: {why}", collector.name),
         ))
     };
-    let allowed = collector.deadline.min(left);
-    if allowed.is_zero() {
+    if allowed.time.is_zero() {
         return late("the scan's deadline had passed");
     }
     if run.progress.cancelled() {
@@ -331,7 +357,7 @@ fn run_one(
         let detail = format!("{}: start a thread: {error}", collector.name);
         return Err(Unknown::new(Reason::Unreadable, detail));
     }
-    match receiver.recv_timeout(allowed + GRACE) {
+    match receiver.recv_timeout(allowed.time + GRACE) {
         Ok(Ok(fact)) => fact,
         Ok(Err(panic)) => {
             let detail = format!("{}: broke: {}", collector.name, panic_text(&*panic));

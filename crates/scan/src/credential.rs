@@ -360,6 +360,11 @@ impl Vault {
         Ok(secret)
     }
 
+    /// Whether [`Self::resolve`] has something to give. What it opens for that is wiped at once.
+    pub fn check(&self, host: &Host) -> Result<(), Failure> {
+        self.resolve(host).map(drop)
+    }
+
     /// Seals everything again under a key that nobody saw.
     ///
     /// Order, and what a crash in between leaves:

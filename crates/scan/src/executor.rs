@@ -31,11 +31,12 @@ pub use leash::{Cancel, Leash};
 pub use way::{Ask, Local, NoWay, Ssh, Way};
 
 use crate::{
-    collect::{Collector, Needs, Progress},
+    collect::{Collector, Limits, Needs, Progress},
     facts::Facts,
     failure::{Failure, Reason},
     judge::{self, Verdict},
     ledger::{Finding, Scan},
+    policy::Policy,
     rule::Rule,
 };
 
@@ -55,7 +56,7 @@ pub struct Order {
     pub way: Arc<dyn Way>,
     /// As it was when the job was made (SCH-13).
     pub policy_version: String,
-    pub deadline: Duration,
+    pub limits: Limits,
     pub rules: Arc<[Rule]>,
     pub collectors: Vec<&'static Collector>,
     pub needs: Arc<Needs>,
@@ -63,6 +64,15 @@ pub struct Order {
     pub cancel: Cancel,
     /// Shown the facts before they are judged and dropped.
     pub on_facts: Option<OnFacts>,
+}
+
+/// What the policy allows a scan to take.
+pub fn limits(policy: &Policy) -> Limits {
+    Limits {
+        deadline: policy.scan_deadline,
+        collector_deadline: policy.collector_deadline,
+        collector_bytes_max: usize::try_from(policy.collector_bytes_max).unwrap_or(usize::MAX),
+    }
 }
 
 /// Who wants the facts themselves.
@@ -151,7 +161,7 @@ impl Executor {
     /// On a thread of its own, which keeps the guard: a way that does not come back is left behind,
     /// and its host stays busy until it does, because something may still be running there.
     fn facts(&self, order: &Order, held: Held) -> Result<Facts, Failure> {
-        let end = self.clock.monotonic().saturating_add(order.deadline);
+        let end = self.clock.monotonic().saturating_add(order.limits.deadline);
         let leash = Arc::new(Leash::new(
             order.cancel.clone(),
             Arc::clone(&self.clock),
@@ -161,6 +171,7 @@ impl Executor {
         let ask = Ask {
             collectors: order.collectors.clone(),
             needs: Arc::clone(&order.needs),
+            limits: order.limits,
             leash: Arc::clone(&leash),
             clock: Arc::clone(&self.clock),
         };
@@ -178,13 +189,13 @@ impl Executor {
             .map_err(|error| {
                 Failure::new(Reason::Internal, format!("start a thread to scan: {error}"))
             })?;
-        let came = wait(&receiver, &leash).unwrap_or_else(|| Err(late(order.deadline)));
+        let came = wait(&receiver, &leash).unwrap_or_else(|| Err(late(order.limits.deadline)));
         // Facts that were cut short would be judged as unknown and read as a change of the host.
         if order.cancel.is_set() {
             return Err(cancelled());
         }
         if leash.is_over() {
-            return Err(late(order.deadline));
+            return Err(late(order.limits.deadline));
         }
         came
     }

@@ -34,12 +34,13 @@ use crate::{
     backend::{Backend, Claimed, Dispatched, Error, Kind, Reaped},
     collect::{Collector, Needs, Progress},
     credential::Secret,
-    executor::{Cancel, Executed, Executor, NoWay, Order, Way},
+    executor::{self, Cancel, Executed, Executor, NoWay, Order, Way},
     failure::{Failure, Reason},
     inventory::Host,
     ledger::{self, Applied},
     policy::Policy,
     rule::Rule,
+    waiver::Waiver,
 };
 
 /// How often the fleet looks whether it is to stop, whether something was changed, what is due.
@@ -85,6 +86,12 @@ pub trait Opened {
     /// # Errors
     /// The values cannot be read: judging by others would read as a change of the host.
     fn rules(&self, rules: &Arc<[Rule]>, host: &Host) -> Result<Arc<[Rule]>, Failure>;
+
+    /// What may be shown beside verdicts.
+    ///
+    /// # Errors
+    /// One line for people.
+    fn waivers(&self) -> Result<Vec<Waiver>, String>;
 
     /// What logs in to a host, decrypted: asked for after the host proved that it is the one.
     ///
@@ -210,23 +217,25 @@ impl Fleet {
         let (ended, has_ended) = mpsc::channel::<Ended>();
         let mut running: BTreeMap<Uuid, Running> = BTreeMap::new();
         let mut agenda = Agenda::new(self.clock.monotonic());
-        let mut policy = Arc::new(Policy::default());
-        let mut is_first = true;
+        let mut held: Option<Arc<Policy>> = None;
         while !self.stop.load(Ordering::Relaxed) {
             let now = self.clock.monotonic();
             if agenda.looks(now, NUDGE) && (self.nudged)() {
                 agenda.tick_now();
             }
             if agenda.ticks(now)
-                && let Some(in_force) = self.tick(&mut agenda, is_first)
+                && let Some(in_force) = self.tick(&mut agenda, held.is_none())
             {
-                policy = in_force;
-                is_first = false;
+                held = Some(in_force);
             }
-            self.renew(&mut agenda, &running, &policy);
-            let room = room(&policy, running.len());
-            if room > 0 && agenda.claims(now) {
-                self.start(&mut agenda, &mut running, &policy, room, &ended);
+            // Not before the first tick went well: until then no policy is in force, and the jobs of a
+            // dead worker are brought back, which ours must not be among.
+            if let Some(policy) = &held {
+                self.renew(&mut agenda, &running, policy);
+                let room = room(policy, running.len());
+                if room > 0 && agenda.claims(now) {
+                    self.start(&mut agenda, &mut running, policy, room, &ended);
+                }
             }
             // Woken by the end of a job too: there may be another one for its place.
             if let Ok(job) = has_ended.recv_timeout(POLL) {
@@ -346,7 +355,7 @@ impl Fleet {
             host: job.claimed.host.clone(),
             way: Arc::clone(&job.way),
             policy_version: job.claimed.policy_version.clone(),
-            deadline: policy.scan_deadline,
+            limits: executor::limits(policy),
             rules: Arc::clone(&job.rules),
             collectors: self.collectors.clone(),
             needs: Arc::clone(&self.needs),

@@ -45,6 +45,7 @@ fn set(asked: &Set, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
         let rows = backend.schedule().map_err(refused)?;
         Ok(!rows.iter().any(|row| maintenance.blocks(row, now)))
     })?;
+    site::changed(config.data_dir()?, screen);
     if is_empty {
         screen.remark(format_args!(
             "no host is meant by {} so far",

@@ -18,7 +18,7 @@ use crate::{
     moment, named_file,
     present::{csv, safe, table},
     screen::Screen,
-    site::Site,
+    site::{self, Site},
 };
 
 /// Fewer characters of a key id would be a guess.
@@ -459,6 +459,7 @@ fn reload(asked: &Reload, config: &Config, screen: Screen) -> Result<Exit, Refus
             .reload(offer, super::now(), &super::actor())
             .map_err(refusal)
     })?;
+    site::changed(config.data_dir()?, screen);
     tell_reloaded(&done, screen);
     Ok(Exit::Clean)
 }
@@ -514,6 +515,7 @@ fn revoke(asked: &Revoke, config: &Config, screen: Screen) -> Result<Exit, Refus
         list.serial,
         moment::local(list.expires)
     ));
+    site::changed(config.data_dir()?, screen);
     tell_reloaded(&done, screen);
     Ok(Exit::Clean)
 }

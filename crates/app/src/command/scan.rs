@@ -40,7 +40,6 @@ const FACTS_LEN_MAX: u64 = 32 << 20;
 pub(super) struct Done {
     pub(super) recorded: ledger::Scan,
     pub(super) applied: Applied,
-    /// Beside one host's result only; `status` has those of all.
     pub(super) waived: Option<Waived>,
     /// How the host calls itself.
     pub(super) system: Option<String>,

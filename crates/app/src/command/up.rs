@@ -162,6 +162,7 @@ fn watch(
     let show = Show::new(
         first,
         watching,
+        Arc::clone(&gate) as Arc<dyn Access>,
         rules,
         config.output.value,
         screen,

@@ -19,7 +19,7 @@ use crate::{
     present::{csv, table},
     ruleset::Ruleset,
     screen::Screen,
-    site::Site,
+    site::{self, Site},
 };
 
 pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
@@ -51,6 +51,7 @@ pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Ex
                 ))
                 .next("`holdfast variable list` shows what is set"));
             }
+            site::changed(config.data_dir()?, screen);
             Ok(Exit::Clean)
         }
     }
@@ -125,6 +126,7 @@ fn set(rule: &Rule, setting: &Setting, config: &Config, screen: Screen) -> Resul
         let all = settings.list().map_err(refusal)?;
         Ok(disagreements(site, &all, setting))
     })?;
+    site::changed(config.data_dir()?, screen);
     screen.remark(format_args!(
         "`{}` of rule `{}` is {} {}, from the next scan on",
         setting.variable,

@@ -15,7 +15,7 @@ use crate::{
     present::{csv, table},
     ruleset::Ruleset,
     screen::Screen,
-    site::Site,
+    site::{self, Site},
 };
 
 pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
@@ -48,6 +48,7 @@ pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Ex
         }
         Action::List(asked) => return list(asked, config, screen),
     }
+    site::changed(config.data_dir()?, screen);
     Ok(Exit::Clean)
 }
 

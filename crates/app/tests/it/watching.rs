@@ -202,3 +202,89 @@ fn a_host_that_cannot_be_reached_makes_a_manual_scan_incomplete() {
     unknown.is_refused_naming("nobody");
     unknown.tells_next_step();
 }
+
+/// Proves: SCH-11, SCH-12
+#[test]
+fn nothing_is_watched_by_a_policy_that_may_not_be_used() {
+    let sandbox = Sandbox::new();
+    let good = |args: &[&str]| {
+        let run = sandbox.run(args);
+        assert_eq!(run.code, 0, "{args:?}: {}", run.stderr);
+        run.stdout
+    };
+    let refused = |reason: &str| {
+        let up = sandbox.run(["up", "--no-walk"]);
+        up.is_refused_naming(reason);
+        up.tells_next_step();
+    };
+    good(&["policy", "keygen", "--trust"]);
+    refused("policy_missing");
+    let file = sandbox.file("p.yaml", good(&["policy", "show"]));
+    let file = file.to_str().unwrap();
+    good(&["policy", "sign", file]);
+    good(&["policy", "reload", file]);
+    let other = sandbox.path("other.key");
+    let other = other.to_str().unwrap();
+    let (_, keys) = sandbox.json(["policy", "trust"]);
+    let key = keys[0]["key_id"].as_str().unwrap().to_owned();
+    good(&["policy", "keygen", "--trust", "--out", other]);
+    good(&["policy", "revoke", &key, "--reason", "lost", "--key", other]);
+    refused("revoked_key");
+    let (_, hosts) = sandbox.json(["host", "list"]);
+    assert_eq!(hosts.to_string().matches("local").count(), 0, "{hosts}");
+}
+
+/// Proves: SCH-11
+#[test]
+fn a_bad_reload_beside_a_watch_changes_nothing_and_is_audited() {
+    let sandbox = Sandbox::new();
+    let up = Up::start(&sandbox);
+    up.says("First scan of this host");
+    let shown = sandbox.run(["policy", "show"]);
+    let unsigned = sandbox.file("p.yaml", &shown.stdout);
+    let reload = sandbox.run(["policy", "reload", unsigned.to_str().unwrap()]);
+    reload.is_refused_naming("signature_invalid");
+    assert_eq!(sandbox.run(["policy", "show"]).stdout, shown.stdout);
+    let (_, log) = sandbox.json(["audit", "--action", "policy"]);
+    assert!(log.to_string().contains("signature_invalid"), "{log}");
+    let (_, fleet) = sandbox.json(["status", "--all"]);
+    let name = this_machine(&fleet)["host"].as_str().unwrap().to_owned();
+    assert_eq!(sandbox.run(["schedule", "--now", &name]).code, 0);
+    up.says("nothing changed");
+    assert_eq!(up.stop(), 0);
+}
+
+#[test]
+fn what_changes_the_fleet_is_told_to_a_watch_beside() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.run(["policy", "keygen", "--trust"]).code, 0);
+    let shown = sandbox.run(["policy", "show"]);
+    let file = sandbox.file("p.yaml", shown.stdout);
+    let file = file.to_str().unwrap();
+    assert_eq!(sandbox.run(["policy", "sign", file]).code, 0);
+    import(&sandbox, 1);
+    let changed = || std::fs::read(sandbox.data_dir().join("changed")).ok();
+    let (_, rules) = sandbox.json(["rules", "list"]);
+    let rule = rules[0]["id"].as_str().unwrap().to_owned();
+    for args in [
+        &["schedule", "host000", "--now"][..],
+        &["policy", "reload", file],
+        &["maintenance", "set", "--host", "host000", "--for", "1h"],
+        &["maintenance", "clear", "--host", "host000"],
+        &[
+            "waiver", "add", &rule, "--host", "host000", "--owner", "anna", "--reason", "soon",
+            "--until", "3d",
+        ],
+        &["waiver", "approve", "1", "--by", "bert"],
+        &["waiver", "revoke", "1", "--reason", "mended"],
+        &["host", "retire", "host000"],
+    ] {
+        let before = changed();
+        let run = sandbox.run(args);
+        assert_eq!(run.code, 0, "{args:?}: {}", run.stderr);
+        assert_ne!(changed(), before, "{args:?}");
+        let before = changed();
+        sandbox.run([args[0], "list"]);
+        assert_eq!(changed(), before, "a question tells nobody: {args:?}");
+    }
+}

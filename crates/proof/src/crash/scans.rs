@@ -32,10 +32,8 @@ const PAST_ASKED_LAST: u64 = 8;
 pub(super) enum Source {
     /// By its index.
     Bundle(usize),
-    /// This machine, by `scan`.
+    /// This machine.
     Machine,
-    /// This machine, by `up`.
-    Up,
 }
 
 /// What undisturbed scans give, learnt when first needed, in a directory of its own.
@@ -64,16 +62,6 @@ struct History {
     changes: Vec<Flip>,
 }
 
-impl Source {
-    /// `up` scans as `scan` does, and then goes on.
-    fn that_ends(self) -> Self {
-        match self {
-            Self::Up => Self::Machine,
-            other => other,
-        }
-    }
-}
-
 impl Undisturbed {
     /// Writes the bundles into the sandbox.
     pub(super) fn new(product: &Product, dice: &mut Dice) -> Result<Self, Fault> {
@@ -99,12 +87,11 @@ impl Undisturbed {
     fn report(&mut self, product: &Product, source: Source) -> Result<Arc<Report>, Fault> {
         let index = match source {
             Source::Bundle(index) => index,
-            Source::Machine | Source::Up => self.bundles.len(),
+            Source::Machine => self.bundles.len(),
         };
         if let Some(report) = self.given.get(&index) {
             return Ok(Arc::clone(report));
         }
-        let source = source.that_ends();
         let ended = product.run(&self.dir, &self.words(source))?;
         let report = Arc::new(complete(&ended)?);
         self.came_to_its_end(source, &ended);
@@ -119,7 +106,6 @@ impl Undisturbed {
                 vec!["scan", "--replay", file, "--output", "json"]
             }
             Source::Machine => vec!["scan", "--no-walk", "--output", "json"],
-            Source::Up => vec!["up", "--no-walk", "--output", "json"],
         }
     }
 
@@ -127,7 +113,7 @@ impl Undisturbed {
     fn came_to_its_end(&mut self, source: Source, ended: &Ended) {
         match source {
             Source::Bundle(_) => self.replay_took = ended.took,
-            Source::Machine | Source::Up => self.machine_took = ended.took,
+            Source::Machine => self.machine_took = ended.took,
         }
     }
 
@@ -135,7 +121,7 @@ impl Undisturbed {
     fn moment(&self, source: Source, dice: &mut Dice) -> Duration {
         let took = match source {
             Source::Bundle(_) => self.replay_took,
-            Source::Machine | Source::Up => self.machine_took,
+            Source::Machine => self.machine_took,
         };
         let from = if dice.one_in(2) {
             took * 3 / 4
@@ -174,18 +160,9 @@ impl ScanSite {
         let host = expected.host.clone();
         let scan = product.start(&self.dir, &undisturbed.words(source))?;
         let moment = undisturbed.moment(source, dice);
-        let stops = source == Source::Up && dice.one_in(3);
-        let ended = if stops {
-            scan.stop_after(moment)?
-        } else {
-            scan.kill_after(moment)?
-        };
-        if stops {
-            ended.has_stopped()?;
-            tally.stops += 1;
-        } else if ended.was_killed() {
-            let up = source == Source::Up;
-            tally.kill(if up { Phase::Up } else { Phase::Scan });
+        let ended = scan.kill_after(moment)?;
+        if ended.was_killed() {
+            tally.kill(Phase::Scan);
         } else {
             tally.late += 1;
             ended.is_orderly()?;
@@ -195,7 +172,7 @@ impl ScanSite {
         let attempt = match (Report::in_output(&ended.stdout), source) {
             (Some(told), _) => Attempt::Acknowledged(Arc::new(told)),
             (None, Source::Bundle(_)) => Attempt::Untold(expected),
-            (None, Source::Machine | Source::Up) => Attempt::Unseen,
+            (None, Source::Machine) => Attempt::Unseen,
         };
         if dice.one_in(6) {
             self.kill_question(product, &host, dice, tally)?;
@@ -311,7 +288,6 @@ impl ScanSite {
         host: &str,
         tally: &mut Tally,
     ) -> Result<(), Fault> {
-        let source = source.that_ends();
         let ended = product.run(&self.dir, &undisturbed.words(source))?;
         undisturbed.came_to_its_end(source, &ended);
         let told = complete(&ended)?;

@@ -19,7 +19,7 @@ use super::{
     shell, walk,
 };
 use crate::{
-    collect::{Collector, Needs, Progress, collect_only},
+    collect::{self, Collector, Needs, Progress, collect_within},
     facts::{Facts, Reason, Unknown},
     failure::{self, Failure},
     target::{Found, Target, Walked, mount_table, mount_table::Plan, unknown},
@@ -36,6 +36,7 @@ pub(super) struct Collection<'a> {
     needs: &'a Arc<Needs>,
     progress: &'a Arc<dyn Progress>,
     clock: &'a Arc<dyn Clock>,
+    limits: &'a Limits,
     captured: Arc<Captured>,
     /// Files that a batch did not bring.
     alone: BTreeSet<String>,
@@ -71,6 +72,7 @@ impl<'a> Collection<'a> {
         needs: &'a Arc<Needs>,
         progress: &'a Arc<dyn Progress>,
         clock: &'a Arc<dyn Clock>,
+        limits: &'a Limits,
     ) -> Self {
         Self {
             session,
@@ -78,6 +80,7 @@ impl<'a> Collection<'a> {
             needs,
             progress,
             clock,
+            limits,
             captured: Arc::new(Captured::default()),
             alone: BTreeSet::new(),
             walk: WalkState::Unasked,
@@ -86,7 +89,7 @@ impl<'a> Collection<'a> {
         }
     }
 
-    pub(super) fn run(mut self, limits: &Limits) -> Result<(Facts, Rounds), Failure> {
+    pub(super) fn run(mut self) -> Result<(Facts, Rounds), Failure> {
         let begun = self.try_out(&[]);
         for collector in self.collectors {
             self.progress.started(collector.name);
@@ -99,7 +102,7 @@ impl<'a> Collection<'a> {
                 ));
             }
             let round = self.session.rounds.round_trips;
-            let is_last = round >= limits.rounds_max;
+            let is_last = round >= self.limits.rounds_max;
             self.try_pending(is_last);
             if self.pending.is_empty() {
                 return Ok((self.facts(&begun), self.session.rounds));
@@ -125,12 +128,18 @@ impl<'a> Collection<'a> {
     }
 
     fn try_out(&self, collectors: &[&'static Collector]) -> Facts {
-        collect_only(
+        let limits = collect::Limits {
+            collector_deadline: self.limits.collector_deadline,
+            collector_bytes_max: self.limits.collector_bytes_max,
+            ..collect::Limits::default()
+        };
+        collect_within(
             collectors,
             Arc::clone(&self.captured) as Arc<dyn Target>,
             Arc::clone(self.needs),
             Arc::new(Quiet(Arc::clone(self.progress))),
             Arc::clone(self.clock),
+            &limits,
         )
     }
 

@@ -31,6 +31,13 @@ pub struct Context<'a> {
     bytes_left: Cell<usize>,
 }
 
+/// How much of the host one collector may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    pub(super) time: Duration,
+    pub(super) bytes: usize,
+}
+
 impl fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
@@ -47,7 +54,7 @@ impl<'a> Context<'a> {
         clock: &'a dyn Clock,
         names: &'a LazyNames,
         collector: &Collector,
-        allowed: Duration,
+        allowed: Allowed,
     ) -> Self {
         Self {
             target,
@@ -56,8 +63,8 @@ impl<'a> Context<'a> {
             clock,
             names,
             name: collector.name,
-            end: clock.monotonic() + allowed,
-            bytes_left: Cell::new(collector.input_bytes_max),
+            end: clock.monotonic() + allowed.time,
+            bytes_left: Cell::new(allowed.bytes),
         }
     }
 

@@ -87,3 +87,24 @@ impl Fixture {
         facts.facts[collector.name].clone()
     }
 }
+
+/// Takes all of a file of the host, and tells how long it may take for that.
+pub(crate) static GREEDY: Collector = Collector {
+    name: "greedy",
+    reads: &["/etc/passwd"],
+    collect: |context| {
+        let seconds = context.time_left()?.as_secs();
+        let text = context.text("/etc/passwd").known()?;
+        Ok(serde_json::json!({"seconds": seconds, "text": text}))
+    },
+    ..Collector::DEFAULT
+};
+
+/// What [`GREEDY`] brought: the reason why nothing, or the seconds that it had.
+pub(crate) fn greedy(facts: &crate::facts::Facts) -> Result<u64, crate::facts::Reason> {
+    let fact = &facts.facts[GREEDY.name];
+    match crate::facts::Unknown::from_value(fact) {
+        Some(unknown) => Err(unknown.reason),
+        None => Ok(fact["seconds"].as_u64().unwrap()),
+    }
+}

@@ -7,7 +7,11 @@ use serde_json::json;
 use world::{RealClock, RealDisk, sim};
 
 use super::*;
-use crate::{facts::Host, judge::Summary};
+use crate::{
+    collect::fixture::{GREEDY, greedy},
+    facts::{self, Host},
+    judge::Summary,
+};
 
 type Collect = dyn Fn(&Ask) -> Result<Facts, Failure> + Send + Sync;
 
@@ -87,7 +91,7 @@ fn order(host: &str, way: Arc<Scripted>) -> Order {
         host: host.to_owned(),
         way,
         policy_version: "1.2.3".to_owned(),
-        deadline: Duration::from_secs(600),
+        limits: Limits::default(),
         rules: [rule()].into(),
         collectors: Vec::new(),
         needs: Arc::default(),
@@ -239,7 +243,10 @@ fn a_way_that_never_comes_back_ends_the_scan_and_leaves_its_host_busy() {
     let executor = executor(&Arc::default());
     let stuck = Order {
         // Real time passes here: the deadline is over at once, the grace is waited for.
-        deadline: Duration::ZERO,
+        limits: Limits {
+            deadline: Duration::ZERO,
+            ..Limits::default()
+        },
         ..order(
             "web1",
             way(move |_| {
@@ -290,4 +297,37 @@ fn an_offline_host_is_never_dialled() {
     let refused = executor(&told).run(&order).unwrap_err();
     assert!(refused.detail.contains("offline"), "{refused}");
     assert_eq!(told.names(), ["failed host_unreachable"]);
+}
+
+/// Proves: EXE-6, EXE-7
+#[test]
+fn the_policy_says_what_a_collector_may_take_of_this_machine() {
+    let check = |policy: &Policy| {
+        let brought = Arc::new(Mutex::new(None));
+        let keeps = Arc::clone(&brought);
+        let order = Order {
+            way: Arc::new(Local),
+            collectors: vec![&GREEDY],
+            limits: limits(policy),
+            on_facts: Some(Arc::new(move |facts: &Facts| {
+                *keeps.lock().unwrap() = Some(greedy(facts));
+            })),
+            ..order("this", way(|_| Ok(facts())))
+        };
+        executor(&Arc::default()).run(&order).unwrap();
+        let brought = brought.lock().unwrap().take();
+        brought.expect("the facts were shown")
+    };
+    let policy = Policy::default();
+    assert!(check(&policy).unwrap() > 7);
+    let short = Policy {
+        collector_deadline: Duration::from_secs(7),
+        ..policy.clone()
+    };
+    assert!(check(&short).unwrap() <= 7);
+    let small = Policy {
+        collector_bytes_max: 8,
+        ..policy
+    };
+    assert_eq!(check(&small), Err(facts::Reason::Truncated));
 }

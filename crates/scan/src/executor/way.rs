@@ -7,7 +7,7 @@ use world::{Clock, Random};
 use super::Leash;
 use crate::{
     capture,
-    collect::{self, Collector, Needs, Progress},
+    collect::{self, Collector, Limits, Needs, Progress},
     credential::Secret,
     facts::Facts,
     failure::{Failure, Reason},
@@ -19,6 +19,7 @@ use crate::{
 pub struct Ask {
     pub collectors: Vec<&'static Collector>,
     pub needs: Arc<Needs>,
+    pub limits: Limits,
     /// Cut short by it: whatever waits asks it a few times a second.
     pub leash: Arc<Leash>,
     pub clock: Arc<dyn Clock>,
@@ -34,10 +35,10 @@ impl fmt::Debug for Ask {
 
 /// The way to one host.
 pub trait Way: Send + Sync + fmt::Debug {
-    /// Whether it can be gone at all, found out without a connection and without decrypting anything.
+    /// Whether it can be gone at all, found out without a connection.
     ///
     /// # Errors
-    /// `credential_missing`, or a host that is never dialled.
+    /// `credential_missing`, `credential_decryption_failed`, or a host that is never dialled.
     fn ready(&self) -> Result<(), Failure>;
 
     /// Brings the facts.
@@ -72,7 +73,10 @@ impl Way for Local {
             Arc::clone(&ask.needs),
             Arc::clone(&ask.leash) as Arc<dyn Progress>,
             Arc::clone(&ask.clock),
-            ask.leash.left(),
+            &Limits {
+                deadline: ask.leash.left(),
+                ..ask.limits
+            },
         ))
     }
 }
@@ -125,6 +129,8 @@ impl Way for Ssh {
         tracing::debug!(endpoint = %self.endpoint, ?privilege, "collecting");
         let limits = capture::Limits {
             deadline: ask.leash.left(),
+            collector_deadline: ask.limits.collector_deadline,
+            collector_bytes_max: ask.limits.collector_bytes_max,
             ..capture::Limits::default()
         };
         let collected = capture::collect(

@@ -1,5 +1,8 @@
 //! The fleet in the store of one node.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, path::Path, sync::Arc};
 
 use russh::keys::PublicKey;
@@ -9,7 +12,7 @@ use world::{Clock, Disk, Random, RealRandom};
 use super::{Access, Opened, ask};
 use crate::{
     backend::{Backend, Embedded},
-    credential::{DEFAULT, KEYS_DIR, Secret, Vault},
+    credential::{KEYS_DIR, Secret, Vault},
     executor::{Local, NoWay, Ssh, Way},
     failure::{Failure, Reason},
     inventory::{Host, Inventory, Reach},
@@ -20,6 +23,7 @@ use crate::{
     schedule::QueueKey,
     ssh,
     variable::{Place, Settings, tune},
+    waiver::{Waiver, Waivers},
 };
 
 /// An open store with everything of the fleet in it.
@@ -31,6 +35,7 @@ pub struct OnStore {
     vault: Vault,
     registry: Registry,
     settings: Settings,
+    waivers: Waivers,
     clock: Arc<dyn Clock>,
 }
 
@@ -93,6 +98,7 @@ impl OnStore {
             known_hosts: KnownHosts::new(store.clone()).map_err(words)?,
             registry: Registry::new(store.clone()).map_err(words)?,
             settings: Settings::new(store.clone()).map_err(words)?,
+            waivers: Waivers::new(store.clone()).map_err(|error| error.detail)?,
             vault,
             clock,
         })
@@ -112,11 +118,9 @@ impl OnStore {
         endpoint: ssh::Endpoint,
         access: &Arc<dyn Access>,
     ) -> Result<Ssh, Failure> {
-        let name = host.credential.as_deref().unwrap_or(DEFAULT);
-        if self.vault.get(name).map_err(internal)?.is_none() {
-            let text = format!("there is no credential `{name}`");
-            return Err(Failure::new(Reason::CredentialMissing, text));
-        }
+        // Nobody is dialled for a credential that would not open (EXE-3). It is opened again for use,
+        // after the host's key was accepted.
+        self.vault.check(host)?;
         // Without one that may be used no host is dispatched, but a person may still look at one
         // (SCH-11): by the default, which trusts no key that nobody vouched for.
         let policy = self.policy().unwrap_or_default();
@@ -200,6 +204,10 @@ impl Opened for OnStore {
             );
         }
         Ok(tuned.rules.into())
+    }
+
+    fn waivers(&self) -> Result<Vec<Waiver>, String> {
+        self.waivers.list().map_err(|error| error.detail)
     }
 
     fn secret(&self, host: &Host) -> Result<Secret, Failure> {

@@ -10,7 +10,7 @@ use world::{RealClock, RealDisk, RealRandom};
 use super::*;
 use crate::{
     backend::Embedded,
-    executor::{Ask, Guard, Sink},
+    executor::{Ask, Begun, Guard, Sink},
     facts::Facts,
     inventory::{Inventory, Reach},
     ledger::{Ledger, LogSink},
@@ -30,6 +30,8 @@ struct Bench {
     collect: Arc<Collect>,
     /// Times that the store is not to be had.
     closed: AtomicUsize,
+    /// The policy may not be used any more.
+    unfit: AtomicBool,
 }
 
 /// The store's fleet, with ways of the test's own making.
@@ -64,6 +66,9 @@ impl Opened for Open<'_> {
     }
 
     fn policy(&self) -> Result<Arc<Policy>, String> {
+        if self.bench.unfit.load(Ordering::SeqCst) {
+            return Err("its key is revoked".to_owned());
+        }
         Ok(Arc::new(self.bench.policy.clone()))
     }
 
@@ -82,6 +87,10 @@ impl Opened for Open<'_> {
 
     fn rules(&self, rules: &Arc<[Rule]>, _: &Host) -> Result<Arc<[Rule]>, Failure> {
         Ok(Arc::clone(rules))
+    }
+
+    fn waivers(&self) -> Result<Vec<Waiver>, String> {
+        Ok(Vec::new())
     }
 
     fn secret(&self, _: &Host) -> Result<Secret, Failure> {
@@ -129,6 +138,7 @@ impl Bench {
             policy,
             collect: Arc::new(collect),
             closed: AtomicUsize::new(0),
+            unfit: AtomicBool::new(false),
         };
         let open = bench.open();
         let now = RealClock::new().now();
@@ -175,6 +185,7 @@ impl Bench {
 struct Count {
     ended: Mutex<(Vec<String>, Vec<String>)>,
     changed: Condvar,
+    troubles: AtomicUsize,
 }
 
 impl Count {
@@ -189,6 +200,10 @@ impl Count {
 }
 
 impl Watcher for Count {
+    fn trouble(&self, _: &str) {
+        self.troubles.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn recorded(&self, executed: &Executed, _: &Applied) {
         let mut ended = self.ended.lock().unwrap();
         ended.0.push(executed.scan.host.clone());
@@ -357,7 +372,7 @@ fn a_result_waits_for_a_store_that_is_held_by_another() {
 struct CloseAtStart(Arc<Bench>);
 
 impl Sink for CloseAtStart {
-    fn started(&self, _: &crate::executor::Begun) {
+    fn started(&self, _: &Begun) {
         self.0.closed.store(2, Ordering::SeqCst);
     }
 }
@@ -423,4 +438,23 @@ fn nothing_is_claimed_before_the_first_tick_went_well() {
         let jobs = open.backend.jobs(9).unwrap();
         assert_eq!((jobs[0].attempt, &jobs[0].worker), (0, &None));
     });
+}
+
+/// Proves: SCH-11
+#[test]
+fn a_policy_that_may_not_be_used_dispatches_nothing() {
+    let bench = Bench::new(2, Policy::default(), |_, _| Ok(facts()));
+    let count = Arc::new(Count::default());
+    let nudged = Fleet {
+        nudged: Arc::new(|| true),
+        ..fleet(&bench, &count, Arc::new(()))
+    };
+    bench.unfit.store(true, Ordering::SeqCst);
+    run(&nudged, || {
+        let asked = count.troubles.load(Ordering::SeqCst);
+        while count.troubles.load(Ordering::SeqCst) == asked {
+            thread::yield_now();
+        }
+    });
+    assert_eq!(bench.open().backend.jobs(10).unwrap(), []);
 }

@@ -26,6 +26,7 @@ use crate::{
     ruleset::Ruleset,
     screen::{Screen, complain},
     site::Site,
+    waived::Waived,
 };
 
 /// What came of one host.
@@ -173,15 +174,16 @@ impl Crew {
         let Executed { scan, system } = executed;
         let applied = ask(self.gate.as_ref(), move |opened: &dyn Opened| {
             let applied = opened.ledger().apply(&scan, &LogSink);
-            Ok(applied.map(|applied| (scan, applied)))
+            let waived = Waived::in_slice(opened, &scan.host, super::super::now())?;
+            Ok(applied.map(|applied| (scan, applied, waived)))
         });
-        let (recorded, applied) = applied
+        let (recorded, applied, waived) = applied
             .and_then(|applied| applied.map_err(|error| error.to_string()))
             .map_err(|text| Failure::new(Reason::Internal, text))?;
         Ok(Done {
             recorded,
             applied,
-            waived: None,
+            waived: Some(waived),
             system,
         })
     }

@@ -10,7 +10,7 @@ use scan::{
     collect::Progress,
     executor::Executed,
     failure::Failure,
-    fleet::Watcher,
+    fleet::{Access, Watcher, ask},
     ledger::Applied,
 };
 use world::{Clock, RealClock};
@@ -24,6 +24,7 @@ use crate::{
     progress::Watch,
     ruleset::Ruleset,
     screen::{Screen, complain},
+    waived::Waived,
 };
 
 /// Changes of one scan that are printed; whoever wants all of them asks `status` or `history`.
@@ -40,6 +41,7 @@ pub(super) struct Show {
     bars: Mutex<BTreeMap<String, Arc<Watch>>>,
     /// What was last complained about; said once and not with each attempt.
     trouble: Mutex<Option<String>>,
+    access: Arc<dyn Access>,
     rules: Ruleset,
     output: Output,
     screen: Screen,
@@ -51,6 +53,7 @@ impl Show {
     pub(super) fn new(
         first: First,
         watching: String,
+        access: Arc<dyn Access>,
         rules: Ruleset,
         output: Output,
         screen: Screen,
@@ -67,11 +70,23 @@ impl Show {
             watching: Mutex::new(watching),
             bars: Mutex::default(),
             trouble: Mutex::default(),
+            access,
             rules,
             output,
             screen,
             stop,
         }
+    }
+
+    /// What is shown beside the verdicts; a report without it is better than none.
+    fn waived(&self, host: &str) -> Option<Waived> {
+        let (host, now) = (host.to_owned(), RealClock::new().now());
+        let waived = ask(self.access.as_ref(), move |opened| {
+            Waived::in_slice(opened, &host, now)
+        });
+        waived
+            .map_err(|text| self.trouble(&format!("waivers are not shown: {text}")))
+            .ok()
     }
 
     fn end_progress(&self, host: &str) {
@@ -80,8 +95,8 @@ impl Show {
         }
     }
 
-    fn one(&self, done: &Done) -> Result<(), Refusal> {
-        let host = &done.recorded.host;
+    fn one(&self, done: &mut Done) -> Result<(), Refusal> {
+        let host = &done.recorded.host.clone();
         let mut first = lock(&self.first);
         let is_first = first.host.as_ref() == Some(host);
         if is_first {
@@ -89,6 +104,7 @@ impl Show {
         }
         // Also of scans that end together, each is printed as a whole: the lock is held.
         if is_first || self.output != Output::Table {
+            done.waived = self.waived(host);
             let printed = print(done, &self.rules, self.output, self.screen);
             if is_first {
                 self.say_watching();
@@ -176,13 +192,13 @@ impl Watcher for Show {
 
     fn recorded(&self, executed: &Executed, applied: &Applied) {
         self.end_progress(&executed.scan.host);
-        let done = Done {
+        let mut done = Done {
             recorded: executed.scan.clone(),
             applied: applied.clone(),
             waived: None,
             system: executed.system.clone(),
         };
-        if let Err(refusal) = self.one(&done) {
+        if let Err(refusal) = self.one(&mut done) {
             complain(&refusal);
         }
     }

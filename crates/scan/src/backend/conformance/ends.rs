@@ -18,6 +18,7 @@ pub(super) fn completed(subject: &dyn Subject) {
         ("partial", 9, 1, ComplianceState::Partial),
         ("non-compliant", 5, 5, ComplianceState::NonCompliant),
         ("critical", 1, 9, ComplianceState::Critical),
+        ("one-critical", 99, 1, ComplianceState::Critical),
         ("unknown", 0, 0, ComplianceState::Unknown),
     ];
     for (host, ..) in cases {
@@ -26,11 +27,21 @@ pub(super) fn completed(subject: &dyn Subject) {
     dispatch(&*backend, START);
     let finished = START.plus(MINUTE);
     for claimed in claim(&*backend, 10, START) {
-        let (_, passed, failed, state) = *cases
+        let (host, passed, failed, state) = *cases
             .iter()
             .find(|(host, ..)| *host == claimed.host)
             .expect("one of ours");
-        let scan = scan_of(&claimed, passed, failed, finished);
+        let mut scan = scan_of(&claimed, passed, failed, finished);
+        if host == "one-critical" {
+            // By its score it would be compliant.
+            let last = scan.findings.last_mut().expect("a hundred");
+            assert_eq!(last.verdict, Outcome::Fail);
+            last.severity = Severity::Critical;
+        }
+        if host == "compliant" {
+            // One that passes is none.
+            scan.findings[0].severity = Severity::Critical;
+        }
         let now = finished.plus(MINUTE);
         let applied = backend.complete(&claimed, &scan, now, &policy, &LogSink);
         assert_eq!(applied.expect("it holds").changes.len(), passed + failed);

@@ -8,8 +8,11 @@ use world::{Clock, RealClock, RealRandom};
 use super::shell::Shell;
 use crate::{
     capture::{Limits, Rounds, collect},
-    collect::{self, Collector, Needs, Progress},
-    facts::Facts,
+    collect::{
+        self, Collector, Needs, Progress,
+        fixture::{GREEDY, greedy},
+    },
+    facts::{Facts, Reason},
     target::LocalTarget,
 };
 
@@ -33,6 +36,40 @@ pub(super) fn needs() -> Needs {
         text: paths(&["/etc/issue", "/etc/nowhere", "/etc/host.conf"]),
         hashes: paths(&["/bin/ls", "/etc/nowhere", "/etc/shadow"]),
     }
+}
+
+/// Proves: EXE-6, EXE-7
+#[test]
+fn a_collector_gets_no_more_through_a_shell_than_it_is_allowed() {
+    let check = |limits: &Limits| {
+        let (clock, progress): (Arc<dyn Clock>, Arc<dyn Progress>) =
+            (Arc::new(RealClock::new()), Arc::new(()));
+        let mut shell = Shell::start(&["/bin/sh"]);
+        let needs = Arc::default();
+        let (facts, _) = collect(
+            &mut shell,
+            &[&GREEDY],
+            &needs,
+            &progress,
+            &clock,
+            &RealRandom,
+            limits,
+        )
+        .unwrap();
+        greedy(&facts)
+    };
+    let all = Limits::default();
+    assert!(check(&all).unwrap() > 7);
+    let short = Limits {
+        collector_deadline: std::time::Duration::from_secs(7),
+        ..all.clone()
+    };
+    assert!(check(&short).unwrap() <= 7);
+    let small = Limits {
+        collector_bytes_max: 8,
+        ..all
+    };
+    assert_eq!(check(&small), Err(Reason::Truncated));
 }
 
 fn both(login: &[&str], collectors: &[&'static Collector]) -> (Facts, Facts, Rounds) {

@@ -354,6 +354,10 @@ fn files(_: &Peer) {
         let set = hands.set("t-0", &odd, from, to);
         assert_eq!(set.is_err(), *from != none || *to == second, "{set:?}");
     }
+    // The same mode and owner, other content.
+    let other = content("other", 0o640);
+    let fault = hands.set("t-0", &odd, &other, &none).unwrap_err();
+    assert!(fault.what.contains("somebody else"), "{fault}");
     hands.set("t-0", &odd, &first, &none).unwrap();
     std::os::unix::fs::symlink("crontab", bench.etc("link")).unwrap();
     fs::hard_link(bench.etc("crontab"), bench.etc("twin")).unwrap();

@@ -283,7 +283,7 @@ fn print(rows: &[Row<'_>], explanations: &[Explanation], theirs: usize, ours: us
             row.subject.name, row.oscap, row.ours, row.reason
         );
     }
-    println!("## Where they differ\n\n| subjects | oscap | Holdfast | why |\n|---|---|---|---|");
+    println!("\n## Where they differ\n\n| subjects | oscap | Holdfast | why |\n|---|---|---|---|");
     for (index, explanation) in explanations.iter().enumerate() {
         let subjects: Vec<&str> = rows
             .iter()

@@ -1,0 +1,1 @@
+//! The tables of a store in a PostgreSQL database that several machines share.

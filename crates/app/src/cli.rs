@@ -12,6 +12,7 @@ pub(crate) mod fix;
 pub(crate) mod host;
 pub(crate) mod journal;
 pub(crate) mod policy;
+pub(crate) mod reference;
 pub(crate) mod rules;
 pub(crate) mod schedule;
 pub(crate) mod variable;
@@ -121,6 +122,12 @@ pub(crate) enum Command {
     Journal(journal::Journal),
     /// The plug test: write numbered records, and afterwards check that none is missing
     Load(Load),
+    /// Print a script that completes commands and flags in a shell
+    Completions(reference::Completions),
+    /// The manual pages
+    Man(reference::Man),
+    /// The reference of the command line, as Markdown: docs/CLI.md
+    Reference,
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,7 @@ pub(crate) mod journal;
 mod load;
 mod maintenance;
 mod policy;
+mod reference;
 mod rules;
 mod scan;
 mod schedule;
@@ -41,6 +42,15 @@ mod waiver;
 pub(crate) use status::FailedAttempt;
 
 pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
+    // These say what the program is, whatever is configured.
+    match &cli.command {
+        Command::Completions(asked) => {
+            return reference::completions(asked, Screen::new(&cli.global));
+        }
+        Command::Man(asked) => return reference::man(asked, Screen::new(&cli.global)),
+        Command::Reference => return reference::reference(Screen::new(&cli.global)),
+        _ => {}
+    }
     let config = Config::load(&cli.global)?;
     let screen = Screen::new(&cli.global);
     match &cli.command {
@@ -65,6 +75,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Events(events) => events::run(&events.action, &config, screen),
         Command::Journal(journal) => journal::run(&journal.action, &config, screen),
         Command::Load(load) => load::run(&load.action, &config, screen),
+        Command::Completions(_) | Command::Man(_) | Command::Reference => Ok(Exit::Clean),
     }
 }
 

@@ -19,6 +19,7 @@ mod journal;
 mod machine;
 mod own_rules;
 mod policy;
+mod reference;
 mod schedule;
 mod schema;
 mod serving;

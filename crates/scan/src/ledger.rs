@@ -15,6 +15,7 @@ use world::Timestamp;
 
 mod apply;
 mod cause;
+pub mod chain;
 mod error;
 mod history;
 mod row;

@@ -9,7 +9,7 @@ use world::Timestamp;
 use super::{
     Class, Error, ROWS_MAX,
     cause::{Cause, causes, facts_differ},
-    decode, encode, get_host,
+    chain, decode, encode, get_host,
     row::{self, Change, ChangeKind, Checks, Host, ScanRow, State, Tables},
     rows_read,
 };
@@ -168,6 +168,7 @@ pub(super) fn new_host(name: &str, at: Timestamp) -> Host {
         scans: 0,
         last_scan: None,
         last_finished: None,
+        chain: None,
     }
 }
 
@@ -195,10 +196,23 @@ pub(super) fn apply_in(
     }
 
     let prior = states(transaction, tables, &scan.host)?;
-    let changes = write_states(transaction, tables, scan, &prior)?;
+    let mut changes = write_states(transaction, tables, scan, &prior)?;
     write_checks(transaction, tables, scan)?;
     write_evidence(store, transaction, tables, scan, &prior)?;
     host.scans += 1;
+    let mut scan_row = ScanRow {
+        scan_id: scan_id.clone(),
+        host: scan.host.clone(),
+        started: scan.started.nanos(),
+        finished: scan.finished.nanos(),
+        summary: scan.summary.clone(),
+        changes: changes.len() as u64,
+        number: 0,
+        verdicts: String::new(),
+        chain: String::new(),
+    };
+    let rows = (&mut host, changes.as_mut_slice(), &mut scan_row);
+    chain::extend(store, transaction, tables, scan, rows)?;
     for change in &changes {
         let key = row::change_key(&scan.host, &change.rule, host.scans);
         transaction.put(tables.changes, &key, &encode(change))?;
@@ -206,14 +220,6 @@ pub(super) fn apply_in(
     host.last_scan = Some(scan_id.clone());
     host.last_finished = Some(scan.finished.nanos());
     transaction.put(tables.hosts, scan.host.as_bytes(), &encode(&host))?;
-    let scan_row = ScanRow {
-        scan_id: scan_id.clone(),
-        host: scan.host.clone(),
-        started: scan.started.nanos(),
-        finished: scan.finished.nanos(),
-        summary: scan.summary.clone(),
-        changes: changes.len() as u64,
-    };
     transaction.put(tables.scans, scan_id.as_bytes(), &encode(&scan_row))?;
     Ok(Applied {
         replayed: false,
@@ -329,6 +335,8 @@ fn change(
         because,
         scan_id: scan.id.to_string(),
         occurred: scan.finished.nanos(),
+        number: 0,
+        chain: String::new(),
     }
 }
 

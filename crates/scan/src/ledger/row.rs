@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use store::{History, Keys, Store, Table, TableId};
 
-use super::cause::Cause;
+use super::{cause::Cause, chain::Head};
 use crate::{
     judge::{Outcome, Summary},
     rule::{Severity, Variables},
@@ -30,6 +30,8 @@ pub(crate) struct Tables {
     pub(crate) changes: TableId,
     /// Evidence by SHA-256, compressed, append-only.
     pub(crate) evidence: TableId,
+    /// The scans of a host by number, and the order of their changes; see [`super::chain`].
+    pub(crate) links: TableId,
 }
 
 const HOSTS: &str = "ledger.host";
@@ -38,6 +40,7 @@ const STATES: &str = "ledger.state";
 const CHECKS: &str = "ledger.check";
 const CHANGES: &str = "ledger.change";
 const EVIDENCE: &str = "ledger.evidence";
+const LINKS: &str = "ledger.link";
 
 impl Tables {
     pub(crate) fn wanted() -> Vec<Table> {
@@ -48,6 +51,7 @@ impl Tables {
             (CHECKS, History::Latest),
             (CHANGES, History::Latest),
             (EVIDENCE, History::Latest),
+            (LINKS, History::Latest),
         ]
         .into_iter()
         .map(|(name, history)| Table::new(name, history))
@@ -62,6 +66,7 @@ impl Tables {
             checks: store.table(CHECKS)?,
             changes: store.table(CHANGES)?,
             evidence: store.table(EVIDENCE)?,
+            links: store.table(LINKS)?,
         })
     }
 }
@@ -76,6 +81,9 @@ pub struct Host {
     pub scans: u64,
     pub last_scan: Option<String>,
     pub last_finished: Option<u64>,
+    /// Where its chain stands; none before its first scan, and in rows of the time before chains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Head>,
 }
 
 /// One scan as it was applied.
@@ -87,6 +95,21 @@ pub struct ScanRow {
     pub finished: u64,
     pub summary: Summary,
     pub changes: u64,
+    /// Which scan of its host it is, from 1; 0 in rows of the time before chains, as the two below
+    /// are empty in them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub number: u64,
+    /// SHA-256 over all of its verdicts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub verdicts: String,
+    /// Its link in the chain of its host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chain: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The verdict of one rule on one host.
@@ -164,6 +187,12 @@ pub struct Change {
     pub because: Vec<Cause>,
     pub scan_id: String,
     pub occurred: u64,
+    /// Which change of its host it is, from 1; 0 in rows of the time before chains.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub number: u64,
+    /// Its link in the chain of its host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chain: String,
 }
 
 /// Joins key parts; see the header for why a zero byte separates them.
@@ -186,6 +215,13 @@ fn prefix(parts: &[&[u8]]) -> Vec<u8> {
 /// where the clock was set back between two scans.
 pub(crate) fn change_key(host: &str, rule: &str, scan: u64) -> Vec<u8> {
     let mut key = prefix(&[host.as_bytes(), rule.as_bytes()]);
+    key.extend_from_slice(&scan.to_be_bytes());
+    key
+}
+
+/// Scans of a host lie in the order of their numbers.
+pub(crate) fn link_key(host: &str, scan: u64) -> Vec<u8> {
+    let mut key = prefix(&[host.as_bytes()]);
     key.extend_from_slice(&scan.to_be_bytes());
     key
 }

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod because;
+mod chained;
 
 /// Time that moves by a millisecond at each look, so that every commit has a moment of its own.
 #[derive(Debug, Default)]

@@ -215,15 +215,29 @@ impl Vault {
         at: Timestamp,
         actor: &str,
     ) -> Result<Credential, Error> {
+        let mut transaction = self.store.begin()?;
+        let heading = self.add_in(&mut transaction, name, secret, at, actor)?;
+        commit(transaction)?;
+        Ok(heading)
+    }
+
+    /// As [`Vault::add`], in somebody else's transaction.
+    pub fn add_in(
+        &self,
+        transaction: &mut Transaction,
+        name: &str,
+        secret: &Secret,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<Credential, Error> {
         field::label("credential", name)?;
         let public_key = secret.check()?;
         let key = self.data_key()?;
-        let mut transaction = self.store.begin()?;
-        if self.row_in(&mut transaction, name)?.is_some() {
+        if self.row_in(transaction, name)?.is_some() {
             let message = format!("credential `{}` is there already", name.escape_debug());
             return Err(Error::new(Kind::Exists, message));
         }
-        let rows = self.rows_in(&mut transaction)?;
+        let rows = self.rows_in(transaction)?;
         // Two keys for the rows of one directory: whichever file is put back, some would not open.
         if let Some(other) = rows.iter().find(|row| row.heading.data_key != key.id()) {
             return Err(self.key_differs(&other.heading));
@@ -243,11 +257,10 @@ impl Vault {
             added: at.nanos(),
             rotated: None,
         };
-        let heading = self.seal_in(&mut transaction, heading, secret, &key)?;
+        let heading = self.seal_in(transaction, heading, secret, &key)?;
         let detail = serde_json::to_value(&heading).expect("a heading is a plain struct");
         let record = Record::new(at, actor, "credential.added", name, detail);
-        self.audit.append(&mut transaction, &record)?;
-        commit(transaction)?;
+        self.audit.append(transaction, &record)?;
         Ok(heading)
     }
 
@@ -259,11 +272,25 @@ impl Vault {
         at: Timestamp,
         actor: &str,
     ) -> Result<Credential, Error> {
+        let mut transaction = self.store.begin()?;
+        let heading = self.replace_in(&mut transaction, name, secret, at, actor)?;
+        commit(transaction)?;
+        Ok(heading)
+    }
+
+    /// As [`Vault::replace`], in somebody else's transaction.
+    pub fn replace_in(
+        &self,
+        transaction: &mut Transaction,
+        name: &str,
+        secret: &Secret,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<Credential, Error> {
         let public_key = secret.check()?;
         let key = self.data_key()?;
-        let mut transaction = self.store.begin()?;
         let found = self
-            .row_in(&mut transaction, name)?
+            .row_in(transaction, name)?
             .ok_or_else(|| missing(name))?
             .heading;
         let heading = Credential {
@@ -274,11 +301,10 @@ impl Vault {
             rotated: Some(at.nanos()),
             ..found
         };
-        let heading = self.seal_in(&mut transaction, heading, secret, &key)?;
+        let heading = self.seal_in(transaction, heading, secret, &key)?;
         let detail = serde_json::to_value(&heading).expect("a heading is a plain struct");
         let record = Record::new(at, actor, "credential.rotated", name, detail);
-        self.audit.append(&mut transaction, &record)?;
-        commit(transaction)?;
+        self.audit.append(transaction, &record)?;
         Ok(heading)
     }
 
@@ -293,11 +319,26 @@ impl Vault {
         actor: &str,
     ) -> Result<Vec<String>, Error> {
         let mut transaction = self.store.begin()?;
-        if self.row_in(&mut transaction, name)?.is_none() {
+        let users = self.remove_in(&mut transaction, inventory, name, force, at, actor)?;
+        commit(transaction)?;
+        Ok(users)
+    }
+
+    /// As [`Vault::remove`], in somebody else's transaction.
+    pub fn remove_in(
+        &self,
+        transaction: &mut Transaction,
+        inventory: &Inventory,
+        name: &str,
+        force: bool,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<Vec<String>, Error> {
+        if self.row_in(transaction, name)?.is_none() {
             return Err(missing(name));
         }
         let users: Vec<String> = inventory
-            .list_in(&mut transaction)?
+            .list_in(transaction)?
             .into_iter()
             .filter(|host| host.retired.is_none() && uses(host, name))
             .map(|host| host.name)
@@ -314,8 +355,7 @@ impl Vault {
         transaction.delete(self.sealed, name.as_bytes())?;
         let detail = serde_json::json!({ "hosts_without": users.len() });
         let record = Record::new(at, actor, "credential.removed", name, detail);
-        self.audit.append(&mut transaction, &record)?;
-        commit(transaction)?;
+        self.audit.append(transaction, &record)?;
         Ok(users)
     }
 

@@ -218,6 +218,15 @@ impl Ledger {
         })
     }
 
+    /// One scan as it was applied.
+    pub fn scan(&self, id: &str) -> Result<Option<ScanRow>, Error> {
+        let found = self
+            .store
+            .snapshot()?
+            .get(self.tables.scans, id.as_bytes())?;
+        found.map(|row| decode(&row)).transpose()
+    }
+
     /// How often and when a rule was last checked on a host. Current only: it has no history.
     pub fn check(&self, host: &str, rule: &str) -> Result<Option<Check>, Error> {
         let found = self

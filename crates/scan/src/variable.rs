@@ -18,7 +18,7 @@ use world::Timestamp;
 
 use crate::{
     audit::{Audit, Record},
-    inventory::{Host, Inventory},
+    inventory::{Host, Inventory, Kind},
     rule::{Rule, Variables},
 };
 
@@ -120,6 +120,7 @@ pub struct Setting {
 /// A setting that was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
+    pub kind: Kind,
     pub detail: String,
     pub next: String,
 }
@@ -127,18 +128,28 @@ pub struct Error {
 impl Error {
     fn new(detail: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
+            kind: Kind::Invalid,
             detail: detail.into(),
             next: next.into(),
         }
+    }
+
+    fn of(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 }
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
+        let kind = match error.kind() {
+            store::Kind::Conflict => Kind::Conflict,
+            _ => Kind::Storage,
+        };
         Self::new(
             format!("variables in the store: {error}"),
             "run `holdfast doctor` to check disk and data directory",
         )
+        .of(kind)
     }
 }
 
@@ -179,10 +190,22 @@ impl Settings {
 
     /// Sets a value that `rule` takes. The one before, if there was one, is in the audit log.
     pub fn set(&self, rule: &Rule, setting: &Setting) -> Result<(), Error> {
-        check(rule, setting)?;
         let mut transaction = self.store.begin()?;
-        let before = self.get(&mut transaction, setting)?;
-        if before.is_none() && self.read(&mut transaction)?.len() >= SETTINGS_MAX {
+        self.set_in(&mut transaction, rule, setting)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// As [`Settings::set`], in somebody else's transaction.
+    pub fn set_in(
+        &self,
+        transaction: &mut Transaction,
+        rule: &Rule,
+        setting: &Setting,
+    ) -> Result<(), Error> {
+        check(rule, setting)?;
+        let before = self.get(transaction, setting)?;
+        if before.is_none() && self.read(transaction)?.len() >= SETTINGS_MAX {
             return Err(Error::new(
                 format!("{SETTINGS_MAX} values are set already"),
                 "unset some, or set one for a group instead of each host",
@@ -191,21 +214,29 @@ impl Settings {
         transaction.put(self.table, &key(setting), &encode(setting))?;
         let detail =
             json!({ "scope": setting.scope.to_string(), "value": setting.value, "before": before });
-        self.record(&mut transaction, "variable.set", setting, detail)?;
-        transaction.commit()?;
-        Ok(())
+        self.record(transaction, "variable.set", setting, detail)
     }
 
     /// False when it was not set. `setting` says which, when and by whom; its value is not looked at.
     pub fn unset(&self, setting: &Setting) -> Result<bool, Error> {
         let mut transaction = self.store.begin()?;
-        let Some(before) = self.get(&mut transaction, setting)? else {
+        let was_set = self.unset_in(&mut transaction, setting)?;
+        transaction.commit()?;
+        Ok(was_set)
+    }
+
+    /// As [`Settings::unset`], in somebody else's transaction.
+    pub fn unset_in(
+        &self,
+        transaction: &mut Transaction,
+        setting: &Setting,
+    ) -> Result<bool, Error> {
+        let Some(before) = self.get(transaction, setting)? else {
             return Ok(false);
         };
         transaction.delete(self.table, &key(setting))?;
         let detail = json!({ "scope": setting.scope.to_string(), "before": before });
-        self.record(&mut transaction, "variable.unset", setting, detail)?;
-        transaction.commit()?;
+        self.record(transaction, "variable.unset", setting, detail)?;
         Ok(true)
     }
 

@@ -13,7 +13,7 @@ use world::Timestamp;
 
 use crate::{
     audit::{Audit, Record},
-    inventory::Host,
+    inventory::{Host, Kind},
 };
 
 const TABLE: &str = "waiver.waiver";
@@ -166,6 +166,7 @@ pub fn beside<'w>(
 /// A step that was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
+    pub kind: Kind,
     pub detail: String,
     pub next: String,
 }
@@ -173,18 +174,28 @@ pub struct Error {
 impl Error {
     fn new(detail: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
+            kind: Kind::Invalid,
             detail: detail.into(),
             next: next.into(),
         }
+    }
+
+    fn of(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 }
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
+        let kind = match error.kind() {
+            store::Kind::Conflict => Kind::Conflict,
+            _ => Kind::Storage,
+        };
         Self::new(
             format!("waivers in the store: {error}"),
             "run `holdfast doctor` to check disk and data directory",
         )
+        .of(kind)
     }
 }
 
@@ -225,8 +236,18 @@ impl Waivers {
 
     /// Asks for a waiver; it holds once somebody else approved it.
     pub fn request(&self, request: &Request, now: Timestamp, by: &str) -> Result<Waiver, Error> {
+        self.alone(|transaction| self.request_in(transaction, request, now, by))
+    }
+
+    /// As [`Waivers::request`], in somebody else's transaction.
+    pub fn request_in(
+        &self,
+        transaction: &mut Transaction,
+        request: &Request,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Waiver, Error> {
         check(request, now)?;
-        let mut transaction = self.store.begin()?;
         let last = transaction.range(self.table, &Keys::all(), Order::Descending, 1)?;
         let last = last.first().map(|(_, row)| decode(row)).transpose()?;
         let id = last.map_or(0, |waiver| waiver.id) + 1;
@@ -247,21 +268,25 @@ impl Waivers {
             approved: None,
             revoked: None,
         };
-        self.put(
-            &mut transaction,
-            &waiver,
-            "waiver.requested",
-            &waiver.requested,
-        )?;
-        transaction.commit()?;
+        self.put(transaction, &waiver, "waiver.requested", &waiver.requested)?;
         Ok(waiver)
     }
 
     /// By another name than the owner's and than who requested it. Names are compared as people
     /// read them; who runs the command is not proven to be who it says.
     pub fn approve(&self, id: u32, now: Timestamp, by: &str) -> Result<Waiver, Error> {
-        let mut transaction = self.store.begin()?;
-        let mut waiver = self.must_be(&mut transaction, id, now, &[Standing::Requested])?;
+        self.alone(|transaction| self.approve_in(transaction, id, now, by))
+    }
+
+    /// As [`Waivers::approve`], in somebody else's transaction.
+    pub fn approve_in(
+        &self,
+        transaction: &mut Transaction,
+        id: u32,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Waiver, Error> {
+        let mut waiver = self.must_be(transaction, id, now, &[Standing::Requested])?;
         for (role, name) in [
             ("owner", &waiver.owner),
             ("requester", &waiver.requested.by),
@@ -276,22 +301,47 @@ impl Waivers {
         person("approver", by)?;
         let approved = step(now, by, "");
         waiver.approved = Some(approved.clone());
-        self.put(&mut transaction, &waiver, "waiver.approved", &approved)?;
-        transaction.commit()?;
+        self.put(transaction, &waiver, "waiver.approved", &approved)?;
         Ok(waiver)
     }
 
     /// Ends a waiver, or a request, before its time.
     pub fn revoke(&self, id: u32, why: &str, now: Timestamp, by: &str) -> Result<Waiver, Error> {
+        self.alone(|transaction| self.revoke_in(transaction, id, why, now, by))
+    }
+
+    /// As [`Waivers::revoke`], in somebody else's transaction.
+    pub fn revoke_in(
+        &self,
+        transaction: &mut Transaction,
+        id: u32,
+        why: &str,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Waiver, Error> {
         person("reason", why)?;
-        let mut transaction = self.store.begin()?;
         let open = [Standing::Requested, Standing::Approved];
-        let mut waiver = self.must_be(&mut transaction, id, now, &open)?;
+        let mut waiver = self.must_be(transaction, id, now, &open)?;
         let revoked = step(now, by, why);
         waiver.revoked = Some(revoked.clone());
-        self.put(&mut transaction, &waiver, "waiver.revoked", &revoked)?;
-        transaction.commit()?;
+        self.put(transaction, &waiver, "waiver.revoked", &revoked)?;
         Ok(waiver)
+    }
+
+    fn alone<T>(
+        &self,
+        change: impl FnOnce(&mut Transaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut transaction = self.store.begin()?;
+        let done = change(&mut transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    /// The waiver as `transaction` sees it.
+    pub fn get_in(&self, transaction: &mut Transaction, id: u32) -> Result<Option<Waiver>, Error> {
+        let found = transaction.get(self.table, &id.to_be_bytes())?;
+        found.map(|row| decode(&row)).transpose()
     }
 
     /// Every waiver there ever was, by id.
@@ -310,13 +360,12 @@ impl Waivers {
         now: Timestamp,
         wanted: &[Standing],
     ) -> Result<Waiver, Error> {
-        let found = transaction.get(self.table, &id.to_be_bytes())?;
-        let waiver = found.map(|row| decode(&row)).transpose()?;
-        let waiver = waiver.ok_or_else(|| {
+        let waiver = self.get_in(transaction, id)?.ok_or_else(|| {
             Error::new(
                 format!("no waiver {id}"),
                 "`holdfast waiver list` names those there are",
             )
+            .of(Kind::Missing)
         })?;
         let standing = waiver.standing(now);
         if standing.is_some_and(|standing| wanted.contains(&standing)) {
@@ -326,7 +375,8 @@ impl Waivers {
         Err(Error::new(
             format!("waiver {id} is {standing}"),
             "request another with `holdfast waiver add`",
-        ))
+        )
+        .of(Kind::Exists))
     }
 
     fn put(
@@ -416,6 +466,7 @@ fn decode(bytes: &[u8]) -> Result<Waiver, Error> {
             "a waiver in the store does not decode",
             "run `holdfast doctor`; nothing was changed",
         )
+        .of(Kind::Storage)
     })
 }
 

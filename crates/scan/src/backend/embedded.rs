@@ -86,6 +86,40 @@ impl Embedded {
         &self.ledger
     }
 
+    /// As [`Backend::set_maintenance`], in somebody else's transaction.
+    pub fn set_maintenance_in(
+        &self,
+        transaction: &mut Transaction,
+        maintenance: &Maintenance,
+        now: Timestamp,
+        actor: &str,
+    ) -> Result<(), Error> {
+        self.maintenances
+            .set_in(transaction, maintenance, now, actor)
+    }
+
+    /// As [`Backend::clear_maintenance`], in somebody else's transaction.
+    pub fn clear_maintenance_in(
+        &self,
+        transaction: &mut Transaction,
+        scope: &Scope,
+        now: Timestamp,
+        actor: &str,
+    ) -> Result<bool, Error> {
+        self.maintenances.clear_in(transaction, scope, now, actor)
+    }
+
+    /// As [`Backend::hasten`], in somebody else's transaction.
+    pub fn hasten_in(
+        &self,
+        transaction: &mut Transaction,
+        host: &str,
+        now: Timestamp,
+        actor: &str,
+    ) -> Result<bool, Error> {
+        self.rows.hasten_in(transaction, host, now, actor)
+    }
+
     /// Runs `change` in a transaction and commits it; again after a conflict.
     pub(super) fn transact<T>(
         &self,

@@ -1,0 +1,231 @@
+//! One host: its findings, its schedule, and the evidence behind them.
+
+use std::collections::BTreeMap;
+
+use scan::{
+    inventory::{Host, Reach},
+    judge::{self, Outcome},
+    ledger::State,
+    rule::Severity,
+    schedule::{Probe, Row},
+    waiver::{self, Waiver},
+};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use world::Timestamp;
+
+use super::{
+    Error, HostRow, Moment, Reader,
+    fleet::{Attempt, Known},
+};
+
+/// Why a verdict that fails is lived with, and until when.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Waived {
+    pub(crate) id: u32,
+    pub(crate) until: Moment,
+    pub(crate) owner: String,
+    pub(crate) approved_by: String,
+    pub(crate) reason: String,
+}
+
+/// The verdict of one rule.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Finding {
+    pub(crate) rule: String,
+    pub(crate) title: String,
+    #[schema(value_type = String, example = "high")]
+    pub(crate) severity: Severity,
+    #[schema(value_type = String, example = "fail")]
+    pub(crate) verdict: Outcome,
+    pub(crate) reason: String,
+    /// SHA-256 of the evidence, hexadecimal: `/api/v1/evidence/{sha256}` has it.
+    pub(crate) evidence: String,
+    /// Values that the site gave to the rule's variables.
+    #[schema(value_type = Object)]
+    pub(crate) variables: BTreeMap<String, Value>,
+    pub(crate) first_seen: Moment,
+    pub(crate) changed: Moment,
+    pub(crate) waiver: Option<Waived>,
+}
+
+/// The scan that the verdicts are from.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Scanned {
+    pub(crate) scan: String,
+    pub(crate) started: Moment,
+    pub(crate) finished: Moment,
+}
+
+/// When it is scanned next, and what keeps it from that.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Planned {
+    pub(crate) next: Moment,
+    /// The job that is queued or running.
+    pub(crate) job: Option<String>,
+    pub(crate) policy_version: Option<String>,
+    /// Not tried before this, after failures.
+    pub(crate) put_off_until: Option<Moment>,
+    pub(crate) last_attempt_failed: Option<Attempt>,
+}
+
+/// One host at a moment.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct HostView {
+    /// The moment that was asked for.
+    pub(crate) at: Moment,
+    #[serde(flatten)]
+    pub(crate) row: HostRow,
+    /// Null where nothing was recorded by then.
+    pub(crate) scan: Option<Scanned>,
+    /// Seconds between the scan and the moment asked for.
+    pub(crate) age_seconds: Option<u64>,
+    pub(crate) findings: Vec<Finding>,
+    /// Failures that are waived.
+    pub(crate) waived: u64,
+    /// The score with those left out.
+    pub(crate) score_with_waivers: Option<f64>,
+    /// Null in a past moment, and out of the schedule.
+    pub(crate) schedule: Option<Planned>,
+}
+
+/// Evidence as it was hashed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Evidence {
+    pub(crate) sha256: String,
+    #[schema(value_type = Object)]
+    pub(crate) document: Value,
+}
+
+/// Address, port and user of a host over SSH.
+pub(super) fn way(host: &Host) -> (Option<String>, Option<u16>, Option<String>) {
+    match &host.reach {
+        Reach::Ssh {
+            address,
+            port,
+            user,
+        } => (Some(address.clone()), Some(*port), user.clone()),
+        Reach::Local | Reach::Offline => (None, None, None),
+    }
+}
+
+/// One host with its findings, now or as it was. One that only the ledger knows, because facts of it
+/// were replayed, is shown by what the ledger has.
+pub(crate) fn host(
+    reader: &Reader<'_>,
+    name: &str,
+    at: Option<Timestamp>,
+) -> Result<HostView, Error> {
+    let found = match at {
+        None => reader.must_see(name)?,
+        Some(at) => {
+            reader.must_see(name)?;
+            let mut hosts = reader.inventory()?.list(Some(at))?.into_iter();
+            hosts.find(|host| host.name == name)
+        }
+    };
+    let is_known = found.is_some();
+    let host = found.unwrap_or_else(|| Host::new(name, Reach::Offline, Timestamp::from_nanos(0)));
+    let known = Known::of(reader, at)?;
+    let standing = match name.is_empty() {
+        true => return Err(Error::no_host(name)),
+        false => known.standing(reader, &host, at)?,
+    };
+    if !is_known && standing.status.is_none() {
+        return Err(Error::no_host(name));
+    }
+    let moment = at.unwrap_or(reader.now);
+    let waivers = reader.waivers()?.list()?;
+    let states = standing
+        .status
+        .as_ref()
+        .map(|status| status.states.as_slice());
+    let findings: Vec<Finding> = states
+        .unwrap_or_default()
+        .iter()
+        .map(|state| finding(reader, state, &host, &waivers, moment))
+        .collect();
+    let counted = findings.iter().filter(|finding| finding.waiver.is_none());
+    let score = judge::Summary::of(counted.map(|finding| finding.verdict)).score;
+    let finished = standing.status.as_ref().map(|status| status.scan.finished);
+    Ok(HostView {
+        at: Moment(moment),
+        scan: standing.status.as_ref().map(|status| Scanned {
+            scan: status.scan.scan_id.clone(),
+            started: Moment::nanos(status.scan.started),
+            finished: Moment::nanos(status.scan.finished),
+        }),
+        age_seconds: finished.map(|at| moment.nanos().saturating_sub(at) / 1_000_000_000),
+        waived: findings
+            .iter()
+            .filter(|finding| finding.waiver.is_some())
+            .count() as u64,
+        score_with_waivers: score,
+        findings,
+        schedule: known.row(name).map(planned),
+        row: standing.row,
+    })
+}
+
+fn finding(
+    reader: &Reader<'_>,
+    state: &State,
+    host: &Host,
+    waivers: &[Waiver],
+    at: Timestamp,
+) -> Finding {
+    let waiver = match state.verdict {
+        Outcome::Fail => waiver::beside(waivers, &state.rule, &host.name, Some(host), at),
+        _ => None,
+    };
+    Finding {
+        rule: state.rule.clone(),
+        title: reader.title(&state.rule),
+        severity: state.severity,
+        verdict: state.verdict,
+        reason: state.reason.clone(),
+        evidence: state.evidence.clone(),
+        variables: state.variables.clone(),
+        first_seen: Moment::nanos(state.first_seen),
+        changed: Moment::nanos(state.changed),
+        waiver: waiver.map(|waiver| Waived {
+            id: waiver.id,
+            until: Moment::nanos(waiver.expires),
+            owner: waiver.owner.clone(),
+            approved_by: waiver
+                .approved
+                .as_ref()
+                .map(|step| step.by.clone())
+                .unwrap_or_default(),
+            reason: waiver.reason.clone(),
+        }),
+    }
+}
+
+fn planned(row: &Row) -> Planned {
+    let backoff = row.backoff.get(&Probe::Scan);
+    Planned {
+        next: Moment::nanos(row.next),
+        job: row.job.clone(),
+        policy_version: row.policy_version.clone(),
+        put_off_until: backoff.and_then(|it| it.until).map(Moment::nanos),
+        last_attempt_failed: super::fleet::attempt(row),
+    }
+}
+
+/// The evidence with this SHA-256.
+pub(crate) fn evidence(reader: &Reader<'_>, sha256: &str) -> Result<Evidence, Error> {
+    let is_digest = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let found = match is_digest {
+        true => reader.ledger()?.evidence(&sha256.to_ascii_lowercase())?,
+        false => None,
+    };
+    let bytes = found.ok_or_else(|| Error::missing("evidence", sha256))?;
+    let document = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::new(super::Kind::Storage, format!("evidence {sha256}: {error}")))?;
+    Ok(Evidence {
+        sha256: sha256.to_ascii_lowercase(),
+        document,
+    })
+}

@@ -107,7 +107,7 @@ fn moment(text: &str) -> Result<Timestamp, Refusal> {
 /// Refuses a moment that nothing can be known of yet. What is recorded counts as past, also when
 /// the clock was set back since.
 fn must_be_past(at: Timestamp, text: &str, site: &Site) -> Result<(), Refusal> {
-    if at > now().max(site.newest()) {
+    if at > now().max(site.newest()?) {
         return Err(Refusal::new(format!("`{text}` is in the future"))
             .next("ask for a moment that has been, or for `now`"));
     }

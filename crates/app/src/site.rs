@@ -135,8 +135,9 @@ impl Site {
     }
 
     /// Time of the newest record.
-    pub(crate) fn newest(&self) -> Timestamp {
-        self.opened.store.retained().to.time
+    pub(crate) fn newest(&self) -> Result<Timestamp, Refusal> {
+        let retained = self.opened.store.retained();
+        Ok(retained.map_err(Self::store_refused)?.to.time)
     }
 
     pub(crate) fn recovery(&self) -> &str {

@@ -336,7 +336,7 @@ impl Inventory {
     pub fn list(&self, at: Option<Timestamp>) -> Result<Vec<Host>, Error> {
         let snapshot = match at {
             None => self.store.snapshot()?,
-            Some(at) if self.is_before_everything(at) => return Ok(Vec::new()),
+            Some(at) if self.is_before_everything(at)? => return Ok(Vec::new()),
             Some(at) => self.store.snapshot_at_time(at)?,
         };
         snapshot
@@ -355,9 +355,9 @@ impl Inventory {
     }
 
     /// A moment before anything was recorded: an answer and not an error.
-    fn is_before_everything(&self, at: Timestamp) -> bool {
-        let from = self.store.retained().from;
-        from.lsn == wal::Lsn::ZERO && at < from.time
+    fn is_before_everything(&self, at: Timestamp) -> Result<bool, Error> {
+        let from = self.store.retained()?.from;
+        Ok(from.lsn == wal::Lsn::ZERO && at < from.time)
     }
 
     fn put_in(&self, transaction: &mut Transaction, host: &Host) -> Result<(), Error> {

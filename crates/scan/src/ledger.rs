@@ -281,7 +281,7 @@ impl Ledger {
         let Some(at) = at else {
             return Ok(Some(self.store.snapshot()?));
         };
-        let from = self.store.retained().from;
+        let from = self.store.retained()?.from;
         if from.lsn == Lsn::ZERO && at < from.time {
             return Ok(None);
         }

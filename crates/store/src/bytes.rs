@@ -52,6 +52,12 @@ impl From<&[u8]> for Bytes {
     }
 }
 
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Slice::from(bytes).into()
+    }
+}
+
 impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Bytes {
     fn eq(&self, other: &T) -> bool {
         **self == *other.as_ref()

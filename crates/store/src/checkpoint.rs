@@ -16,8 +16,8 @@ use world::Timestamp;
 
 use crate::{
     Commit, Error, History,
+    local::{Inner, TableState},
     manifest::{Manifest, TableEntry},
-    store::{Inner, TableState},
 };
 
 /// Earlier checkpoints that the journal may be kept from. Arbitrary: with more of them a feed's

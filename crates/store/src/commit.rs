@@ -22,10 +22,10 @@ use crate::{
     Commit, Error, Kind,
     history::CommitTimes,
     horizon::Hold,
+    local::Inner,
     once::OnceKeys,
     recent::{KeyHasher, Reads, Recent},
     record,
-    store::Inner,
     writes::Writes,
 };
 

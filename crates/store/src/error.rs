@@ -28,8 +28,12 @@ pub enum Kind {
     Locked,
     /// The directory was written in a format that this program does not read.
     Version,
-    /// The disk could not be read or written; nothing was acknowledged.
+    /// The disk, or the engine behind the store, could not be read or written; nothing was
+    /// acknowledged, and nothing written.
     Io,
+    /// The engine behind the store was lost while it committed. Whether it did can only be seen by
+    /// reading what was to be written, or by committing again with the same idempotency key.
+    InDoubt,
 }
 
 /// Clonable, because all members of a failed commit group report the same cause.
@@ -49,6 +53,7 @@ enum Source {
     Journal(wal::Error),
     Table(lsm_tree::Error),
     Io(io::Error),
+    Engine(Box<dyn error::Error + Send + Sync>),
     /// An earlier error of this store that made the present request fail.
     Earlier(Error),
 }
@@ -63,11 +68,23 @@ impl Error {
         self.0.retained
     }
 
-    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+    /// Of an engine as of the store itself: what was attempted on what, lower case.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self::with(kind, message, None, None)
     }
 
-    pub(crate) fn out_of_range(message: impl fmt::Display, retained: Retained) -> Self {
+    /// As [`Error::new`], with what brought it about; its text follows the message.
+    pub fn caused(
+        kind: Kind,
+        message: impl Into<String>,
+        source: impl error::Error + Send + Sync + 'static,
+    ) -> Self {
+        let source = Source::Engine(Box::new(source));
+        Self::with(kind, message, None, Some(source))
+    }
+
+    /// `message` names the position or time that was asked for; the range is added to it.
+    pub fn out_of_range(message: impl fmt::Display, retained: Retained) -> Self {
         let message = format!("{message} is outside the retained history, {retained}");
         Self::with(Kind::OutOfRange, message, Some(retained), None)
     }
@@ -156,6 +173,7 @@ impl fmt::Display for Error {
             Some(Source::Journal(source)) => write!(f, ": {source}"),
             Some(Source::Table(source)) => write!(f, ": {source}"),
             Some(Source::Io(source)) => write!(f, ": {source}"),
+            Some(Source::Engine(source)) => write!(f, ": {source}"),
             Some(Source::Earlier(source)) => write!(f, ": {source}"),
         }
     }
@@ -167,6 +185,7 @@ impl error::Error for Error {
             Source::Journal(source) => Some(source),
             Source::Table(source) => Some(source),
             Source::Io(source) => Some(source),
+            Source::Engine(source) => Some(source.as_ref()),
             Source::Earlier(source) => Some(source),
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use wal::{Lsn, Pin};
 
-use crate::{Bytes, Commit, Error, Kind, TableId, record, store::Inner};
+use crate::{Bytes, Commit, Error, Kind, TableId, local::Inner, record};
 
 /// Commits read ahead: amortises finding a place in the journal, and bounds memory together with
 /// [`AHEAD_BYTES_MAX`]. Arbitrary.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use world::{Disk, RealDisk};
 
-use crate::{manifest, record, store, tree};
+use crate::{local, manifest, record, tree};
 
 #[test]
 fn the_byte_map_has_the_constants_of_the_code() {
@@ -26,7 +26,7 @@ fn the_byte_map_has_the_constants_of_the_code() {
         ("IDENTITY_BODY_LEN", manifest::IDENTITY_BODY_LEN as u64),
         ("MANIFEST_BODY_LEN", manifest::MANIFEST_BODY_LEN as u64),
         ("TABLE_ENTRY_LEN", manifest::TABLE_ENTRY_LEN as u64),
-        ("FIRST_TABLE", u64::from(store::FIRST_TABLE)),
+        ("FIRST_TABLE", u64::from(local::FIRST_TABLE)),
         ("COMMIT", u64::from(record::COMMIT.0)),
         ("VERSION", u64::from(record::VERSION)),
         ("HEADER_LEN", record::HEADER_LEN as u64),

@@ -26,7 +26,7 @@ impl fmt::Display for Commit {
 }
 
 /// The oldest and the newest position that can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retained {
     pub from: Commit,
     pub to: Commit,

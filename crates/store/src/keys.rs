@@ -74,11 +74,11 @@ impl Keys {
         above && below
     }
 
-    pub(crate) fn start(&self) -> Bound<&[u8]> {
+    pub fn start(&self) -> Bound<&[u8]> {
         self.start.as_ref().map(Vec::as_slice)
     }
 
-    pub(crate) fn end(&self) -> Bound<&[u8]> {
+    pub fn end(&self) -> Bound<&[u8]> {
         self.end.as_ref().map(Vec::as_slice)
     }
 
@@ -87,7 +87,7 @@ impl Keys {
     }
 
     /// True when no key can be inside. Ordered maps panic on such bounds, so it is asked first.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         match (&self.start, &self.end) {
             (Bound::Included(start), Bound::Included(end)) => start > end,
             (
@@ -98,8 +98,17 @@ impl Keys {
         }
     }
 
+    /// What is left of these keys for the next page in `order`, after one that ended with `last`.
+    pub(crate) fn resumed(self, last: &[u8], order: Order) -> Self {
+        match order {
+            Order::Ascending => self.resumed_after(last),
+            Order::Descending => self.resumed_before(last),
+        }
+    }
+
     /// What was looked at when a read in `order` ended at `last` because of its limit.
-    pub(crate) fn read_up_to(mut self, last: &[u8], order: Order) -> Self {
+    #[must_use]
+    pub fn read_up_to(mut self, last: &[u8], order: Order) -> Self {
         match order {
             Order::Ascending => self.end = Bound::Included(last.to_vec()),
             Order::Descending => self.start = Bound::Included(last.to_vec()),

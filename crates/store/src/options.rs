@@ -39,6 +39,19 @@ impl Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId(pub(crate) u32);
 
+/// For engines, which number their own tables.
+impl From<u32> for TableId {
+    fn from(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+impl From<TableId> for u32 {
+    fn from(table: TableId) -> Self {
+        table.0
+    }
+}
+
 /// What a store is opened with. [`Options::new`] gives settings for a small site. Memory stays below
 /// about `cache_bytes` + twice `checkpoint_bytes`, and the indexes if they are pinned.
 #[derive(Clone, Debug)]

@@ -18,14 +18,14 @@ pub(crate) const FLAG_ONCE: u8 = 1;
 const LIVE: u8 = 1;
 const DELETED: u8 = 0;
 
-/// What the journal takes as one record.
-pub(crate) const RECORD_LEN_MAX: usize = 16 << 20;
+/// What the journal takes as one record, and therefore the writes of one transaction.
+pub const RECORD_LEN_MAX: usize = 16 << 20;
 /// Far below the 65,535 bytes that the tables can hold: whole keys stand in their indexes.
-pub(crate) const KEY_LEN_MAX: usize = 8 << 10;
+pub const KEY_LEN_MAX: usize = 8 << 10;
 /// Half a record, so that a value always fits one with its key.
-pub(crate) const VALUE_LEN_MAX: usize = 8 << 20;
+pub const VALUE_LEN_MAX: usize = 8 << 20;
 /// An idempotency key is an identifier, not a document. Arbitrary.
-pub(crate) const ONCE_LEN_MAX: usize = 256;
+pub const ONCE_LEN_MAX: usize = 256;
 
 /// A commit as it was read back.
 #[derive(Debug)]

@@ -6,8 +6,9 @@ use wal::Lsn;
 
 use crate::{Commit, Retained};
 
-/// A picture of a store; its numbers are read one after the other, not at one moment.
-#[derive(Clone, Debug)]
+/// A picture of a store; its numbers are read one after the other, not at one moment. Of an engine's
+/// store nothing is known here: all of it is zero.
+#[derive(Clone, Debug, Default)]
 pub struct Stats {
     pub visible: Commit,
     pub retained: Retained,

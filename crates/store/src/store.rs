@@ -1,80 +1,23 @@
-//! The store: what its handles share, and what can be asked of it.
+//! A store as everybody uses it: on this machine, or kept elsewhere by an engine.
 
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-};
+use std::{fmt, sync::Arc};
 
-use lsm_tree::Cache;
 use wal::{Journal, Lsn};
-use world::{Clock, Disk, Timestamp, disk::Lock};
+use world::Timestamp;
 
 use crate::{
-    Commit, Error, Feed, History, Kind, Options, RecoveryReport, Retained, Snapshot, Stats,
-    TableId, TableStats, Transaction,
-    checkpoint::Checkpointer,
-    commit::CommitLine,
-    history::{CommitTimes, moment},
-    horizon::{Holder, Horizon},
-    once::OnceKeys,
-    recent::KeyHasher,
-    recovery,
-    stats::Counters,
-    tree::Tree,
-    upkeep::Upkeep,
+    Commit, Engine, Error, Feed, Kind, Options, RecoveryReport, Retained, Snapshot, Stats, TableId,
+    Transaction, local::Local,
 };
 
-/// The id of the first table; lower ones are the store's own.
-pub(crate) const FIRST_TABLE: u32 = 16;
-
-/// An open store. Clones are handles of the same one; when the last is dropped its threads end,
-/// without a checkpoint: what was committed is in the journal.
+/// An open store. Clones are handles of the same one.
 #[derive(Clone)]
-pub struct Store(Arc<Running>);
+pub struct Store(Kept);
 
-struct Running {
-    inner: Arc<Inner>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What handles, transactions, snapshots and feeds share. The directory stays locked until the
-/// last of them is gone.
-pub(crate) struct Inner {
-    pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) dir: PathBuf,
-    pub(crate) created: Timestamp,
-    /// In order of their ids, from [`FIRST_TABLE`] on without a gap.
-    pub(crate) tables: Vec<TableState>,
-    pub(crate) times: CommitTimes,
-    pub(crate) once: OnceKeys,
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) horizon: Arc<Horizon>,
-    pub(crate) hasher: KeyHasher,
-    pub(crate) line: CommitLine,
-    pub(crate) counters: Counters,
-    pub(crate) upkeep: Upkeep,
-    pub(crate) checkpointer: Mutex<Checkpointer>,
-    /// Held while commits are applied, so that what is published is what the memories hold.
-    pub(crate) applying: Mutex<()>,
-    pub(crate) is_closed: AtomicBool,
-    /// Held for its drop.
-    pub(crate) _lock: Box<dyn Lock>,
-}
-
-pub(crate) struct TableState {
-    pub(crate) id: TableId,
-    pub(crate) history: History,
-    pub(crate) tree: Arc<Tree>,
-    /// The oldest position that may be read, and its time. Raised under [`Horizon::held`].
-    floor: AtomicU64,
-    floor_time: AtomicU64,
+#[derive(Clone)]
+enum Kept {
+    Here(Local),
+    Elsewhere(Arc<dyn Engine>),
 }
 
 impl Store {
@@ -87,60 +30,53 @@ impl Store {
         options: Options,
         journal: Arc<dyn Journal>,
     ) -> Result<(Self, RecoveryReport), Error> {
-        let (inner, report) = recovery::open(options, journal)?;
-        let inner = Arc::new(inner);
-        let threads = Upkeep::start(&inner)?;
-        tracing::info!(dir = %inner.dir.display(), "store {report}");
-        let running = Running {
-            inner,
-            threads: Mutex::new(threads),
-        };
-        Ok((Self(Arc::new(running)), report))
+        let (local, report) = Local::open(options, journal)?;
+        Ok((Self(Kept::Here(local)), report))
+    }
+
+    /// The store whose tables `engine` keeps.
+    pub fn on(engine: Arc<dyn Engine>) -> Self {
+        Self(Kept::Elsewhere(engine))
     }
 
     /// The handle of the table called `name`.
     pub fn table(&self, name: &str) -> Result<TableId, Error> {
-        self.inner()
-            .tables
-            .iter()
-            .find(|table| table.tree.name() == name)
-            .map(|table| table.id)
-            .ok_or_else(|| Error::new(Kind::Invalid, format!("no table {name:?} in this store")))
+        match &self.0 {
+            Kept::Here(local) => local.table(name),
+            Kept::Elsewhere(engine) => engine.table(name),
+        }
     }
 
     /// The name behind a handle, as a feed gives them.
-    pub fn table_name(&self, table: TableId) -> Result<&str, Error> {
-        Ok(self.inner().table(table)?.tree.name())
+    pub fn table_name(&self, table: TableId) -> Result<String, Error> {
+        match &self.0 {
+            Kept::Here(local) => local.table_name(table).map(str::to_owned),
+            Kept::Elsewhere(engine) => engine.table_name(table),
+        }
     }
 
     pub fn begin(&self) -> Result<Transaction, Error> {
-        self.inner().open()?;
-        let (hold, commit) = self.inner().horizon.hold_visible(Holder::Transaction);
-        Ok(Transaction::new(Arc::clone(self.inner()), hold, commit))
+        match &self.0 {
+            Kept::Here(local) => local.begin(),
+            Kept::Elsewhere(engine) => engine.begin().map(Transaction::elsewhere),
+        }
     }
 
     /// Everything committed so far.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        self.inner().open()?;
-        let (hold, commit) = self.inner().horizon.hold_visible(Holder::Snapshot);
-        Ok(Snapshot::new(Arc::clone(self.inner()), hold, commit.time))
+        match &self.0 {
+            Kept::Here(local) => local.snapshot(),
+            Kept::Elsewhere(engine) => engine.read_newest().map(Snapshot::elsewhere),
+        }
     }
 
     /// The store as it was at `lsn`. `OutOfRange` when that is newer than what is visible, or older
     /// than what any table keeps; a table that keeps less says so when it is read.
     pub fn snapshot_at(&self, lsn: Lsn) -> Result<Snapshot, Error> {
-        let inner = self.inner();
-        inner.open()?;
-        let mut held = inner.horizon.held();
-        let retained = inner.retained();
-        if lsn < retained.from.lsn || lsn > retained.to.lsn {
-            return Err(Error::out_of_range(format!("lsn {lsn}"), retained));
+        match &self.0 {
+            Kept::Here(local) => local.snapshot_at(lsn),
+            Kept::Elsewhere(engine) => engine.read(engine.at(lsn)?).map(Snapshot::elsewhere),
         }
-        let hold = inner.horizon.hold(&mut held, lsn, Holder::Snapshot);
-        drop(held);
-        let commit = inner.times.at_or_below(lsn, retained.to.lsn)?;
-        let time = commit.map_or(retained.from.time, |commit| commit.time);
-        Ok(Snapshot::new(Arc::clone(inner), hold, time))
     }
 
     /// The store as it was at `time`: with every commit dated at or before it. The same question
@@ -148,251 +84,84 @@ impl Store {
     /// back while the store is closed can undo that, for times that no commit had reached.
     /// `OutOfRange` for a time that is still to come, or before what any table keeps.
     pub fn snapshot_at_time(&self, time: Timestamp) -> Result<Snapshot, Error> {
-        let inner = self.inner();
-        inner.open()?;
-        let now = inner.clock.now();
-        if time >= inner.horizon.visible().time && time <= now {
-            inner.horizon.ask(time);
-            // A group that was dated before we asked may still be on its way; wait for it.
-            drop(inner.line.writer());
+        match &self.0 {
+            Kept::Here(local) => local.snapshot_at_time(time),
+            Kept::Elsewhere(engine) => engine.read(engine.at_time(time)?).map(Snapshot::elsewhere),
         }
-        let retained = inner.retained();
-        if time < retained.from.time || time > now.max(retained.to.time) {
-            return Err(Error::out_of_range(moment(time), retained));
-        }
-        let commit = inner.times.not_after(time, retained.to.lsn)?;
-        let lsn = commit.map_or(Lsn::ZERO, |commit| commit.lsn);
-        self.snapshot_at(lsn.max(retained.from.lsn))
     }
 
     /// The oldest and newest position that a snapshot can have.
-    pub fn retained(&self) -> Retained {
-        self.inner().retained()
+    pub fn retained(&self) -> Result<Retained, Error> {
+        match &self.0 {
+            Kept::Here(local) => Ok(local.retained()),
+            Kept::Elsewhere(engine) => engine.retained(),
+        }
     }
 
     /// The commit that first used the idempotency key `key`, if it is remembered.
     pub fn outcome_of(&self, key: &[u8]) -> Result<Option<Commit>, Error> {
-        let inner = self.inner();
-        inner.open()?;
-        inner.once.outcome(key, inner.horizon.visible())
+        match &self.0 {
+            Kept::Here(local) => local.outcome_of(key),
+            Kept::Elsewhere(engine) => Err(only_here("looking up an idempotency key", engine)),
+        }
     }
 
-    /// Commits from position `from` on. `OutOfRange` when the journal no longer has it.
+    /// Commits from position `from` on. `OutOfRange` when the journal no longer has it; `Invalid`
+    /// for a store without a journal of its own.
     pub fn feed(&self, from: Lsn) -> Result<Feed, Error> {
-        self.inner().open()?;
-        Feed::new(Arc::clone(self.inner()), from)
+        match &self.0 {
+            Kept::Here(local) => local.feed(from),
+            Kept::Elsewhere(engine) => Err(only_here("a feed of commits", engine)),
+        }
     }
 
     /// Writes everything committed so far to table files and lets the journal go below: the next
-    /// open replays only what comes later. Returns the commit up to which that holds.
+    /// open replays only what comes later. Returns the commit up to which that holds. An engine sees
+    /// to that by itself, and what is committed there needs no replay.
     pub fn checkpoint(&self) -> Result<Commit, Error> {
-        self.inner().open()?;
-        self.inner().checkpoint()
+        match &self.0 {
+            Kept::Here(local) => local.checkpoint(),
+            Kept::Elsewhere(engine) => engine.newest(),
+        }
     }
 
     /// Checkpoints, and merges each table into one sorted run, dropping what its history no longer
-    /// keeps. Rewrites every table.
+    /// keeps. Rewrites every table. An engine sees to that by itself.
     pub fn compact(&self) -> Result<(), Error> {
-        let inner = self.inner();
-        inner.open()?;
-        inner.checkpoint()?;
-        for tree in inner.trees() {
-            inner.upkeep.check_space(inner)?;
-            tree.compact_all()?;
+        match &self.0 {
+            Kept::Here(local) => local.compact(),
+            Kept::Elsewhere(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Ends committing, checkpoints, and ends the store's threads: the next open replays nothing.
-    /// Snapshots and feeds that are still held go on, and keep the directory locked.
+    /// Snapshots and feeds that are still held go on, and keep the directory locked. On an engine
+    /// it ends this handle only.
     pub fn close(&self) -> Result<(), Error> {
-        let inner = self.inner();
-        if inner.is_closed.swap(true, Ordering::AcqRel) {
-            return Err(Error::closed());
+        match &self.0 {
+            Kept::Here(local) => local.close(),
+            Kept::Elsewhere(engine) => engine.close(),
         }
-        // After the group that is under way.
-        inner.line.writer().fail(&Error::closed());
-        let checkpointed = inner.checkpoint();
-        self.0.stop();
-        checkpointed.map(drop)
     }
 
     pub fn stats(&self) -> Stats {
-        let inner = self.inner();
-        let held = inner.horizon.held();
-        let (held, held_oldest) = (held.count(), held.oldest());
-        Stats {
-            visible: inner.horizon.visible(),
-            retained: inner.retained(),
-            checkpoint: inner.checkpointer().checkpoint(),
-            journal_bytes_since_checkpoint: inner.upkeep.since_checkpoint(),
-            commits: inner.counters.commits(),
-            groups: inner.counters.groups(),
-            conflicts: inner.counters.conflicts(),
-            held,
-            held_oldest,
-            cache_bytes: inner.cache.size(),
-            tables: inner.tables.iter().map(TableState::stats).collect(),
-        }
-    }
-
-    fn inner(&self) -> &Arc<Inner> {
-        &self.0.inner
-    }
-}
-
-impl Running {
-    fn stop(&self) {
-        self.inner.upkeep.stop();
-        let threads = std::mem::take(
-            &mut *self
-                .threads
-                .lock()
-                .expect("never poisoned: holds no code that panics"),
-        );
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the store had panicked");
-            }
+        match &self.0 {
+            Kept::Here(local) => local.stats(),
+            Kept::Elsewhere(_) => Stats::default(),
         }
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Inner {
-    pub(crate) fn open(&self) -> Result<(), Error> {
-        if self.is_closed.load(Ordering::Acquire) {
-            return Err(Error::closed());
-        }
-        Ok(())
-    }
-
-    pub(crate) fn table(&self, table: TableId) -> Result<&TableState, Error> {
-        let index = table.0.checked_sub(FIRST_TABLE).map(usize::try_from);
-        match index {
-            Some(Ok(index)) => self.tables.get(index),
-            _ => None,
-        }
-        .ok_or_else(|| {
-            let message = format!("table handle {} is not of this store", table.0);
-            Error::new(Kind::Invalid, message)
-        })
-    }
-
-    pub(crate) fn tree(&self, table: TableId) -> Result<&Arc<Tree>, Error> {
-        self.table(table).map(|table| &table.tree)
-    }
-
-    /// The table, if its history goes back to `at`.
-    pub(crate) fn readable(&self, table: TableId, at: Lsn) -> Result<&Arc<Tree>, Error> {
-        let table = self.table(table)?;
-        let from = table.floor();
-        if at < from.lsn {
-            let retained = Retained {
-                from,
-                to: self.horizon.visible(),
-            };
-            let message = format!("lsn {at} of table {:?}", table.tree.name());
-            return Err(Error::out_of_range(message, retained));
-        }
-        Ok(&table.tree)
-    }
-
-    /// All trees, the store's own among them.
-    pub(crate) fn trees(&self) -> impl Iterator<Item = &Arc<Tree>> {
-        let own = [&self.times.0, self.once.tree()];
-        self.tables.iter().map(|table| &table.tree).chain(own)
-    }
-
-    pub(crate) fn retained(&self) -> Retained {
-        let to = self.horizon.visible();
-        let from = self
-            .tables
-            .iter()
-            .map(TableState::floor)
-            .min()
-            .unwrap_or(to);
-        Retained { from, to }
-    }
-
-    /// The error of a feed that cannot start at `from`.
-    pub(crate) fn outside_feed(&self, from: Lsn, first: Lsn) -> Result<Error, Error> {
-        let to = self.horizon.visible();
-        let time = self
-            .times
-            .at_or_below(first, to.lsn)?
-            .map_or(self.created, |commit| commit.time);
-        let retained = Retained {
-            from: Commit { lsn: first, time },
-            to,
-        };
-        Ok(Error::out_of_range(
-            format!("feed from lsn {from}"),
-            retained,
-        ))
-    }
-
-    pub(crate) fn applying(&self) -> MutexGuard<'_, ()> {
-        self.applying
-            .lock()
-            .expect("a leader that panicked ended the process")
-    }
-
-    pub(crate) fn checkpointer(&self) -> MutexGuard<'_, Checkpointer> {
-        self.checkpointer
-            .lock()
-            .expect("a checkpoint that panicked ended the process")
-    }
-}
-
-impl TableState {
-    pub(crate) fn new(id: TableId, history: History, tree: Tree, floor: Commit) -> Self {
-        Self {
-            id,
-            history,
-            tree: Arc::new(tree),
-            floor: AtomicU64::new(floor.lsn.get()),
-            floor_time: AtomicU64::new(floor.time.nanos()),
-        }
-    }
-
-    pub(crate) fn floor(&self) -> Commit {
-        Commit {
-            lsn: Lsn::new(self.floor.load(Ordering::Acquire)),
-            time: Timestamp::from_nanos(self.floor_time.load(Ordering::Acquire)),
-        }
-    }
-
-    /// Nothing below `floor` may be read any more. Only under [`Horizon::held`].
-    pub(crate) fn raise_floor(&self, floor: Commit) {
-        self.floor_time
-            .fetch_max(floor.time.nanos(), Ordering::AcqRel);
-        self.floor.fetch_max(floor.lsn.get(), Ordering::AcqRel);
-    }
-
-    fn stats(&self) -> TableStats {
-        TableStats {
-            name: self.tree.name().to_owned(),
-            floor: self.floor(),
-            versions: self.tree.versions(),
-            files: self.tree.files(),
-            disk_bytes: self.tree.disk_bytes(),
-            memory_bytes: self.tree.memory_bytes(),
-            young_runs: self.tree.young_runs(),
-        }
-    }
+fn only_here(what: &str, engine: &Arc<dyn Engine>) -> Error {
+    let message = format!("{what} needs the store's own journal, which {engine:?} does not have");
+    Error::new(Kind::Invalid, message)
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("dir", &self.inner().dir)
-            .field("visible", &self.inner().horizon.visible())
-            .finish_non_exhaustive()
+        match &self.0 {
+            Kept::Here(local) => f.debug_tuple("Store").field(local).finish(),
+            Kept::Elsewhere(engine) => f.debug_tuple("Store").field(engine).finish(),
+        }
     }
 }

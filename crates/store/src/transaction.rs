@@ -9,47 +9,102 @@ use world::Timestamp;
 use crate::{
     Bytes, Commit, Error, Keys, Kind, Order, Outcome, TableId,
     commit::Request,
+    engine::{Rows, Work, Write},
     horizon::Hold,
+    local::Inner,
+    paged,
     recent::Reads,
     record::{self, KEY_LEN_MAX, ONCE_LEN_MAX, RECORD_LEN_MAX, VALUE_LEN_MAX},
-    store::Inner,
     writes::Writes,
 };
 
 /// Sees the store as it was when it began, and its own writes. Commits wholly or not at all, and
-/// only if it could have run alone at its place in the journal. Dropping it gives it up.
+/// only if it could have run alone at its place among the commits. Dropping it gives it up.
 pub struct Transaction {
-    inner: Arc<Inner>,
-    begun: Hold,
+    kept: Kept,
     snapshot: Commit,
-    reads: Reads,
     writes: Writes,
 }
 
+enum Kept {
+    Here {
+        inner: Arc<Inner>,
+        begun: Hold,
+        reads: Reads,
+    },
+    Elsewhere(Box<dyn Work>),
+}
+
 impl Transaction {
-    pub(crate) fn new(inner: Arc<Inner>, begun: Hold, snapshot: Commit) -> Self {
+    pub(crate) fn here(inner: Arc<Inner>, begun: Hold, snapshot: Commit) -> Self {
         Self {
-            inner,
-            begun,
+            kept: Kept::Here {
+                inner,
+                begun,
+                reads: Reads::default(),
+            },
             snapshot,
-            reads: Reads::default(),
+            writes: Writes::default(),
+        }
+    }
+
+    pub(crate) fn elsewhere(work: Box<dyn Work>) -> Self {
+        Self {
+            snapshot: work.commit_seen(),
+            kept: Kept::Elsewhere(work),
             writes: Writes::default(),
         }
     }
 
     /// The position that it sees.
     pub fn lsn(&self) -> Lsn {
-        self.begun.lsn()
+        self.snapshot.lsn
     }
 
     pub fn get(&mut self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let tree = self.inner.tree(table)?;
         if let Some(written) = self.writes.get(table, key) {
             return Ok(written.cloned().map(Bytes::from));
         }
-        // Recorded first: the answer is only worth something if the commit vouches for it.
-        self.reads.point(self.inner.hasher.name(table, key))?;
-        tree.get(key, self.lsn())
+        match &mut self.kept {
+            Kept::Here {
+                inner,
+                begun,
+                reads,
+            } => {
+                let tree = inner.tree(table)?;
+                // Recorded first: the answer is only worth something if the commit vouches for it.
+                reads.point(inner.hasher.name(table, key))?;
+                tree.get(key, begun.lsn())
+            }
+            Kept::Elsewhere(work) => Ok(work.get_many(&[(table, key)])?.pop().flatten()),
+        }
+    }
+
+    /// As [`Transaction::get`] for each of `keys`, in their order. Elsewhere it is one round trip.
+    pub fn get_many(&mut self, keys: &[(TableId, &[u8])]) -> Result<Vec<Option<Bytes>>, Error> {
+        let Kept::Elsewhere(work) = &mut self.kept else {
+            return keys
+                .iter()
+                .map(|(table, key)| self.get(*table, key))
+                .collect();
+        };
+        let stored: Vec<_> = keys
+            .iter()
+            .copied()
+            .filter(|(table, key)| self.writes.get(*table, key).is_none())
+            .collect();
+        let mut stored = match stored.as_slice() {
+            [] => Vec::new(),
+            stored => work.get_many(stored)?,
+        }
+        .into_iter();
+        let found = keys
+            .iter()
+            .map(|(table, key)| match self.writes.get(*table, key) {
+                Some(written) => written.cloned().map(Bytes::from),
+                None => stored.next().flatten(),
+            });
+        Ok(found.collect())
     }
 
     /// At most `limit` keys and values, from the end of `keys` that `order` begins at. The gaps
@@ -61,20 +116,67 @@ impl Transaction {
         order: Order,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        let stored = self.inner.tree(table)?.range(keys, self.lsn());
         let written = self.writes.range(table, keys);
-        let found = match order {
-            Order::Ascending => merge(stored, written, order, limit),
-            Order::Descending => merge(stored.rev(), written.rev(), order, limit),
-        }?;
-        let read = match found.last() {
-            Some((last, _)) if found.len() == limit => keys.clone().read_up_to(last, order),
+        match &mut self.kept {
+            Kept::Here {
+                inner,
+                begun,
+                reads,
+            } => {
+                let stored = inner.tree(table)?.range(keys, begun.lsn());
+                let found = match order {
+                    Order::Ascending => merge(stored, written, order, limit),
+                    Order::Descending => merge(stored.rev(), written.rev(), order, limit),
+                }?;
+                let read = match found.last() {
+                    Some((last, _)) if found.len() == limit => keys.clone().read_up_to(last, order),
+                    _ => keys.clone(),
+                };
+                if limit > 0 {
+                    reads.range(table, read)?;
+                }
+                Ok(found)
+            }
+            Kept::Elsewhere(work) => {
+                let stored = paged::of_work(work.as_mut(), table, keys, order, limit);
+                match order {
+                    Order::Ascending => merge(stored, written, order, limit),
+                    Order::Descending => merge(stored, written.rev(), order, limit),
+                }
+            }
+        }
+    }
+
+    /// At most `limit` keys and values from the start of `keys`, for a transaction that works on
+    /// them alone: those that another one claimed and has not ended may be left out, and of two that
+    /// were given the same only one commits. May give fewer than there are.
+    pub fn claim(
+        &mut self,
+        table: TableId,
+        keys: &Keys,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let Kept::Elsewhere(work) = &mut self.kept else {
+            return self.range(table, keys, Order::Ascending, limit);
+        };
+        if limit == 0 || keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let claimed: Rows = work.claim(table, keys, limit)?;
+        // What was written behind the last of a full answer has unclaimed rows before it.
+        let seen = match claimed.last() {
+            Some((last, _)) if claimed.len() >= limit => {
+                keys.clone().read_up_to(last, Order::Ascending)
+            }
             _ => keys.clone(),
         };
-        if limit > 0 {
-            self.reads.range(table, read)?;
-        }
-        Ok(found)
+        let written = self.writes.range(table, &seen);
+        merge(
+            claimed.into_iter().map(Ok),
+            written,
+            Order::Ascending,
+            limit,
+        )
     }
 
     pub fn put(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<(), Error> {
@@ -94,7 +196,9 @@ impl Transaction {
     }
 
     fn set(&mut self, table: TableId, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
-        self.inner.tree(table)?;
+        if let Kept::Here { inner, .. } = &self.kept {
+            inner.tree(table)?;
+        }
         if key.is_empty() || key.len() > KEY_LEN_MAX {
             let message = format!("key of {} bytes, 1 to {KEY_LEN_MAX} are stored", key.len());
             return Err(Error::new(Kind::Invalid, message));
@@ -111,7 +215,7 @@ impl Transaction {
 
     /// Returns once the commit is durable and visible. On `Conflict` nothing was written: begin
     /// again. On any other error nothing was written either, except that after `Poisoned` only the
-    /// next open can tell. Without writes there is nothing to validate or to write, and the
+    /// next open can tell, and after `InDoubt` only who looks. Without writes there is nothing to validate or to write, and the
     /// position that was read is returned.
     pub fn commit(self) -> Result<Commit, Error> {
         if self.writes.is_empty() {
@@ -143,18 +247,36 @@ impl Transaction {
             );
             return Err(Error::new(Kind::Invalid, message));
         }
-        self.send(Some(Slice::from(key)), None)
+        self.send(Some(key), None)
     }
 
-    fn send(self, once: Option<Slice>, date: Option<Timestamp>) -> Result<Outcome, Error> {
-        self.inner.open()?;
-        self.inner.commit(Request {
-            begun: self.begun,
-            reads: self.reads,
-            writes: Arc::new(self.writes),
-            once,
-            date,
-        })
+    fn send(self, once: Option<&[u8]>, date: Option<Timestamp>) -> Result<Outcome, Error> {
+        match self.kept {
+            Kept::Here {
+                inner,
+                begun,
+                reads,
+            } => {
+                inner.open()?;
+                inner.commit(Request {
+                    begun,
+                    reads,
+                    writes: Arc::new(self.writes),
+                    once: once.map(Slice::from),
+                    date,
+                })
+            }
+            Kept::Elsewhere(work) => {
+                let written = self.writes.tables().flat_map(|(table, keys)| {
+                    keys.iter().map(move |(key, value)| Write {
+                        table,
+                        key: key.to_vec(),
+                        value: value.as_ref().map(|value| value.to_vec()),
+                    })
+                });
+                work.finish(written.collect(), date, once)
+            }
+        }
     }
 }
 

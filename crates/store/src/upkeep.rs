@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     Error, Kind, TableId,
-    store::Inner,
+    local::Inner,
     tree::{Memory, Tree},
 };
 

@@ -312,7 +312,7 @@ fn a_version_that_was_the_newest_at_the_floor_is_kept_however_old_it_is() {
     assert_eq!(running.get_at("gone", floor.lsn), None);
     let snapshot = running.store.snapshot_at_time(floor.time).unwrap();
     assert_eq!(snapshot.commit(), floor);
-    assert_eq!(running.store.retained().from, floor);
+    assert_eq!(running.store.retained().unwrap().from, floor);
     assert!(running.store.snapshot_at(deleted.lsn).is_err());
     assert_eq!(running.get("a").as_deref(), Some("new"));
     assert_eq!(running.get("gone").as_deref(), Some("again"));

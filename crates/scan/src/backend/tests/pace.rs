@@ -379,7 +379,7 @@ fn a_manual_scan_takes_and_writes_no_row_of_the_schedule() {
     let store = &backend.store;
     let mut tick = store.begin().unwrap();
     let row = backend.rows.get_in(&mut tick, "h").unwrap();
-    let from = store.retained().to.lsn.next();
+    let from = store.retained().unwrap().to.lsn.next();
     manual(backend, "h", START);
     let mut moved = row.clone().unwrap();
     moved.next += 1;
@@ -396,7 +396,7 @@ fn a_manual_scan_takes_and_writes_no_row_of_the_schedule() {
         .feed(from)
         .unwrap()
         .flat_map(|committed| committed.unwrap().changes)
-        .map(|change| store.table_name(change.table).unwrap().to_owned())
+        .map(|change| store.table_name(change.table).unwrap())
         .collect();
     assert!(written.len() > 4, "{written:?}");
     assert!(

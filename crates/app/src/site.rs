@@ -11,6 +11,7 @@ use std::{
 };
 
 use scan::{
+    audit::{self, Audit},
     credential::{self, Vault},
     inventory::{self, Inventory},
     known_hosts::KnownHosts,
@@ -148,6 +149,15 @@ impl Site {
     /// before this and stays so when it does not succeed, on a full disk for example: the next open
     /// then replays the journal.
     pub(crate) fn close(self, screen: Screen) {
+        // What this process put on record is covered from its end on, and not from the next start.
+        let linked = Audit::of(self.store())
+            .map_err(audit::chain::Error::from)
+            .and_then(|audit| audit.link(self.store()));
+        if let Err(error) = linked {
+            screen.remark(format_args!(
+                "everything is recorded, but the newest audit records are not covered by their chain yet: {error}"
+            ));
+        }
         if let Err(error) = self.opened.store.close() {
             screen.remark(format_args!(
                 "everything is recorded, but tidying up was put off: {error}"

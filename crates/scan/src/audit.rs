@@ -2,8 +2,9 @@
 //!
 //! A record is written in the transaction that makes the change it tells of: there is exactly one for
 //! each change that was committed, and none for what was rolled back. Append-only: nothing here
-//! changes or removes a record. Records hold no secret, and nothing that a scanned host said goes into
-//! them unless it was cut short before.
+//! changes what a record says or removes one. Records hold no secret, and nothing that a scanned host
+//! said goes into them unless it was cut short before. Soon after their commit records are linked into
+//! one [`chain`], so that who edits or removes one is found out.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +13,20 @@ use serde_json::Value;
 use store::{History, Keys, Store, Table, TableId, Transaction};
 use world::Timestamp;
 
+pub mod chain;
+mod denial;
+#[cfg(test)]
+mod tests;
+
+pub use denial::{Denial, Denials};
+
 const TABLE: &str = "audit.record";
+/// The keys of records that are in no chain yet.
+const PENDING: &str = "audit.pending";
+/// The key of each record in the chain, by its number.
+const LINKS: &str = "audit.link";
+/// One row: where the chain stands.
+const HEAD: &str = "audit.head";
 
 /// Longest detail: a schedule row before and after is below a kilobyte. Arbitrary, so that one record
 /// cannot fill a transaction.
@@ -87,21 +101,30 @@ impl Filter {
 #[derive(Clone, Copy, Debug)]
 pub struct Audit {
     table: TableId,
+    pending: TableId,
+    links: TableId,
+    head: TableId,
 }
 
 impl Audit {
     pub fn tables() -> Vec<Table> {
-        vec![Table::new(TABLE, History::Latest)]
+        [TABLE, PENDING, LINKS, HEAD]
+            .map(|name| Table::new(name, History::Latest))
+            .to_vec()
     }
 
     /// In a store that has [`Audit::tables`].
     pub fn of(store: &Store) -> Result<Self, store::Error> {
         Ok(Self {
             table: store.table(TABLE)?,
+            pending: store.table(PENDING)?,
+            links: store.table(LINKS)?,
+            head: store.table(HEAD)?,
         })
     }
 
-    /// Adds a record to what `transaction` does.
+    /// Adds a record to what `transaction` does. It is marked and not linked into the chain: that would
+    /// have any two transactions with a record wait for each other.
     pub fn append(
         &self,
         transaction: &mut Transaction,
@@ -112,7 +135,9 @@ impl Audit {
             record.detail = serde_json::json!({ "left_out": "detail is too long" });
         }
         let value = serde_json::to_vec(&record).expect("a plain struct with string keys");
-        transaction.put(self.table, &key(&record, transaction), &value)
+        let key = key(&record, transaction);
+        transaction.put(self.pending, &key, b"")?;
+        transaction.put(self.table, &key, &value)
     }
 
     /// The newest `limit` records that `filter` lets through, newest first.

@@ -1,0 +1,186 @@
+//! Requests that were refused, on record without letting whoever makes them fill the disk.
+//!
+//! The first denial of a source is recorded at once. More of the same source within the minute are
+//! counted, and told by one record when the minute is over; so are those of sources beyond
+//! [`SOURCES_MAX`], all together. What is counted and not yet told is lost with the process: that
+//! somebody was denied is on record then, how often within the last minute is not.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+use store::Store;
+use world::Timestamp;
+
+use super::{Audit, Record};
+
+/// Sources with records of their own within a minute. Two records of at most a kilobyte each: an
+/// attack from everywhere writes 130 KB a minute, below 200 MB a day. A site whose people mistype
+/// more than 64 tokens a minute from as many places has another trouble.
+pub(super) const SOURCES_MAX: usize = 64;
+
+/// How long denials of one source are counted before they are told. Short enough to see an attack
+/// while it lasts.
+pub(super) const PERIOD: Duration = Duration::from_secs(60);
+
+/// Characters of what a client says of itself or asks for: the rest is noise or an attack.
+const TEXT_MAX: usize = 200;
+
+const ACTION: &str = "auth.denied";
+/// Stands for all sources beyond [`SOURCES_MAX`].
+const OTHERS: &str = "other sources";
+
+/// A request that was refused. Nothing in it may be a secret: a token is never part of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Denial<'a> {
+    /// Where it came from: an address without the port.
+    pub source: &'a str,
+    /// Who it was, as far as it is known: the name of a token.
+    pub actor: Option<&'a str>,
+    /// What was asked for: `GET /api/v1/hosts`.
+    pub request: &'a str,
+    /// Why it was refused, from a closed list of the server's.
+    pub reason: &'a str,
+}
+
+#[derive(Debug)]
+struct Counted {
+    since: Timestamp,
+    last: Timestamp,
+    /// Beyond the one on record.
+    more: u64,
+    reasons: BTreeMap<String, u64>,
+}
+
+/// The denials of a server.
+pub struct Denials {
+    audit: Audit,
+    counted: Mutex<BTreeMap<String, Counted>>,
+}
+
+impl fmt::Debug for Denials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Denials")
+    }
+}
+
+impl Denials {
+    pub fn new(audit: Audit) -> Self {
+        Self {
+            audit,
+            counted: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Records or counts one. Writes to the store for the first of a source within a [`PERIOD`], and
+    /// when periods are over.
+    pub fn note(
+        &self,
+        store: &Store,
+        now: Timestamp,
+        denial: &Denial<'_>,
+    ) -> Result<(), store::Error> {
+        let mut records = Vec::new();
+        {
+            let mut counted = self.lock();
+            take_ended(&mut counted, now, &mut records);
+            records.extend(count(&mut counted, now, denial));
+        }
+        self.write(store, &records)
+    }
+
+    /// Tells what was counted in periods that are over, and with `all` everything: for a regular step
+    /// of the server, and for its end.
+    pub fn flush(&self, store: &Store, now: Timestamp, all: bool) -> Result<(), store::Error> {
+        let mut records = Vec::new();
+        {
+            let mut counted = self.lock();
+            take_ended(&mut counted, now, &mut records);
+            if all {
+                let rest = std::mem::take(&mut *counted);
+                records.extend(rest.iter().filter_map(|(source, of)| told(source, of)));
+            }
+        }
+        self.write(store, &records)
+    }
+
+    fn write(&self, store: &Store, records: &[Record]) -> Result<(), store::Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = store.begin()?;
+        for record in records {
+            self.audit.append(&mut transaction, record)?;
+        }
+        transaction.commit()?;
+        for record in records {
+            record.tell();
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Counted>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The record to be written at once, of a source that had none within the period.
+fn count(
+    counted: &mut BTreeMap<String, Counted>,
+    now: Timestamp,
+    denial: &Denial<'_>,
+) -> Option<Record> {
+    let mut source = cut(denial.source);
+    if !counted.contains_key(&source) && counted.len() >= SOURCES_MAX {
+        source = OTHERS.to_owned();
+    }
+    if let Some(of) = counted.get_mut(&source) {
+        of.more += 1;
+        of.last = now;
+        *of.reasons.entry(cut(denial.reason)).or_default() += 1;
+        return None;
+    }
+    let detail = json!({ "reason": cut(denial.reason), "request": cut(denial.request) });
+    let actor = cut(denial.actor.unwrap_or("nobody"));
+    let record = Record::new(now, &actor, ACTION, &source, detail);
+    let of = Counted {
+        since: now,
+        last: now,
+        more: 0,
+        reasons: BTreeMap::new(),
+    };
+    counted.insert(source, of);
+    Some(record)
+}
+
+/// A clock that was set back ends a period too: nothing is counted for ever.
+fn take_ended(counted: &mut BTreeMap<String, Counted>, now: Timestamp, records: &mut Vec<Record>) {
+    counted.retain(|source, of| {
+        let is_within = now >= of.since && now < of.since.plus(PERIOD);
+        if !is_within {
+            records.extend(told(source, of));
+        }
+        is_within
+    });
+}
+
+fn told(source: &str, of: &Counted) -> Option<Record> {
+    let detail = json!({ "more": of.more, "reasons": of.reasons, "since": of.since.nanos() });
+    (of.more > 0).then(|| Record::new(of.last, "nobody", ACTION, source, detail))
+}
+
+/// One line of bounded length, whatever a client sent.
+fn cut(text: &str) -> String {
+    let plain = |letter: char| {
+        if letter.is_control() {
+            '\u{fffd}'
+        } else {
+            letter
+        }
+    };
+    text.chars().take(TEXT_MAX).map(plain).collect()
+}

@@ -8,6 +8,7 @@ pub(crate) mod collect;
 pub(crate) mod credential;
 pub(crate) mod drain;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod fix;
 pub(crate) mod host;
 pub(crate) mod journal;
@@ -96,6 +97,8 @@ pub(crate) enum Command {
     History(History),
     /// What differs between two moments
     Diff(Diff),
+    /// Write what is recorded in a format that others read: OSCAL, XCCDF, SARIF, HTML and more
+    Export(export::Export),
     /// The rules: list, show, test, lint
     Rules(Rules),
     /// Show what would mend a rule; with --apply do it, judge again, keep it or undo it

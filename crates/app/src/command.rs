@@ -23,6 +23,7 @@ mod credential;
 mod diff;
 mod doctor;
 mod events;
+mod export;
 mod fix;
 mod history;
 mod host;
@@ -62,6 +63,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Status(status) => status::run(status, &config, screen),
         Command::History(history) => history::run(history, &config, screen),
         Command::Diff(diff) => diff::run(diff, &config, screen),
+        Command::Export(asked) => export::run(asked, &config, screen),
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
         Command::Fix(fix) => fix::run(fix, &config, screen),
         Command::Policy(policy) => policy::run(&policy.action, &config, screen),

@@ -110,7 +110,8 @@ impl Summary {
     }
 }
 
-fn score(pass: u64, fail: u64) -> Option<f64> {
+/// See [`Summary::score`].
+pub(crate) fn score(pass: u64, fail: u64) -> Option<f64> {
     let permille = (pass * 1000).checked_div(pass + fail)?;
     let permille = u32::try_from(permille).expect("a part of 1000 is at most 1000");
     Some(f64::from(permille) / 10.0)

@@ -18,6 +18,7 @@ mod cause;
 pub mod chain;
 mod error;
 mod history;
+mod recent;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,8 @@ pub use apply::{Applied, Finding, Scan};
 pub use cause::Cause;
 pub use error::{Class, Error};
 pub use history::{Difference, Status};
+pub(crate) use recent::RecentKey;
+pub use recent::{RECENT_MAX, Recent, Turn};
 pub use row::{Change, ChangeKind, Check, Host, ScanRow, State};
 
 /// Most rows that one answer is made of, and most findings of one scan. The built-in pack has a few
@@ -205,6 +208,20 @@ impl Ledger {
             transaction.commit()?;
         }
         Ok(())
+    }
+
+    /// At most `limit` scans that nobody drew conclusions from yet.
+    pub(crate) fn waiting(&self, limit: usize) -> Result<Vec<RecentKey>, Error> {
+        recent::waiting(&self.store.snapshot()?, &self.tables, limit)
+    }
+
+    /// One of [`Ledger::waiting`], for the transaction that draws the conclusions.
+    pub(crate) fn take_in(
+        &self,
+        transaction: &mut Transaction,
+        key: &RecentKey,
+    ) -> Result<Option<Recent>, Error> {
+        recent::take_in(transaction, &self.tables, key)
     }
 
     /// The evidence with this SHA-256, as the canonical JSON that was hashed.

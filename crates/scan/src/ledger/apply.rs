@@ -9,7 +9,7 @@ use world::Timestamp;
 use super::{
     Class, Error, ROWS_MAX,
     cause::{Cause, causes, facts_differ},
-    chain, decode, encode, get_host,
+    chain, decode, encode, get_host, recent,
     row::{self, Change, ChangeKind, Checks, Host, ScanRow, State, Tables},
     rows_read,
 };
@@ -217,6 +217,14 @@ pub(super) fn apply_in(
         let key = row::change_key(&scan.host, &change.rule, host.scans);
         transaction.put(tables.changes, &key, &encode(change))?;
     }
+    recent::leave(
+        transaction,
+        tables,
+        scan,
+        host.scans,
+        &changes,
+        gone(scan, &prior),
+    )?;
     host.last_scan = Some(scan_id.clone());
     host.last_finished = Some(scan.finished.nanos());
     transaction.put(tables.hosts, scan.host.as_bytes(), &encode(&host))?;
@@ -284,16 +292,22 @@ fn write_states(
             transaction.put(tables.states, &key, &encode(&state))?;
         }
     }
+    for rule in gone(scan, prior) {
+        let key = row::key(&[scan.host.as_bytes(), rule.as_bytes()]);
+        transaction.delete(tables.states, &key)?;
+    }
+    Ok(changes)
+}
+
+/// Rules that have left the pack since.
+fn gone(scan: &Scan, prior: &BTreeMap<String, State>) -> Vec<String> {
     let judged: BTreeSet<&str> = scan
         .findings
         .iter()
         .map(|finding| finding.rule.as_str())
         .collect();
-    for gone in prior.keys().filter(|rule| !judged.contains(rule.as_str())) {
-        let key = row::key(&[scan.host.as_bytes(), gone.as_bytes()]);
-        transaction.delete(tables.states, &key)?;
-    }
-    Ok(changes)
+    let is_gone = |rule: &&String| !judged.contains(rule.as_str());
+    prior.keys().filter(is_gone).cloned().collect()
 }
 
 fn kind_of_change(finding: &Finding, before: Option<&State>) -> Option<ChangeKind> {

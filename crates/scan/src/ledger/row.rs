@@ -32,6 +32,8 @@ pub(crate) struct Tables {
     pub(crate) evidence: TableId,
     /// The scans of a host by number, and the order of their changes; see [`super::chain`].
     pub(crate) links: TableId,
+    /// Scans that were not looked at yet; see [`super::Recent`].
+    pub(crate) recent: TableId,
 }
 
 const HOSTS: &str = "ledger.host";
@@ -41,6 +43,7 @@ const CHECKS: &str = "ledger.check";
 const CHANGES: &str = "ledger.change";
 const EVIDENCE: &str = "ledger.evidence";
 const LINKS: &str = "ledger.link";
+const RECENT: &str = "ledger.recent";
 
 impl Tables {
     pub(crate) fn wanted() -> Vec<Table> {
@@ -52,6 +55,7 @@ impl Tables {
             (CHANGES, History::Latest),
             (EVIDENCE, History::Latest),
             (LINKS, History::Latest),
+            (RECENT, History::Latest),
         ]
         .into_iter()
         .map(|(name, history)| Table::new(name, history))
@@ -67,6 +71,7 @@ impl Tables {
             changes: store.table(CHANGES)?,
             evidence: store.table(EVIDENCE)?,
             links: store.table(LINKS)?,
+            recent: store.table(RECENT)?,
         })
     }
 }

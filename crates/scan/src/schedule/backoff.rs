@@ -5,7 +5,7 @@ use std::time::Duration;
 use world::Timestamp;
 
 use super::Backoff;
-use crate::{failure::Reason, policy};
+use crate::{drift, failure::Reason, policy};
 
 /// Whether a scan that ended so says anything of its host. One that was stopped, or that found another
 /// scan running, does not.
@@ -35,6 +35,11 @@ pub fn after_failure(
         last_failed: at.nanos(),
         reason,
         until,
+        silent: if drift::is_silence(reason) {
+            before.map_or(0, |before| before.silent).saturating_add(1)
+        } else {
+            0
+        },
     }
 }
 
@@ -99,6 +104,7 @@ mod tests {
             last_failed: 0,
             reason: Reason::Timeout,
             until: None,
+            silent: 0,
         };
         let at = Timestamp::from_nanos(1);
         let policy = policy::Backoff::default();

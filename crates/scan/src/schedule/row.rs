@@ -56,6 +56,9 @@ pub struct Backoff {
     pub reason: Reason,
     /// Not tried before this; `None` while there are too few failures to put anything off.
     pub until: Option<u64>,
+    /// How many of the last failures in a row never got an answer; see [`crate::drift::is_silence`].
+    #[serde(default)]
+    pub silent: u32,
 }
 
 /// Why a row changed: the closed list that audit records name.

@@ -20,6 +20,7 @@ use crate::{
 };
 
 pub(crate) mod events;
+pub(crate) mod store;
 
 /// Longest configuration file read, in bytes. Arbitrary; a full one is about 2 KiB.
 const FILE_LEN_MAX: u64 = 256 * 1024;
@@ -62,6 +63,7 @@ pub(crate) struct Config {
     pub(crate) scan_walk: Setting<bool>,
     pub(crate) scan_rules_dir: Setting<Option<PathBuf>>,
     pub(crate) journal_strict: Setting<bool>,
+    pub(crate) store: store::Elsewhere,
     pub(crate) events_enabled: Setting<bool>,
     pub(crate) events_listen: Setting<SocketAddr>,
     pub(crate) events_retention: events::Retention,
@@ -107,6 +109,18 @@ pub(crate) const KEYS: &[Key] = &[
         environment: "HOLDFAST_JOURNAL_STRICT",
         example: "false",
         about: "sync twice: then what was not acknowledged is never there after a loss of power",
+    },
+    Key {
+        name: "store.postgres",
+        environment: "HOLDFAST_STORE_POSTGRES",
+        example: "\"postgres://holdfast@db.example/holdfast?sslmode=verify-full\"",
+        about: "a PostgreSQL database to keep the tables in, shared with other machines",
+    },
+    Key {
+        name: "store.postgres_password_file",
+        environment: "HOLDFAST_STORE_POSTGRES_PASSWORD_FILE",
+        example: "\"/etc/holdfast/postgres.password\"",
+        about: "a file with the password, unless the URL or PGPASSWORD has it",
     },
     Key {
         name: "events.enabled",
@@ -156,6 +170,8 @@ struct FileConfig {
     #[serde(default)]
     journal: FileJournal,
     #[serde(default)]
+    store: store::FileStore,
+    #[serde(default)]
     events: FileEvents,
 }
 
@@ -195,6 +211,7 @@ impl Config {
             scan_walk: truth("HOLDFAST_SCAN_WALK", values.scan.walk, true)?,
             scan_rules_dir: rules_dir(&values),
             journal_strict: truth("HOLDFAST_JOURNAL_STRICT", values.journal.strict, false)?,
+            store: store::elsewhere(&values.store)?,
             events_enabled: truth("HOLDFAST_EVENTS_ENABLED", values.events.enabled, true)?,
             events_listen: listen(&values, file.as_deref())?,
             events_retention: events::retention(&values.events, file.as_deref())?,

@@ -3,6 +3,8 @@
 //! It is open only while something is read or written, so that `status` works beside a running
 //! `up`. Whoever finds it in use waits a little, then gives up and names the holder.
 
+pub(crate) mod shared;
+
 use std::{
     error,
     path::{Path, PathBuf},
@@ -51,7 +53,13 @@ impl Site {
     /// Opens the directory, making it when it is not there.
     pub(crate) fn open(config: &Config, screen: Screen) -> Result<Self, Refusal> {
         let dir = config.data_dir()?;
-        let opened = open_store(dir, config.mode(), scan::tables(), screen)?;
+        let opened = match &config.store.postgres.value {
+            Some(address) => shared::open(dir, address)?,
+            None => {
+                shared::refuse_moved(dir)?;
+                open_store(dir, config.mode(), scan::tables(), screen)?
+            }
+        };
         let ledger = Ledger::new(opened.store.clone()).map_err(Self::refused)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -62,13 +70,17 @@ impl Site {
 
     /// Opens a directory that must hold a record already: a question never creates anything.
     pub(crate) fn open_existing(config: &Config, screen: Screen) -> Result<Self, Refusal> {
-        must_exist(config.data_dir()?, "holdfast scan")?;
+        if !shared::is_used(config) {
+            must_exist(config.data_dir()?, "holdfast scan")?;
+        }
         Self::open(config, screen)
     }
 
     /// As [`Site::open_existing`], for questions about hosts and credentials.
     pub(crate) fn open_fleet(config: &Config, screen: Screen) -> Result<Self, Refusal> {
-        must_exist(config.data_dir()?, "holdfast host add NAME ADDRESS")?;
+        if !shared::is_used(config) {
+            must_exist(config.data_dir()?, "holdfast host add NAME ADDRESS")?;
+        }
         Self::open(config, screen)
     }
 
@@ -194,6 +206,9 @@ impl Site {
 }
 
 fn after_store_error(error: &store::Error) -> &'static str {
+    if let Some(fault) = postgres::Fault::behind(error) {
+        return fault.next();
+    }
     match error.kind() {
         store::Kind::Full => "free space on the file system of the data directory, then try again",
         store::Kind::Conflict => "try again",

@@ -65,6 +65,20 @@ fn rows(config: &Config) -> Vec<Row> {
             config.journal_strict.origin,
         ),
         (
+            // Shown without its password.
+            config
+                .store
+                .postgres
+                .value
+                .as_ref()
+                .map_or_else(none, ToString::to_string),
+            config.store.postgres.origin,
+        ),
+        (
+            path(config.store.password_file.value.as_deref()),
+            config.store.password_file.origin,
+        ),
+        (
             config.events_enabled.value.to_string(),
             config.events_enabled.origin,
         ),

@@ -61,7 +61,11 @@ fn begin(config: &Config, screen: Screen) -> Result<First, Refusal> {
     let started = started.map_err(site::policy_refused)?;
     site.vault()?.data_key().map_err(fleet_refused)?;
     let this = super::this_host();
-    register(&site, &this)?;
+    if site::shared::is_used(config) {
+        site::shared::check_local(&site, &this)?;
+    } else {
+        register(&site, &this)?;
+    }
     tell_policy(&started, screen);
     tell_fleet(&site, &this, screen)?;
     let is_known = site
@@ -175,7 +179,7 @@ fn watch(
         ledger_sink: Arc::clone(&told) as _,
         clock: Arc::new(RealClock::new()),
         // Its jobs are taken back at the start: `up.lock` says that no other worker of it lives.
-        node: super::this_host(),
+        node: site::shared::node(config, super::this_host())?,
         worker: std::process::id().to_string(),
         rules: all,
         collectors: fleet::collectors(&up.scope, config),

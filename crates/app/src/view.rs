@@ -4,6 +4,7 @@
 //! Each is asked through a [`Reader`], which says whose eyes it is for: a token of a few hosts sees
 //! those and nothing of the others, whichever way it asks.
 
+mod alerts;
 mod changes;
 mod error;
 mod fleet;
@@ -13,13 +14,16 @@ mod operations;
 mod records;
 mod rule;
 
+pub(crate) use alerts::{AlertRow, AlertSilence, AlertStep, alert, alerts, open_alerts};
 pub(crate) use changes::{
     Change, ChangePage, ChangesAsked, DiffAsked, Difference, changes, diff, history,
 };
 pub(crate) use error::{Error, Kind};
-pub(crate) use fleet::{Fleet, HostPage, HostRow, HostsAsked, fleet, hosts};
+pub(crate) use fleet::{
+    Attempt, BySeverity, Fleet, HostPage, HostRow, HostsAsked, RuleCount, Unassessed, fleet, hosts,
+};
 pub(crate) use host::{Evidence, Finding, HostView, evidence, host};
-pub(crate) use moment::{Moment, past};
+pub(crate) use moment::{Moment, parse, past};
 pub(crate) use operations::{
     CountersView, CredentialRow, JobRow, MaintenanceRow, PolicyRow, PolicyView, ScheduleRow,
     TokenRow, counters, credentials, jobs, maintenances, policies, policy, schedule, tokens,

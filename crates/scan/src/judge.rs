@@ -105,8 +105,23 @@ impl Summary {
                 Outcome::Error => &mut summary.error,
             } += 1;
         }
-        summary.score = score(summary.pass, summary.fail);
-        summary
+        summary.rescored()
+    }
+
+    /// With another's counts added.
+    pub fn add(&mut self, other: &Self) {
+        self.pass += other.pass;
+        self.fail += other.fail;
+        self.not_applicable += other.not_applicable;
+        self.not_assessed += other.not_assessed;
+        self.error += other.error;
+        self.score = score(self.pass, self.fail);
+    }
+
+    /// With the score that follows from the counts.
+    pub(crate) fn rescored(mut self) -> Self {
+        self.score = score(self.pass, self.fail);
+        self
     }
 }
 

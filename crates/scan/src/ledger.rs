@@ -14,22 +14,30 @@ use wal::Lsn;
 use world::Timestamp;
 
 mod apply;
+mod board;
 mod cause;
 pub mod chain;
 mod error;
+mod fleet;
 mod history;
+mod index;
 mod recent;
 mod row;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 pub use apply::{Applied, Finding, Scan};
 pub use cause::Cause;
 pub use error::{Class, Error};
+pub use fleet::{
+    Assessed, Fleet, FleetWaived, HostStanding, RuleStanding, RuleVerdict, Unassessed,
+};
 pub use history::{Difference, Status};
 pub(crate) use recent::RecentKey;
 pub use recent::{RECENT_MAX, Recent, Turn};
 pub use row::{Change, ChangeKind, Check, Host, ScanRow, State};
+pub use timeline::{Cursor, Entry, Filter, PAGE_MAX, Page};
 
 /// Most rows that one answer is made of, and most findings of one scan. The built-in pack has a few
 /// hundred rules; a rule that flips with every scan, five minutes apart, gets here in a year.
@@ -100,6 +108,10 @@ impl Ledger {
     /// On a store that has [`Ledger::tables`].
     pub fn new(store: Store) -> Result<Self, Error> {
         let tables = Tables::of(&store)?;
+        if let Err(error) = index::begin(&store, &tables) {
+            // Everything is answered without it, more slowly; a full disk keeps nobody from reading.
+            tracing::warn!(error = %error, "the index of the ledger was not begun");
+        }
         Ok(Self { store, tables })
     }
 
@@ -139,11 +151,60 @@ impl Ledger {
 
     /// Every host with a record, retired ones included, by name.
     pub fn hosts(&self) -> Result<Vec<Host>, Error> {
-        let snapshot = self.store.snapshot()?;
-        rows(&snapshot, self.tables.hosts, &Keys::all())?
-            .iter()
-            .map(|(_, value)| decode(value))
-            .collect()
+        let latest = self.store.snapshot()?;
+        fleet::hosts(&self.tables, &latest, &latest)
+    }
+
+    /// How all hosts stand at a moment, or now. No hosts before anything was recorded.
+    pub fn fleet(&self, at: Option<Timestamp>) -> Result<Fleet, Error> {
+        match self.snapshot(at)? {
+            Some(then) => fleet::fleet(&self.tables, &then, &self.store.snapshot()?),
+            None => Ok(Fleet {
+                as_of: at.unwrap_or_default(),
+                hosts: Vec::new(),
+            }),
+        }
+    }
+
+    /// Changes of all hosts that the filter lets through, in the order in which they were recorded.
+    /// At most [`PAGE_MAX`] a page.
+    pub fn changes(
+        &self,
+        filter: &Filter,
+        order: Order,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Entry>, Error> {
+        let latest = self.indexed()?;
+        timeline::changes(&self.tables, &latest, filter, order, after, limit)
+    }
+
+    /// Changes of one host by the scans after its scan with this number, in the order in which they
+    /// were recorded, each scan whole. For whoever must miss none: no scan of a host overlaps with
+    /// another of it, so that what comes after this number is all that is to come.
+    pub fn changes_since(
+        &self,
+        host: &str,
+        scan: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Vec<Change>)>, Error> {
+        timeline::changes_since(&self.tables, &self.indexed()?, host, scan, limit)
+    }
+
+    /// Scans of a host, newest first.
+    pub fn scans(
+        &self,
+        host: &str,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<ScanRow>, Error> {
+        timeline::scans(&self.tables, &self.indexed()?, host, after, limit)
+    }
+
+    /// The latest snapshot, with everything in the index.
+    fn indexed(&self) -> Result<Snapshot, Error> {
+        index::complete(&self.store, &self.tables)?;
+        Ok(self.store.snapshot()?)
     }
 
     /// Ends a host's record: it takes no more scans, and all of its history stays. One that is
@@ -170,8 +231,13 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<(), Error> {
         apply::check_name(host)?;
-        let mut found =
-            get_host(transaction, &self.tables, host)?.unwrap_or_else(|| apply::new_host(host, at));
+        let mut found = match get_host(transaction, &self.tables, host)? {
+            Some(found) => found,
+            None => {
+                index::add_host(transaction, &self.tables, host)?;
+                apply::new_host(host, at)
+            }
+        };
         if found.retired.is_none() {
             found.retired = Some(at.nanos());
             transaction.put(self.tables.hosts, host.as_bytes(), &encode(&found))?;
@@ -194,6 +260,7 @@ impl Ledger {
             ));
         }
         transaction.delete(self.tables.hosts, host.as_bytes())?;
+        index::remove_host(&mut transaction, &self.tables, host)?;
         transaction.commit()?;
         Ok(())
     }
@@ -205,6 +272,7 @@ impl Ledger {
         if get_host(&mut transaction, &self.tables, host)?.is_none() {
             let host_row = apply::new_host(host, at);
             transaction.put(self.tables.hosts, host.as_bytes(), &encode(&host_row))?;
+            index::add_host(&mut transaction, &self.tables, host)?;
             transaction.commit()?;
         }
         Ok(())
@@ -246,18 +314,19 @@ impl Ledger {
 
     /// How often and when a rule was last checked on a host. Current only: it has no history.
     pub fn check(&self, host: &str, rule: &str) -> Result<Option<Check>, Error> {
-        let found = self
-            .store
-            .snapshot()?
-            .get(self.tables.checks, host.as_bytes())?;
-        let Some(value) = found else {
+        let snapshot = self.store.snapshot()?;
+        let key = host.as_bytes();
+        let keys = [(self.tables.hosts, key), (self.tables.checks, key)];
+        let found = snapshot.get_many(&keys)?;
+        let [Some(host), Some(checks)] = &found[..] else {
             return Ok(None);
         };
-        let checks: row::Checks = decode(&value)?;
-        Ok(checks.counts.get(rule).map(|&count| Check {
-            count,
-            last_checked: checks.last_checked,
-            last_scan: checks.last_scan.clone(),
+        let (host, checks): (Host, row::Checks) = (decode(host)?, decode(checks)?);
+        let since = checks.since(host.scans).get(rule).copied();
+        Ok(since.map(|since| Check {
+            count: (host.scans + 1).saturating_sub(since),
+            last_checked: host.last_finished.unwrap_or_default(),
+            last_scan: host.last_scan.unwrap_or_default(),
         }))
     }
 

@@ -61,6 +61,11 @@ impl Transaction {
         self.snapshot.lsn
     }
 
+    /// The newest commit that it sees: its own is dated later, whatever the clock says.
+    pub fn commit_seen(&self) -> Commit {
+        self.snapshot
+    }
+
     pub fn get(&mut self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Error> {
         if let Some(written) = self.writes.get(table, key) {
             return Ok(written.cloned().map(Bytes::from));

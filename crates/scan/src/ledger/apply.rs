@@ -1,15 +1,16 @@
 //! One scan into the ledger, in one transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use store::{Store, Transaction};
+use store::{Bytes, Store, Transaction};
 use uuid::Uuid;
 use world::Timestamp;
 
 use super::{
     Class, Error, ROWS_MAX,
+    board::{self, Board},
     cause::{Cause, causes, facts_differ},
-    chain, decode, encode, get_host, recent,
+    chain, decode, encode, index, recent,
     row::{self, Change, ChangeKind, Checks, Host, ScanRow, State, Tables},
     rows_read,
 };
@@ -110,7 +111,9 @@ pub(super) fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Resul
     }
 }
 
-/// Refuses the whole batch before anything is written, naming the rule (LED-4).
+/// Refuses the whole batch before anything is read, naming the rule (LED-4). What evidence says is
+/// looked at by [`write_evidence`], before anything else is written, and only where it is not what
+/// the host's state rests on already: that was looked at when it came.
 pub(super) fn check(scan: &Scan) -> Result<(), Error> {
     check_name(&scan.host)?;
     if scan.findings.len() > ROWS_MAX {
@@ -139,8 +142,6 @@ pub(super) fn check(scan: &Scan) -> Result<(), Error> {
             );
             return Err(refuse(Class::EvidenceOversize, message));
         }
-        crate::judge::validate_evidence(&finding.evidence, &finding.rule)
-            .map_err(|error| refuse(Class::EvidenceInvalid, error.to_string()))?;
         if crate::judge::digest(&finding.evidence) != finding.evidence_digest {
             let message = "evidence does not have the SHA-256 that it is filed under".to_owned();
             return Err(refuse(Class::EvidenceInvalid, message));
@@ -169,6 +170,8 @@ pub(super) fn new_host(name: &str, at: Timestamp) -> Host {
         last_scan: None,
         last_finished: None,
         chain: None,
+        verdicts: String::new(),
+        indexed: 0,
     }
 }
 
@@ -180,25 +183,31 @@ pub(super) fn apply_in(
     scan: &Scan,
 ) -> Result<Applied, Error> {
     let scan_id = scan.id.to_string();
-    let mut host = get_host(transaction, tables, &scan.host)?
-        .unwrap_or_else(|| new_host(&scan.host, scan.started));
-    let previous = host.last_finished.map(Timestamp::from_nanos);
-    if transaction.get(tables.scans, scan_id.as_bytes())?.is_some() {
+    let known = Known::read(transaction, tables, scan, &scan_id)?;
+    let previous = known.host.last_finished.map(Timestamp::from_nanos);
+    if known.is_applied {
         return Ok(Applied {
             replayed: true,
             previous,
             changes: Vec::new(),
         });
     }
-    if host.retired.is_some() {
+    if known.host.retired.is_some() {
         let message = format!("host `{}` is retired and takes no more scans", scan.host);
         return Err(Error::new(Class::Constraint, message));
     }
-
-    let prior = states(transaction, tables, &scan.host)?;
-    let mut changes = write_states(transaction, tables, scan, &prior)?;
-    write_checks(transaction, tables, scan)?;
-    write_evidence(store, transaction, tables, scan, &prior)?;
+    if known.is_new {
+        index::add_host(transaction, tables, &scan.host)?;
+    }
+    let verdicts = chain::verdicts(scan);
+    let is_counted = known.board.as_ref().map(|board| &board.summary) == Some(&scan.summary);
+    let moved = if known.host.verdicts == verdicts && is_counted {
+        Moved::default()
+    } else {
+        write_states(store, transaction, tables, scan, &known)?
+    };
+    let mut changes = moved.changes;
+    let mut host = known.host;
     host.scans += 1;
     let mut scan_row = ScanRow {
         scan_id: scan_id.clone(),
@@ -208,23 +217,19 @@ pub(super) fn apply_in(
         summary: scan.summary.clone(),
         changes: changes.len() as u64,
         number: 0,
-        verdicts: String::new(),
+        verdicts: verdicts.clone(),
         chain: String::new(),
     };
     let rows = (&mut host, changes.as_mut_slice(), &mut scan_row);
-    chain::extend(store, transaction, tables, scan, rows)?;
+    chain::extend(store, transaction, tables, rows)?;
     for change in &changes {
         let key = row::change_key(&scan.host, &change.rule, host.scans);
         transaction.put(tables.changes, &key, &encode(change))?;
     }
-    recent::leave(
-        transaction,
-        tables,
-        scan,
-        host.scans,
-        &changes,
-        gone(scan, &prior),
-    )?;
+    let (number, gone) = (host.scans, moved.gone);
+    recent::leave(transaction, tables, scan, number, &changes, gone)?;
+    index::add_changes(transaction, tables, &mut host, scan.finished, &changes)?;
+    host.verdicts = verdicts;
     host.last_scan = Some(scan_id.clone());
     host.last_finished = Some(scan.finished.nanos());
     transaction.put(tables.hosts, scan.host.as_bytes(), &encode(&host))?;
@@ -234,6 +239,44 @@ pub(super) fn apply_in(
         previous,
         changes,
     })
+}
+
+/// What one read tells about the host of a scan.
+struct Known {
+    host: Host,
+    is_new: bool,
+    is_applied: bool,
+    checks: Option<Checks>,
+    board: Option<Board>,
+}
+
+impl Known {
+    fn read(
+        transaction: &mut Transaction,
+        tables: &Tables,
+        scan: &Scan,
+        scan_id: &str,
+    ) -> Result<Self, Error> {
+        let host = scan.host.as_bytes();
+        let keys = [
+            (tables.hosts, host),
+            (tables.scans, scan_id.as_bytes()),
+            (tables.checks, host),
+            (tables.boards, host),
+        ];
+        let found = transaction.get_many(&keys)?;
+        let [found_host, found_scan, checks, board] = &found[..] else {
+            return Err(Error::new(Class::Unknown, "a read without all of its rows"));
+        };
+        let found_host: Option<Host> = found_host.as_ref().map(|row| decode(row)).transpose()?;
+        Ok(Self {
+            is_new: found_host.is_none(),
+            host: found_host.unwrap_or_else(|| new_host(&scan.host, scan.started)),
+            is_applied: found_scan.is_some(),
+            checks: checks.as_ref().map(|row| decode(row)).transpose()?,
+            board: board.as_ref().map(|row| decode(row)).transpose()?,
+        })
+    }
 }
 
 fn states(
@@ -247,14 +290,41 @@ fn states(
         .collect()
 }
 
-/// Writes the state rows that differ and removes those of rules that left the pack; gives the
-/// change rows to be written.
+/// How the states of a host moved with a scan.
+#[derive(Default)]
+struct Moved {
+    /// The change rows to be written.
+    changes: Vec<Change>,
+    /// Rules that have left the pack since.
+    gone: Vec<String>,
+}
+
+/// Writes the state rows that differ and what follows from them, and removes those of rules that left
+/// the pack.
 fn write_states(
+    store: &Store,
     transaction: &mut Transaction,
     tables: &Tables,
     scan: &Scan,
-    prior: &BTreeMap<String, State>,
-) -> Result<Vec<Change>, Error> {
+    known: &Known,
+) -> Result<Moved, Error> {
+    let prior = states(transaction, tables, &scan.host)?;
+    let rows = scan.findings.iter().map(|finding| board::Row {
+        rule: &finding.rule,
+        verdict: finding.verdict,
+        severity: finding.severity,
+        reason: &finding.reason,
+    });
+    let (board, list) = Board::of(scan.summary.clone(), rows.collect());
+    let stored = Stored::look_up(store, tables, scan, &prior, &list.digest)?;
+    write_evidence(transaction, tables, scan, &prior, &stored)?;
+    if known.board.as_ref() != Some(&board) {
+        transaction.put(tables.boards, scan.host.as_bytes(), &encode(&board))?;
+    }
+    if !stored.is_listed {
+        transaction.put(tables.rules, list.digest.as_bytes(), &list.bytes)?;
+    }
+    write_checks(transaction, tables, scan, known)?;
     let mut changes = Vec::new();
     for finding in &scan.findings {
         let before = prior.get(&finding.rule);
@@ -278,12 +348,12 @@ fn write_states(
             let because = match before {
                 None if prior.is_empty() => Vec::new(),
                 None => vec![Cause::Rule],
-                Some(before) => {
-                    let evidence = evidence_before(transaction, tables, before)?;
-                    causes(before, &state, || {
-                        facts_differ(evidence.as_deref(), Some(&finding.evidence))
-                    })
-                }
+                Some(before) => causes(before, &state, || {
+                    facts_differ(
+                        stored.unpacked(&before.evidence).as_deref(),
+                        Some(&finding.evidence),
+                    )
+                }),
             };
             changes.push(change(scan, finding, before, kind, because));
         }
@@ -292,11 +362,12 @@ fn write_states(
             transaction.put(tables.states, &key, &encode(&state))?;
         }
     }
-    for rule in gone(scan, prior) {
+    let gone = gone(scan, &prior);
+    for rule in &gone {
         let key = row::key(&[scan.host.as_bytes(), rule.as_bytes()]);
         transaction.delete(tables.states, &key)?;
     }
-    Ok(changes)
+    Ok(Moved { changes, gone })
 }
 
 /// Rules that have left the pack since.
@@ -310,6 +381,62 @@ fn gone(scan: &Scan, prior: &BTreeMap<String, State>) -> Vec<String> {
     prior.keys().filter(is_gone).cloned().collect()
 }
 
+/// What is stored under digests already. Looked up outside the transaction: what is named by its content
+/// is never removed, so storing it twice is the same as once and no conflict can come of it.
+struct Stored<'a> {
+    /// Evidence that verdicts rest on, or rested on before; compressed.
+    evidence: HashMap<&'a str, Option<Bytes>>,
+    /// Whether the list of the scan's rules is there.
+    is_listed: bool,
+}
+
+impl<'a> Stored<'a> {
+    fn look_up(
+        store: &Store,
+        tables: &Tables,
+        scan: &'a Scan,
+        prior: &'a BTreeMap<String, State>,
+        list: &str,
+    ) -> Result<Self, Error> {
+        let mut digests: Vec<&str> = Vec::new();
+        for finding in &scan.findings {
+            let before = prior.get(&finding.rule);
+            if before.is_none_or(|before| before.evidence != finding.evidence_digest) {
+                digests.push(&finding.evidence_digest);
+            }
+            // The cause of a change may lie in the facts of then.
+            if let Some(before) = before
+                && kind_of_change(finding, Some(before)).is_some()
+            {
+                digests.push(&before.evidence);
+            }
+        }
+        digests.sort_unstable();
+        digests.dedup();
+        let mut keys = vec![(tables.rules, list.as_bytes())];
+        keys.extend(
+            digests
+                .iter()
+                .map(|digest| (tables.evidence, digest.as_bytes())),
+        );
+        let mut found = store.snapshot()?.get_many(&keys)?.into_iter();
+        let is_listed = found.next().flatten().is_some();
+        Ok(Self {
+            evidence: digests.into_iter().zip(found).collect(),
+            is_listed,
+        })
+    }
+
+    fn has(&self, digest: &str) -> bool {
+        self.evidence.get(digest).is_some_and(Option::is_some)
+    }
+
+    /// What cannot be unpacked is as good as not there: the apply does not hang on it.
+    fn unpacked(&self, digest: &str) -> Option<Vec<u8>> {
+        unpack_evidence(self.evidence.get(digest)?.as_ref()?).ok()
+    }
+}
+
 fn kind_of_change(finding: &Finding, before: Option<&State>) -> Option<ChangeKind> {
     match before {
         None => Some(ChangeKind::FirstSeen),
@@ -317,16 +444,6 @@ fn kind_of_change(finding: &Finding, before: Option<&State>) -> Option<ChangeKin
         Some(before) if before.severity != finding.severity => Some(ChangeKind::SeverityChanged),
         Some(_) => None,
     }
-}
-
-/// What cannot be unpacked is as good as not there: the apply does not hang on it.
-fn evidence_before(
-    transaction: &mut Transaction,
-    tables: &Tables,
-    before: &State,
-) -> Result<Option<Vec<u8>>, Error> {
-    let packed = transaction.get(tables.evidence, before.evidence.as_bytes())?;
-    Ok(packed.and_then(|packed| unpack_evidence(&packed).ok()))
 }
 
 fn change(
@@ -354,41 +471,34 @@ fn change(
     }
 }
 
-/// Counts of the rules of this scan; those of rules that left the pack go with them.
-fn write_checks(transaction: &mut Transaction, tables: &Tables, scan: &Scan) -> Result<(), Error> {
-    let key = scan.host.as_bytes();
-    let prior = transaction
-        .get(tables.checks, key)?
-        .map(|value| decode::<Checks>(&value))
-        .transpose()?
-        .unwrap_or_default();
-    let counts = scan
-        .findings
-        .iter()
-        .map(|finding| {
-            let before = prior.counts.get(&finding.rule).copied().unwrap_or(0);
-            (finding.rule.clone(), before + 1)
-        })
-        .collect();
-    let checks = Checks {
-        last_checked: scan.finished.nanos(),
-        last_scan: scan.id.to_string(),
-        counts,
-    };
-    transaction.put(tables.checks, key, &encode(&checks))?;
+/// From which scan on the rules of this one are checked; those of rules that left the pack go.
+fn write_checks(
+    transaction: &mut Transaction,
+    tables: &Tables,
+    scan: &Scan,
+    known: &Known,
+) -> Result<(), Error> {
+    let before = known.checks.clone().unwrap_or_default();
+    let before = before.since(known.host.scans);
+    let since = scan.findings.iter().map(|finding| {
+        let since = before.get(&finding.rule).copied();
+        (finding.rule.clone(), since.unwrap_or(known.host.scans + 1))
+    });
+    let checks = Checks::from(since.collect::<BTreeMap<_, _>>());
+    if known.checks.as_ref() != Some(&checks) {
+        transaction.put(tables.checks, scan.host.as_bytes(), &encode(&checks))?;
+    }
     Ok(())
 }
 
-/// Stores what is not there yet. Looked up outside the transaction: evidence is named by its
-/// content and never removed, so storing it twice is the same as once and no conflict can come of it.
+/// Stores what is not there yet, when it is evidence. What is stored was looked at when it came.
 fn write_evidence(
-    store: &Store,
     transaction: &mut Transaction,
     tables: &Tables,
     scan: &Scan,
     prior: &BTreeMap<String, State>,
+    stored: &Stored<'_>,
 ) -> Result<(), Error> {
-    let snapshot = store.snapshot()?;
     let mut compressor = zstd::bulk::Compressor::new(COMPRESSION_LEVEL)
         .map_err(|error| Error::new(Class::Unknown, "compression").with_source(error))?;
     for finding in &scan.findings {
@@ -396,14 +506,16 @@ fn write_evidence(
         if before.is_some_and(|before| before.evidence == finding.evidence_digest) {
             continue;
         }
-        let key = finding.evidence_digest.as_bytes();
-        if snapshot.get(tables.evidence, key)?.is_none() {
+        crate::judge::validate_evidence(&finding.evidence, &finding.rule).map_err(|error| {
+            Error::new(Class::EvidenceInvalid, error.to_string()).with_rule(&finding.rule)
+        })?;
+        if !stored.has(&finding.evidence_digest) {
             let packed = compressor.compress(&finding.evidence).map_err(|error| {
                 Error::new(Class::Unknown, "evidence does not compress")
                     .with_rule(&finding.rule)
                     .with_source(error)
             })?;
-            transaction.put(tables.evidence, key, &packed)?;
+            transaction.put(tables.evidence, finding.evidence_digest.as_bytes(), &packed)?;
         }
     }
     Ok(())

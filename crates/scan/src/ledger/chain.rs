@@ -262,11 +262,11 @@ pub(crate) fn text<T: Serialize>(row: &T) -> String {
 
 /// Puts one scan at the end of its host's chain: numbers and links its changes and the scan, and moves
 /// the head. `host.scans` counts this scan already; everything else of the host is as it was before.
+/// `row` has everything but its number and its link.
 pub(super) fn extend(
     store: &Store,
     transaction: &mut Transaction,
     tables: &Tables,
-    scan: &Scan,
     (host, changes, row): (&mut Host, &mut [Change], &mut ScanRow),
 ) -> Result<(), Error> {
     let mut head = match host.chain.take() {
@@ -281,7 +281,6 @@ pub(super) fn extend(
     }
     head.scans = host.scans;
     row.number = head.scans;
-    row.verdicts = verdicts(scan);
     row.chain = LinkedScan::of(row).link(&head.sha256);
     head.sha256.clone_from(&row.chain);
     let link = LinkRow {
@@ -294,7 +293,8 @@ pub(super) fn extend(
     Ok(())
 }
 
-fn verdicts(scan: &Scan) -> String {
+/// What [`ScanRow::verdicts`] is.
+pub(super) fn verdicts(scan: &Scan) -> String {
     let mut findings: Vec<&Finding> = scan.findings.iter().collect();
     findings.sort_unstable_by_key(|finding| finding.rule.as_str());
     let mut lines = Lines::verdicts();

@@ -24,7 +24,7 @@ pub(crate) struct Tables {
     pub(crate) scans: TableId,
     /// The verdict of each rule on each host, written only when something in it changed.
     pub(crate) states: TableId,
-    /// How often and when each rule of a host was last checked; rewritten by every scan, no history.
+    /// Since which scan each rule of a host is checked; written when the set of rules changes.
     pub(crate) checks: TableId,
     /// The record of changes, append-only.
     pub(crate) changes: TableId,
@@ -34,6 +34,12 @@ pub(crate) struct Tables {
     pub(crate) links: TableId,
     /// Scans that were not looked at yet; see [`super::Recent`].
     pub(crate) recent: TableId,
+    /// How every rule of a host stands, one small row a host, written when something in it changed.
+    pub(crate) boards: TableId,
+    /// Lists of rules by SHA-256, which boards of many hosts share; append-only.
+    pub(crate) rules: TableId,
+    /// Rows that lead to others, see [`super::index`]; all of it can be made from the other tables.
+    pub(crate) index: TableId,
 }
 
 const HOSTS: &str = "ledger.host";
@@ -44,6 +50,9 @@ const CHANGES: &str = "ledger.change";
 const EVIDENCE: &str = "ledger.evidence";
 const LINKS: &str = "ledger.link";
 const RECENT: &str = "ledger.recent";
+const BOARDS: &str = "ledger.board";
+const RULES: &str = "ledger.rules";
+const INDEX: &str = "ledger.index";
 
 impl Tables {
     pub(crate) fn wanted() -> Vec<Table> {
@@ -56,6 +65,9 @@ impl Tables {
             (EVIDENCE, History::Latest),
             (LINKS, History::Latest),
             (RECENT, History::Latest),
+            (BOARDS, History::Forever),
+            (RULES, History::Latest),
+            (INDEX, History::Latest),
         ]
         .into_iter()
         .map(|(name, history)| Table::new(name, history))
@@ -72,6 +84,9 @@ impl Tables {
             evidence: store.table(EVIDENCE)?,
             links: store.table(LINKS)?,
             recent: store.table(RECENT)?,
+            boards: store.table(BOARDS)?,
+            rules: store.table(RULES)?,
+            index: store.table(INDEX)?,
         })
     }
 }
@@ -89,6 +104,14 @@ pub struct Host {
     /// Where its chain stands; none before its first scan, and in rows of the time before chains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<Head>,
+    /// SHA-256 over all that the last scan found: a scan that finds the same is known by it without
+    /// [`ScanRow::verdicts`] of the last scan: a scan that found the same is known by it without the
+    /// states being read. Empty in rows of the time before it was kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) verdicts: String,
+    /// Place of the newest row of this host in the order of changes, see [`super::index`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) indexed: u64,
 }
 
 /// One scan as it was applied.
@@ -149,13 +172,33 @@ impl State {
     }
 }
 
-/// How often each rule was checked on one host, in one row: every scan checks every rule of the
-/// pack, so a row a rule would be rewritten as often and say the same time a thousand times.
+/// Since which scan of its host, counted from 1, each rule is checked: every scan checks every rule of
+/// the pack, so that all counts follow from the host's own and nothing is written where no rule came
+/// or went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Checks {
-    pub(crate) last_checked: u64,
-    pub(crate) last_scan: String,
-    pub(crate) counts: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub(crate) since: BTreeMap<String, u64>,
+    /// Only in rows of the time when each scan wrote its counts; they are of the host's last scan.
+    #[serde(default, skip_serializing)]
+    counts: BTreeMap<String, u64>,
+}
+
+impl From<BTreeMap<String, u64>> for Checks {
+    fn from(since: BTreeMap<String, u64>) -> Self {
+        let counts = BTreeMap::new();
+        Self { since, counts }
+    }
+}
+
+impl Checks {
+    /// `scans` is how many scans the host had when the row was written last or is read.
+    pub(crate) fn since(mut self, scans: u64) -> BTreeMap<String, u64> {
+        for (rule, count) in self.counts {
+            self.since.insert(rule, (scans + 1).saturating_sub(count));
+        }
+        self.since
+    }
 }
 
 /// How often and when one rule was last checked on one host.

@@ -24,6 +24,7 @@ use crate::{
 
 mod because;
 mod chained;
+mod standing;
 
 /// Time that moves by a millisecond at each look, so that every commit has a moment of its own.
 #[derive(Debug, Default)]
@@ -154,8 +155,10 @@ fn everything(ledger: &Ledger, host: &str) -> String {
     let checks = rows(&snapshot, tables.checks, &Keys::all()).unwrap();
     let scans = rows(&snapshot, tables.scans, &Keys::all()).unwrap();
     let evidence = rows(&snapshot, tables.evidence, &Keys::all()).unwrap();
+    let standing = [tables.boards, tables.rules, tables.index]
+        .map(|table| rows(&snapshot, table, &Keys::all()).unwrap());
     format!(
-        "{:?} {:?} {changes:?} {checks:?} {scans:?} {evidence:?}",
+        "{:?} {:?} {changes:?} {checks:?} {scans:?} {evidence:?} {standing:?}",
         ledger.hosts().unwrap(),
         states(ledger, host, None)
     )

@@ -1,0 +1,449 @@
+//! How all hosts stand at one moment, and the questions that a page about a fleet asks.
+//!
+//! Answered from the boards of the hosts. Verdicts are as they were recorded; waivers are counted
+//! beside them and change none. One denominator everywhere: what passed or failed.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use store::{Keys, Snapshot};
+use world::Timestamp;
+
+use super::{
+    Class, Error,
+    board::{Board, Read, Row},
+    decode, history, index,
+    row::{Host, ScanRow, Tables},
+    rows,
+};
+use crate::{
+    inventory,
+    judge::{Outcome, Summary},
+    policy::{Bands, ComplianceState},
+    rule::Severity,
+    schedule::state_of,
+    waiver::{self, Waiver},
+};
+
+/// All hosts at one moment.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// Commit time of the snapshot that answered: at or before the moment asked for.
+    pub as_of: Timestamp,
+    /// By name, those that were retired by then among them.
+    pub hosts: Vec<HostStanding>,
+}
+
+/// One host at one moment.
+#[derive(Clone, Debug)]
+pub struct HostStanding {
+    pub host: Host,
+    /// `None`: no scan was applied by then.
+    pub assessed: Option<Assessed>,
+}
+
+/// What the latest scan found.
+#[derive(Clone, Debug)]
+pub struct Assessed {
+    pub scan_id: String,
+    pub finished: Timestamp,
+    pub summary: Summary,
+    /// Sorted; shared by hosts that were judged by the same rules.
+    rules: Arc<[String]>,
+    verdicts: Vec<(Outcome, Severity)>,
+    /// Places in `rules`, by the reason.
+    unassessed: BTreeMap<String, Vec<u32>>,
+}
+
+/// The verdict of one rule on one host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleVerdict<'a> {
+    pub rule: &'a str,
+    pub verdict: Outcome,
+    pub severity: Severity,
+}
+
+/// One rule over the hosts that are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleStanding {
+    pub rule: String,
+    /// The worst of those it has on the hosts.
+    pub severity: Severity,
+    pub pass: u64,
+    pub fail: u64,
+    pub not_applicable: u64,
+    pub not_assessed: u64,
+    pub error: u64,
+}
+
+/// A rule that could not be assessed, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unassessed {
+    pub rule: String,
+    pub reason: String,
+    /// By name.
+    pub hosts: Vec<String>,
+}
+
+/// What waivers add to a fleet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FleetWaived {
+    /// Failures with a waiver beside them.
+    pub waived: u64,
+    /// The score of the fleet without those.
+    pub score: Option<f64>,
+}
+
+impl Assessed {
+    /// By rule id.
+    pub fn verdicts(&self) -> impl Iterator<Item = RuleVerdict<'_>> {
+        self.rules
+            .iter()
+            .zip(&self.verdicts)
+            .map(|(rule, &(verdict, severity))| RuleVerdict {
+                rule,
+                verdict,
+                severity,
+            })
+    }
+
+    pub fn verdict(&self, rule: &str) -> Option<RuleVerdict<'_>> {
+        let place = self
+            .rules
+            .binary_search_by(|found| found.as_str().cmp(rule))
+            .ok()?;
+        self.at(place)
+    }
+
+    /// What neither passed nor failed nor was found not to apply, and why.
+    pub fn unassessed(&self) -> impl Iterator<Item = (RuleVerdict<'_>, &str)> {
+        self.unassessed.iter().flat_map(|(reason, places)| {
+            places.iter().filter_map(|&place| {
+                let verdict = self.at(usize::try_from(place).ok()?)?;
+                Some((verdict, reason.as_str()))
+            })
+        })
+    }
+
+    fn at(&self, place: usize) -> Option<RuleVerdict<'_>> {
+        let &(verdict, severity) = self.verdicts.get(place)?;
+        Some(RuleVerdict {
+            rule: self.rules.get(place)?,
+            verdict,
+            severity,
+        })
+    }
+}
+
+impl HostStanding {
+    /// Whether a rule of critical severity fails.
+    pub fn is_critical(&self) -> bool {
+        self.assessed.as_ref().is_some_and(|assessed| {
+            assessed
+                .verdicts
+                .contains(&(Outcome::Fail, Severity::Critical))
+        })
+    }
+
+    pub fn state(&self, bands: &Bands) -> ComplianceState {
+        match &self.assessed {
+            None => ComplianceState::Unknown,
+            Some(assessed) => state_of(assessed.summary.score, self.is_critical(), bands),
+        }
+    }
+}
+
+impl Fleet {
+    /// Hosts that were not retired by then.
+    pub fn watched(&self) -> impl Iterator<Item = &HostStanding> {
+        self.hosts
+            .iter()
+            .filter(|standing| standing.host.retired.is_none())
+    }
+
+    /// Leaves out hosts that do not belong to what is asked.
+    pub fn retain(&mut self, keep: impl FnMut(&HostStanding) -> bool) {
+        self.hosts.retain(keep);
+    }
+
+    /// All verdicts of the fleet, counted together.
+    pub fn summary(&self) -> Summary {
+        let mut sum = Summary::default();
+        for assessed in self
+            .watched()
+            .filter_map(|standing| standing.assessed.as_ref())
+        {
+            sum.add(&assessed.summary);
+        }
+        sum
+    }
+
+    /// How many hosts are in each state; all states are there.
+    pub fn states(&self, bands: &Bands) -> BTreeMap<ComplianceState, u64> {
+        let mut states = ComplianceState::ALL.map(|state| (state, 0)).into();
+        for standing in self.watched() {
+            let count: &mut BTreeMap<_, u64> = &mut states;
+            *count.entry(standing.state(bands)).or_default() += 1;
+        }
+        states
+    }
+
+    /// Every rule that was judged on a host that is watched, by id.
+    pub fn rules(&self) -> Vec<RuleStanding> {
+        let mut found: HashMap<&str, RuleStanding> = HashMap::new();
+        let assessed = self
+            .watched()
+            .filter_map(|standing| standing.assessed.as_ref());
+        for judged in assessed.flat_map(Assessed::verdicts) {
+            let standing = found
+                .entry(judged.rule)
+                .or_insert_with(|| RuleStanding::new(judged));
+            standing.severity = standing.severity.min(judged.severity);
+            *standing.count(judged.verdict) += 1;
+        }
+        let mut found: Vec<RuleStanding> = found.into_values().collect();
+        found.sort_unstable_by(|one, other| one.rule.cmp(&other.rule));
+        found
+    }
+
+    /// The rules that fail on most hosts, those of higher severity first among equals.
+    pub fn worst_rules(&self, count: usize) -> Vec<RuleStanding> {
+        let mut rules = self.rules();
+        rules.retain(|rule| rule.fail > 0);
+        rules.sort_by_key(|rule| (Reverse(rule.fail), rule.severity));
+        rules.truncate(count);
+        rules
+    }
+
+    /// The hosts with the lowest scores, of which something failed.
+    pub fn worst_hosts(&self, count: usize) -> Vec<&HostStanding> {
+        let mut hosts: Vec<(&HostStanding, &Summary)> = self
+            .watched()
+            .filter_map(|standing| Some((standing, &standing.assessed.as_ref()?.summary)))
+            .filter(|(_, summary)| summary.fail > 0)
+            .collect();
+        hosts.sort_by(|(_, one), (_, other)| {
+            let by_score = one
+                .score
+                .unwrap_or_default()
+                .total_cmp(&other.score.unwrap_or_default());
+            by_score.then(other.fail.cmp(&one.fail))
+        });
+        hosts.truncate(count);
+        hosts.into_iter().map(|(standing, _)| standing).collect()
+    }
+
+    /// What could not be assessed and why, what concerns most hosts first.
+    pub fn unassessed(&self) -> Vec<Unassessed> {
+        let mut found: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        for standing in self.watched() {
+            for (judged, reason) in standing.assessed.iter().flat_map(Assessed::unassessed) {
+                found
+                    .entry((judged.rule, reason))
+                    .or_default()
+                    .push(standing.host.name.clone());
+            }
+        }
+        let mut found: Vec<Unassessed> = found
+            .into_iter()
+            .map(|((rule, reason), hosts)| Unassessed {
+                rule: rule.to_owned(),
+                reason: reason.to_owned(),
+                hosts,
+            })
+            .collect();
+        found.sort_by_key(|unassessed| Reverse(unassessed.hosts.len()));
+        found
+    }
+
+    /// One rule on every host that is watched and was judged by it.
+    pub fn rule<'a>(&'a self, rule: &str) -> Vec<(&'a HostStanding, RuleVerdict<'a>)> {
+        self.watched()
+            .filter_map(|standing| Some((standing, standing.assessed.as_ref()?.verdict(rule)?)))
+            .collect()
+    }
+
+    /// The failures that have a waiver beside them, counted as beside the verdicts of one host.
+    /// `labels` are the hosts of the inventory by name, and `at` is the moment asked for.
+    pub fn waived(
+        &self,
+        waivers: &[Waiver],
+        labels: &BTreeMap<String, inventory::Host>,
+        at: Timestamp,
+    ) -> FleetWaived {
+        let mut holding: HashMap<&str, Vec<&Waiver>> = HashMap::new();
+        for waiver in waivers {
+            if waiver.standing(at) == Some(waiver::Standing::Approved) {
+                holding.entry(&waiver.rule).or_default().push(waiver);
+            }
+        }
+        let mut waived = 0;
+        for standing in self.watched() {
+            let name = &standing.host.name;
+            let labels = labels.get(name);
+            let failed = standing
+                .assessed
+                .iter()
+                .flat_map(Assessed::verdicts)
+                .filter(|judged| judged.verdict == Outcome::Fail);
+            waived += failed
+                .filter(|judged| {
+                    let of_rule = holding.get(judged.rule);
+                    of_rule.is_some_and(|waivers| {
+                        waivers
+                            .iter()
+                            .any(|waiver| waiver.is_for(judged.rule, name, labels))
+                    })
+                })
+                .map(|_| 1)
+                .sum::<u64>();
+        }
+        let mut counted = self.summary();
+        counted.fail = counted.fail.saturating_sub(waived);
+        FleetWaived {
+            waived,
+            score: counted.rescored().score,
+        }
+    }
+}
+
+impl RuleStanding {
+    fn new(judged: RuleVerdict<'_>) -> Self {
+        Self {
+            rule: judged.rule.to_owned(),
+            severity: judged.severity,
+            pass: 0,
+            fail: 0,
+            not_applicable: 0,
+            not_assessed: 0,
+            error: 0,
+        }
+    }
+
+    fn count(&mut self, verdict: Outcome) -> &mut u64 {
+        match verdict {
+            Outcome::Pass => &mut self.pass,
+            Outcome::Fail => &mut self.fail,
+            Outcome::NotApplicable => &mut self.not_applicable,
+            Outcome::NotAssessed => &mut self.not_assessed,
+            Outcome::Error => &mut self.error,
+        }
+    }
+}
+
+/// `then` is the moment asked for; `latest` holds what is never rewritten.
+pub(super) fn fleet(tables: &Tables, then: &Snapshot, latest: &Snapshot) -> Result<Fleet, Error> {
+    let (hosts, boards) = standing_rows(tables, then, latest)?;
+    let wanted: BTreeSet<&str> = boards.iter().flatten().map(|board| &*board.rules).collect();
+    let mut lists: HashMap<String, Arc<[String]>> = HashMap::new();
+    let keys: Vec<_> = wanted
+        .iter()
+        .map(|digest| (tables.rules, digest.as_bytes()))
+        .collect();
+    for (digest, list) in wanted.iter().zip(latest.get_many(&keys)?) {
+        let list = list.ok_or_else(|| {
+            Error::new(Class::Storage, format!("list of rules {digest} is missing"))
+        })?;
+        lists.insert((*digest).to_owned(), decode::<Vec<String>>(&list)?.into());
+    }
+    let mut standings = Vec::with_capacity(hosts.len());
+    for (host, board) in hosts.into_iter().zip(boards) {
+        let assessed = match (board, &host.last_scan) {
+            (_, None) => None,
+            (Some(board), Some(_)) => {
+                let rules = Arc::clone(&lists[&board.rules]);
+                let read = board.read(rules.len())?;
+                Some(assessed(&host, rules, read))
+            }
+            (None, Some(_)) => of_states(tables, then, latest, &host)?,
+        };
+        standings.push(HostStanding { host, assessed });
+    }
+    Ok(Fleet {
+        as_of: then.time(),
+        hosts: standings,
+    })
+}
+
+/// Every host that was known then, by name.
+pub(super) fn hosts(
+    tables: &Tables,
+    then: &Snapshot,
+    latest: &Snapshot,
+) -> Result<Vec<Host>, Error> {
+    Ok(standing_rows(tables, then, latest)?.0)
+}
+
+type Standings = (Vec<Host>, Vec<Option<Board>>);
+
+/// By name where the names are known: a range over the hosts would step over every version that they
+/// ever had, one for each scan.
+fn standing_rows(tables: &Tables, then: &Snapshot, latest: &Snapshot) -> Result<Standings, Error> {
+    let names = match index::names(tables, latest)? {
+        Some(names) => names,
+        None => rows(then, tables.hosts, &Keys::all())?
+            .into_iter()
+            .map(|(name, _)| name.to_vec())
+            .collect(),
+    };
+    let of_table = |table| names.iter().map(move |name| (table, &name[..]));
+    let keys: Vec<_> = of_table(tables.hosts)
+        .chain(of_table(tables.boards))
+        .collect();
+    let mut found = match then.get_many(&keys) {
+        // Then there were no boards yet: their table was added later, and has no past.
+        Err(error) if error.kind() == store::Kind::OutOfRange => {
+            then.get_many(&keys[..names.len()])?
+        }
+        found => found?,
+    };
+    let boards_found = found.split_off(names.len()).into_iter();
+    let (mut hosts, mut boards) = (Vec::new(), Vec::new());
+    for (host, board) in found
+        .iter()
+        .zip(boards_found.chain(std::iter::repeat(None)))
+    {
+        // A host that is known by now and was not then.
+        let Some(host) = host else { continue };
+        hosts.push(decode(host)?);
+        boards.push(board.map(|board| decode(&board)).transpose()?);
+    }
+    Ok((hosts, boards))
+}
+
+fn assessed(host: &Host, rules: Arc<[String]>, read: Read) -> Assessed {
+    Assessed {
+        scan_id: host.last_scan.clone().unwrap_or_default(),
+        finished: Timestamp::from_nanos(host.last_finished.unwrap_or_default()),
+        summary: read.summary,
+        rules,
+        verdicts: read.verdicts,
+        unassessed: read.unassessed,
+    }
+}
+
+/// Of a moment before there were boards.
+fn of_states(
+    tables: &Tables,
+    then: &Snapshot,
+    latest: &Snapshot,
+    host: &Host,
+) -> Result<Option<Assessed>, Error> {
+    let Some(status) = history::status(tables, then, latest, &host.name)? else {
+        return Ok(None);
+    };
+    let ScanRow { summary, .. } = status.scan;
+    let rules: Arc<[String]> = status
+        .states
+        .iter()
+        .map(|state| state.rule.clone())
+        .collect();
+    let states: Vec<Row<'_>> = status.states.iter().map(Row::of_state).collect();
+    debug_assert!(states.is_sorted_by_key(|row| row.rule));
+    let (board, _) = Board::of(summary, states);
+    let read = board.read(rules.len())?;
+    Ok(Some(assessed(host, rules, read)))
+}

@@ -89,6 +89,11 @@ impl Error {
         Self::with(Kind::OutOfRange, message, Some(retained), None)
     }
 
+    /// As another process told it.
+    pub(crate) fn told(kind: Kind, message: String, retained: Option<Retained>) -> Self {
+        Self::with(kind, message, retained, None)
+    }
+
     pub(crate) fn closed() -> Self {
         Self::new(Kind::Closed, "store is closed")
     }

@@ -18,7 +18,7 @@ use crate::{
     cli::Scope,
     config::Config,
     exit::Refusal,
-    gate::Gate,
+    gate::{Gate, HELD_THREADS},
     ruleset::Ruleset,
     screen::Screen,
     site::{self, Site},
@@ -78,7 +78,13 @@ fn unusable(text: String) -> Refusal {
 /// The directory in short slices, for as long as the gate is there.
 pub(crate) fn gate(config: &Config) -> Result<Arc<Gate>, Refusal> {
     let config = config.clone();
-    Gate::start(move || Open::new(&config)).map(Arc::new)
+    Gate::in_slices(move || Open::new(&config)).map(Arc::new)
+}
+
+/// The directory that this process has open for good.
+pub(crate) fn held(site: &Site) -> Result<Arc<Gate>, Refusal> {
+    let handles = (0..HELD_THREADS).map(|_| on_store(site));
+    Gate::held(handles.collect::<Result<_, _>>()?).map(Arc::new)
 }
 
 pub(crate) fn schedule(site: &Site) -> Result<Vec<Row>, Refusal> {

@@ -1,11 +1,11 @@
-//! The data directory in short slices, for a process that runs on: whoever has work submits it, one
-//! thread opens the directory, does everything that waits, and closes it, so that commands beside get
-//! in (SVC-12).
+//! The data directory for many who work on it: whoever has work submits it, and threads that have the
+//! directory do it. `up` has it open for good; other commands that scan open it in short slices, so that
+//! commands beside them get in (SVC-12).
 
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
     thread::{self, JoinHandle},
@@ -31,32 +31,48 @@ const LINGER: Duration = Duration::from_millis(15);
 /// How long it stays closed then. Commands look every 20 ms whether they get in.
 const PAUSE: Duration = Duration::from_millis(70);
 
-/// The one thread that opens the directory while `up` runs.
+/// Threads that do work on a directory that is open for good. Each result waits for a sync of the
+/// disk, and results that wait together share one; more than these would want the same rows.
+pub(crate) const HELD_THREADS: usize = 4;
+
+/// The threads that do what is submitted.
 pub(crate) struct Gate {
     requests: Mutex<Option<SyncSender<Work>>>,
-    owner: Mutex<Option<JoinHandle<()>>>,
+    owners: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Gate {
-    /// `open` opens what work is done on; it is closed by dropping it.
-    pub(crate) fn start<S: AsRef<dyn Opened>>(
+    /// Opens the directory for each slice with `open`; it is closed by dropping what that gives.
+    pub(crate) fn in_slices<S: AsRef<dyn Opened>>(
         open: impl Fn() -> Result<S, Refusal> + Send + 'static,
     ) -> Result<Self, Refusal> {
         let (requests, waiting) = mpsc::sync_channel(WAITING_MAX);
-        let owner = thread::Builder::new()
-            .name("gate".to_owned())
-            .spawn(move || serve(&waiting, &open))
-            .map_err(|error| Refusal::new("a thread cannot be started").source(error))?;
-        Ok(Self {
+        let owner = start(move || serve_slices(&waiting, &open))?;
+        Ok(Self::of(requests, vec![owner]))
+    }
+
+    /// Works on what is open for good, each thread by its own handle.
+    pub(crate) fn held<S: Opened + Send + 'static>(handles: Vec<S>) -> Result<Self, Refusal> {
+        let (requests, waiting) = mpsc::sync_channel(WAITING_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        let owners = handles.into_iter().map(|opened| {
+            let waiting = Arc::clone(&waiting);
+            start(move || serve_held(&waiting, &opened))
+        });
+        Ok(Self::of(requests, owners.collect::<Result<_, _>>()?))
+    }
+
+    fn of(requests: SyncSender<Work>, owners: Vec<JoinHandle<()>>) -> Self {
+        Self {
             requests: Mutex::new(Some(requests)),
-            owner: Mutex::new(Some(owner)),
-        })
+            owners: Mutex::new(owners),
+        }
     }
 
     /// Does what waits, and ends. Work that is submitted later is refused.
     pub(crate) fn stop(&self) {
         drop(lock(&self.requests).take());
-        if let Some(owner) = lock(&self.owner).take() {
+        for owner in lock(&self.owners).drain(..) {
             // It catches what work does; a panic of its own was told on standard error.
             drop(owner.join());
         }
@@ -86,7 +102,28 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve<S: AsRef<dyn Opened>>(waiting: &Receiver<Work>, open: &impl Fn() -> Result<S, Refusal>) {
+fn start(serve: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Refusal> {
+    thread::Builder::new()
+        .name("gate".to_owned())
+        .spawn(serve)
+        .map_err(|error| Refusal::new("a thread cannot be started").source(error))
+}
+
+fn serve_held(waiting: &Mutex<Receiver<Work>>, opened: &dyn Opened) {
+    loop {
+        // One waits for the next, the others for it to go to work.
+        let next = lock(waiting).recv();
+        let Ok(work) = next else {
+            return;
+        };
+        do_work(work, Ok(opened));
+    }
+}
+
+fn serve_slices<S: AsRef<dyn Opened>>(
+    waiting: &Receiver<Work>,
+    open: &impl Fn() -> Result<S, Refusal>,
+) {
     let clock = RealClock::new();
     while let Ok(first) = waiting.recv() {
         match open() {

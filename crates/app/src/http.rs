@@ -18,7 +18,7 @@ mod metrics;
 mod origin;
 mod query;
 mod server;
-mod sockets;
+pub(crate) mod sockets;
 mod state;
 mod stream;
 

@@ -1,11 +1,13 @@
 //! The data directory: journal, store and ledger together, and what to say when it cannot be opened.
 //!
-//! It is open only while something is read or written, so that `status` works beside a running
-//! `up`. Whoever finds it in use waits a little, then gives up and names the holder.
+//! A running `up` has it open for good and serves it to the commands beside it, which work on it as if
+//! they had opened it themselves ([`crate::beside`]). Every other command has it open only while it
+//! reads or writes: whoever finds it in use then waits a little, gives up and names the holder.
 
 pub(crate) mod shared;
 
 use std::{
+    convert::Infallible,
     error,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -27,8 +29,8 @@ use wal::Journal;
 use world::{Clock, Disk, RealClock, RealDisk, RealRandom, Timestamp};
 
 use crate::{
-    command::journal::after_damage, config::Config, exit::Refusal, present::safe, screen::Screen,
-    sizes::Sizes,
+    beside, command::journal::after_damage, config::Config, exit::Refusal, present::safe,
+    screen::Screen, sizes::Sizes,
 };
 
 /// How long to wait for a directory that another process has open. Applying a scan takes
@@ -50,16 +52,30 @@ pub(crate) struct Opened {
 }
 
 impl Site {
-    /// Opens the directory, making it when it is not there.
+    /// Opens the directory, making it when it is not there; or the store of the `up` that has it open.
     pub(crate) fn open(config: &Config, screen: Screen) -> Result<Self, Refusal> {
         let dir = config.data_dir()?;
         let opened = match &config.store.postgres.value {
             Some(address) => shared::open(dir, address)?,
             None => {
                 shared::refuse_moved(dir)?;
-                open_store(dir, config.mode(), scan::tables(), screen)?
+                reach_store(dir, config.mode(), screen)?
             }
         };
+        Self::of(dir, opened)
+    }
+
+    /// As [`Site::open`], for a process that has it open for good: never another one's.
+    pub(crate) fn open_here(config: &Config, screen: Screen) -> Result<Self, Refusal> {
+        if shared::is_used(config) {
+            return Self::open(config, screen);
+        }
+        let dir = config.data_dir()?;
+        shared::refuse_moved(dir)?;
+        Self::of(dir, open_store(dir, config.mode(), scan::tables(), screen)?)
+    }
+
+    fn of(dir: &Path, opened: Opened) -> Result<Self, Refusal> {
         let ledger = Ledger::new(opened.store.clone()).map_err(Self::refused)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -212,6 +228,10 @@ fn after_store_error(error: &store::Error) -> &'static str {
     match error.kind() {
         store::Kind::Full => "free space on the file system of the data directory, then try again",
         store::Kind::Conflict => "try again",
+        store::Kind::InDoubt => "look whether it was recorded before you try again",
+        store::Kind::Io if error.to_string().contains(beside::SERVER) => {
+            "see whether `holdfast up` runs, and try again"
+        }
         _ => "run `holdfast doctor` to check disk and data directory",
     }
 }
@@ -297,6 +317,25 @@ const TABLES_DIR: &str = "tables";
 /// The index of the ids of events, beside their journal; made after the journal was opened.
 pub(crate) const IDS_DIR: &str = "ids";
 
+/// The store of the `up` that has `dir` open, or the one in `dir`, made where it is missing.
+fn reach_store(dir: &Path, mode: wal::Mode, screen: Screen) -> Result<Opened, Refusal> {
+    let served = |store| Opened {
+        store,
+        recovery: "open in the running `holdfast up`".to_owned(),
+    };
+    // Asked first: whoever serves it has it locked for as long as it runs.
+    if let Some(store) = beside::reach(dir)? {
+        return Ok(served(store));
+    }
+    make(dir)?;
+    match lock_journal(dir, mode, screen, || beside::reach(dir))? {
+        Got::Journal(journal, recovery) => {
+            open_tables(dir, journal, &recovery, scan::tables(), screen)
+        }
+        Got::Served(store) => Ok(served(store)),
+    }
+}
+
 /// Opens journal and store in `dir`, making what is missing.
 pub(crate) fn open_store(
     dir: &Path,
@@ -304,10 +343,27 @@ pub(crate) fn open_store(
     tables: Vec<Table>,
     screen: Screen,
 ) -> Result<Opened, Refusal> {
+    make(dir)?;
+    match lock_journal(dir, mode, screen, || Ok(None::<Infallible>))? {
+        Got::Journal(journal, recovery) => open_tables(dir, journal, &recovery, tables, screen),
+        Got::Served(none) => match none {},
+    }
+}
+
+/// Makes the data directory.
+pub(crate) fn make(dir: &Path) -> Result<(), Refusal> {
     RealDisk
         .create_dir_all_synced(dir)
-        .map_err(|error| cannot_use(dir, &error))?;
-    let (journal, recovery) = open_journal(dir, mode, screen)?;
+        .map_err(|error| cannot_use(dir, &error))
+}
+
+fn open_tables(
+    dir: &Path,
+    journal: Arc<dyn Journal>,
+    recovery: &wal::Recovery,
+    tables: Vec<Table>,
+    screen: Screen,
+) -> Result<Opened, Refusal> {
     let mut options = Options::new(
         dir.join(TABLES_DIR),
         Arc::new(RealDisk),
@@ -347,12 +403,21 @@ pub(crate) fn evidence_beside(journal: &Path) -> Vec<wal::Evidence> {
     }
 }
 
-/// Waits for whoever has the directory, for [`LOCK_WAIT`] at most.
-fn open_journal(
+/// What became of waiting for a directory.
+enum Got<T> {
+    Journal(Arc<dyn Journal>, wal::Recovery),
+    /// Whoever has it serves it.
+    Served(T),
+}
+
+/// Waits for whoever has the directory, for [`LOCK_WAIT`] at most, and asks `served` meanwhile: it may
+/// be an `up` that has just been started.
+fn lock_journal<T>(
     dir: &Path,
     mode: wal::Mode,
     screen: Screen,
-) -> Result<(Arc<dyn Journal>, wal::Recovery), Refusal> {
+    served: impl Fn() -> Result<Option<T>, Refusal>,
+) -> Result<Got<T>, Refusal> {
     let clock = RealClock::new();
     let mut told = false;
     loop {
@@ -364,8 +429,11 @@ fn open_journal(
         }
         options.evidence = evidence_beside(&options.dir);
         match wal::Local::open(options) {
-            Ok((journal, recovery)) => return Ok((Arc::new(journal), recovery)),
+            Ok((journal, recovery)) => return Ok(Got::Journal(Arc::new(journal), recovery)),
             Err(error) if error.kind() == wal::Kind::Locked && clock.monotonic() < LOCK_WAIT => {
+                if let Some(served) = served()? {
+                    return Ok(Got::Served(served));
+                }
                 if !told {
                     screen.remark(format_args!("waiting: {error}"));
                     told = true;
@@ -386,7 +454,8 @@ pub(crate) fn cannot_open_journal(dir: &Path, error: &wal::Error) -> Refusal {
     let refusal = Refusal::new(format!("data directory {}: {error}", dir.display()));
     refusal.next(match error.kind() {
         wal::Kind::Locked => {
-            "wait for that process or stop it; `holdfast status` works beside `up`".to_owned()
+            "wait for that process or stop it; beside a running `holdfast up` most commands work"
+                .to_owned()
         }
         wal::Kind::Full => {
             "free space on its file system, then try again; nothing is harmed".to_owned()

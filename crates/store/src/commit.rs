@@ -119,6 +119,11 @@ impl CommitLine {
 }
 
 impl Writer {
+    /// The error after which nothing may be committed, if there was one.
+    pub(crate) fn failed(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+
     /// Nothing is committed from here on.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone());

@@ -194,6 +194,12 @@ impl Local {
         checkpointed.map(drop)
     }
 
+    pub(crate) fn failure(&self) -> Option<Error> {
+        let inner = self.inner();
+        let failed = inner.line.writer().failed().cloned();
+        failed.or_else(|| inner.upkeep.failed())
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let inner = self.inner();
         let held = inner.horizon.held();

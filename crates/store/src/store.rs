@@ -144,6 +144,15 @@ impl Store {
         }
     }
 
+    /// The error after which nothing is committed any more until the store is opened again, for a
+    /// process that has it open for good. An engine is asked anew each time.
+    pub fn failure(&self) -> Option<Error> {
+        match &self.0 {
+            Kept::Here(local) => local.failure(),
+            Kept::Elsewhere(_) => None,
+        }
+    }
+
     pub fn stats(&self) -> Stats {
         match &self.0 {
             Kept::Here(local) => local.stats(),

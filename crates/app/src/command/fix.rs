@@ -251,9 +251,21 @@ fn recover(force: bool, config: &Config, screen: Screen) -> Result<Exit, Refusal
     }
 }
 
-/// Says that something was interrupted, for `up` and for a next fix.
-pub(crate) fn tell_unfinished(config: &Config, screen: Screen) -> Result<(), Refusal> {
-    for fix in on_record(config, screen, Fixes::unfinished)? {
+/// Says that something was interrupted, before a next fix.
+fn tell_unfinished(config: &Config, screen: Screen) -> Result<(), Refusal> {
+    tell(&on_record(config, screen, Fixes::unfinished)?, screen);
+    Ok(())
+}
+
+/// The same for `up`, which has the site open.
+pub(crate) fn tell_unfinished_of(site: &Site, screen: Screen) -> Result<(), Refusal> {
+    let unfinished = Fixes::new(site.store().clone()).and_then(|fixes| fixes.unfinished());
+    tell(&unfinished.map_err(refused)?, screen);
+    Ok(())
+}
+
+fn tell(unfinished: &[Fix], screen: Screen) {
+    for fix in unfinished {
         screen.remark(format_args!(
             "fix {} of rule {} on {} is not finished ({}); `holdfast fix recover` undoes it",
             fix.id(),
@@ -262,7 +274,6 @@ pub(crate) fn tell_unfinished(config: &Config, screen: Screen) -> Result<(), Ref
             fix.progress.phase
         ));
     }
-    Ok(())
 }
 
 /// With the hands of the host that a fix on record is of.

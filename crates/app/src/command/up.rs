@@ -4,7 +4,10 @@ mod show;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use scan::{
@@ -12,10 +15,12 @@ use scan::{
     inventory::{Host, Reach},
     policy::{Active, Start},
 };
+use store::Store;
 use world::{Clock, Disk, RealClock, RealDisk, RealRandom};
 
 use super::events::serve::Intake;
 use crate::{
+    beside::Served,
     cli::Up,
     config::Config,
     exit::{Exit, Refusal},
@@ -28,7 +33,7 @@ use crate::{
 };
 use show::{First, Show};
 
-/// Makes a second `up` on one directory an error. `scan` and `status` may run beside the first.
+/// Makes a second `up` on one directory an error. Other commands work beside the first.
 const UP_LOCK: &str = "up.lock";
 
 /// Who the audit log names for what `up` does by itself.
@@ -37,23 +42,52 @@ const ACTOR: &str = "holdfast up";
 pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let stop = site::stop_flag()?;
     let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
-    Site::open(config, screen)?.close(screen);
+    let dir = config.data_dir()?;
+    site::make(dir)?;
+    // Before the directory is opened: a second one is refused at once, and not after a wait.
     let _running = hold(config)?;
-    super::fix::tell_unfinished(config, screen)?;
-    let first = begin(config, screen)?;
+    let site = Site::open_here(config, screen)?;
+    super::fix::tell_unfinished_of(&site, screen)?;
+    let first = begin(&site, config, screen)?;
+    // From here on commands beside work on what is open here; a shared database they reach themselves.
+    let served = match site::shared::is_used(config) {
+        true => None,
+        false => Some(Served::start(dir, site.store().clone())?),
+    };
     let intake = Intake::beside(config, screen)?;
-    let watched = watch(up, rules, first, config, screen, &stop, intake.as_ref());
+    let running = Running {
+        site: &site,
+        config,
+        screen,
+        stop: &stop,
+        intake: intake.as_ref(),
+    };
+    let watched = watch(running, up, rules, first);
     // Also when watching failed: what is in flight is finished either way.
     if let Some(intake) = intake {
         intake.stop(screen);
     }
-    watched
+    if let Some(served) = served {
+        served.stop();
+    }
+    let failure = site.store().failure();
+    site.close(screen);
+    match failure {
+        Some(failure) => Err(stopped_by(&failure)),
+        None => watched,
+    }
+}
+
+/// Why it ended by itself: a store that cannot commit is of use to nobody, and a start recovers it.
+fn stopped_by(failure: &store::Error) -> Refusal {
+    Refusal::new(format!("nothing can be recorded any more: {failure}")).next(
+        "everything acknowledged is safe; check the disk with `holdfast doctor`, then start `holdfast up` again",
+    )
 }
 
 /// What must be there before anything is scanned: keys, a policy that may be used, this machine in the
 /// inventory. All of it is told.
-fn begin(config: &Config, screen: Screen) -> Result<First, Refusal> {
-    let site = Site::open(config, screen)?;
+fn begin(site: &Site, config: &Config, screen: Screen) -> Result<First, Refusal> {
     let now = RealClock::new().now();
     let started = site
         .policies()?
@@ -62,18 +96,17 @@ fn begin(config: &Config, screen: Screen) -> Result<First, Refusal> {
     site.vault()?.data_key().map_err(fleet_refused)?;
     let this = super::this_host();
     if site::shared::is_used(config) {
-        site::shared::check_local(&site, &this)?;
+        site::shared::check_local(site, &this)?;
     } else {
-        register(&site, &this)?;
+        register(site, &this)?;
     }
     tell_policy(&started, screen);
-    tell_fleet(&site, &this, screen)?;
+    tell_fleet(site, &this, screen)?;
     let is_known = site
         .ledger()
         .status(&this, None)
         .map_err(Site::refused)?
         .is_some();
-    site.close(screen);
     Ok(First {
         host: (!is_known).then_some(this),
     })
@@ -145,18 +178,28 @@ fn tell_fleet(site: &Site, this: &str, screen: Screen) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Watches until stopped.
-fn watch(
-    up: &Up,
-    rules: Ruleset,
-    first: First,
-    config: &Config,
+/// What is open while `up` runs: whatever serves beside the schedule gets its parts from here.
+#[derive(Clone, Copy)]
+struct Running<'a> {
+    site: &'a Site,
+    config: &'a Config,
     screen: Screen,
-    stop: &Arc<AtomicBool>,
-    intake: Option<&Intake>,
-) -> Result<Exit, Refusal> {
+    /// Set by a signal, and when nothing can be recorded any more.
+    stop: &'a Arc<AtomicBool>,
+    intake: Option<&'a Intake>,
+}
+
+/// Watches until stopped.
+fn watch(running: Running<'_>, up: &Up, rules: Ruleset, first: First) -> Result<Exit, Refusal> {
+    let Running {
+        site,
+        config,
+        screen,
+        stop,
+        intake,
+    } = running;
     let dir = config.data_dir()?;
-    let gate = fleet::gate(config)?;
+    let gate = fleet::held(site)?;
     let told = Arc::new(Told::start(intake.map(Intake::log))?);
     let (needs, all) = (Arc::new(rules.needs()), rules.all().into());
     let watching = format!(
@@ -184,7 +227,11 @@ fn watch(
         rules: all,
         collectors: fleet::collectors(&up.scope, config),
         needs,
-        nudged: nudged(dir.join(site::CHANGED)),
+        nudged: nudged(
+            dir.join(site::CHANGED),
+            site.store().clone(),
+            Arc::clone(stop),
+        ),
         stop: Arc::clone(stop),
     };
     fleet.run();
@@ -195,11 +242,19 @@ fn watch(
     Ok(Exit::Clean)
 }
 
-/// Tells once of each time that a command wrote the file.
-fn nudged(file: PathBuf) -> Arc<dyn Fn() -> bool + Send + Sync> {
+/// Tells once of each time that a command wrote the file. Asked every second, it also sees that nothing
+/// can be recorded any more, and stops.
+fn nudged(
+    file: PathBuf,
+    store: Store,
+    stop: Arc<AtomicBool>,
+) -> Arc<dyn Fn() -> bool + Send + Sync> {
     let content = move || RealDisk.read(&file, CHANGED_LEN_MAX).ok();
     let seen = std::sync::Mutex::new(content());
     Arc::new(move || {
+        if store.failure().is_some() {
+            stop.store(true, Ordering::Relaxed);
+        }
         let found = content();
         let mut seen = seen
             .lock()

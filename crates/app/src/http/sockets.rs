@@ -59,7 +59,7 @@ pub(crate) fn tcp_unless_taken(address: SocketAddr) -> Result<Option<TcpListener
 
 /// A socket file that is removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
@@ -70,7 +70,7 @@ impl Drop for SocketFile {
 
 /// Listens on the socket file `path`, for this user alone. A file that a dead server left is
 /// replaced; a live server's, or what is no socket, is refused.
-pub(super) fn unix(path: &Path) -> Result<(UnixListener, SocketFile), Refusal> {
+pub(crate) fn unix(path: &Path) -> Result<(UnixListener, SocketFile), Refusal> {
     let refuse = |error: io::Error| {
         Refusal::new(format!("listen on {}", path.display()))
             .source(error)
@@ -94,7 +94,7 @@ fn clear(path: &Path) -> Result<(), Refusal> {
         }
         Ok(_) => {}
     }
-    match short(path, |short| UnixStream::connect(short)) {
+    match connect(path) {
         Ok(_) => Err(refuse("belongs to a server that is running").next("stop that one first")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(|error| {
@@ -103,6 +103,11 @@ fn clear(path: &Path) -> Result<(), Refusal> {
         }
         Err(error) => Err(refuse("cannot be asked whether its server lives").source(error)),
     }
+}
+
+/// Connects to whoever listens on the socket file `path`.
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+    short(path, |short| UnixStream::connect(short))
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {

@@ -211,9 +211,8 @@ pub(crate) struct Status {
 pub(crate) struct History {
     /// Id of the rule
     pub(crate) rule: String,
-    /// Which host, where facts of several were replayed [default: this machine]
-    #[arg(long, value_name = "HOST")]
-    pub(crate) host: Option<String>,
+    #[command(flatten)]
+    pub(crate) of: Hosts,
 }
 
 #[derive(Debug, Args)]
@@ -224,9 +223,22 @@ pub(crate) struct Diff {
     /// The later moment
     #[arg(value_name = "T2", allow_hyphen_values = true)]
     pub(crate) to: String,
-    /// Which host, where facts of several were replayed [default: this machine]
+    #[command(flatten)]
+    pub(crate) of: Hosts,
+}
+
+/// Hosts of which something recorded is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Hosts {
+    /// Which host; may be repeated [default: this machine]
     #[arg(long, value_name = "HOST")]
-    pub(crate) host: Option<String>,
+    pub(crate) host: Vec<String>,
+    /// The hosts of this group; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Vec<String>,
+    /// Every host with a record
+    #[arg(long, conflicts_with_all = ["host", "group"])]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod audit;
+mod chosen;
 mod collect;
 mod config;
 mod credential;

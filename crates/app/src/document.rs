@@ -85,12 +85,30 @@ pub(crate) struct Differences {
     pub(crate) changes: Vec<ChangeRow>,
 }
 
+/// `diff` of several hosts: of each that is asked for, also where nothing differs.
+#[derive(Debug, Serialize)]
+pub(crate) struct DifferencesOfHosts {
+    pub(crate) hosts: Vec<HostDifferences>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct HostDifferences {
+    pub(crate) host: String,
+    pub(crate) changes: Vec<ChangeRow>,
+}
+
 /// `history`.
 #[derive(Debug, Serialize)]
 pub(crate) struct History {
     pub(crate) host: String,
     pub(crate) rule: String,
     pub(crate) changes: Vec<HistoryRow>,
+}
+
+/// `history` of several hosts: of each that has one.
+#[derive(Debug, Serialize)]
+pub(crate) struct HistoryOfHosts {
+    pub(crate) hosts: Vec<History>,
 }
 
 #[derive(Debug, Serialize)]

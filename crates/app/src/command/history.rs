@@ -14,51 +14,96 @@ use crate::{
     site::Site,
 };
 
+use super::chosen::{Chosen, with_host};
+
 pub(crate) fn run(history: &History, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    let host = history.host.clone().unwrap_or_else(super::this_host);
     let site = Site::open_existing(config, screen)?;
-    let changes = site
-        .ledger()
-        .history(&host, &history.rule)
-        .map_err(Site::refused)?;
-    if changes.is_empty() {
-        return Err(unknown_rule(&site, &host, &history.rule)?);
-    }
-    let text = match config.output.value {
-        Output::Json => super::json(&document::History {
-            host,
-            rule: history.rule.clone(),
-            changes: changes.iter().map(HistoryRow::of_change).collect(),
-        })?,
-        Output::Csv => csv::lines(
-            [
-                "time", "from", "to", "severity", "reason", "evidence", "scan_id", "because",
-            ],
-            changes.iter().map(csv_row),
-        ),
-        Output::Table => table::rows(
-            ["WHEN", "FROM", "TO", "SEVERITY", "CHANGED", "FOUND"],
-            changes.iter().map(|change| {
-                let [_, from, to, severity, reason, ..] = csv_row(change);
-                let when = moment::local(Timestamp::from_nanos(change.occurred));
-                let from = if from.is_empty() {
-                    "first seen".to_owned()
-                } else {
-                    from
-                };
-                [
-                    when,
-                    from,
-                    to,
-                    severity,
-                    cause::listed(&change.because),
-                    reason,
-                ]
-            }),
-        ),
+    let text = match Chosen::of(&history.of, &site)? {
+        Chosen::One(host) => of_one(&site, host, &history.rule, config.output.value)?,
+        Chosen::Several(hosts) => of_several(&site, hosts, &history.rule, config.output.value)?,
     };
     screen.result(&text)?;
     Ok(Exit::Clean)
+}
+
+fn of_one(site: &Site, host: String, rule: &str, output: Output) -> Result<String, Refusal> {
+    let changes = site.ledger().history(&host, rule).map_err(Site::refused)?;
+    if changes.is_empty() {
+        return Err(unknown_rule(site, &host, rule)?);
+    }
+    Ok(match output {
+        Output::Json => super::json(&document(host, rule, &changes))?,
+        Output::Csv => csv::lines(CSV, changes.iter().map(csv_row)),
+        Output::Table => table::rows(TABLE, changes.iter().map(table_row)),
+    })
+}
+
+/// Hosts on which the rule was never judged are left out; that it was on none is an error.
+fn of_several(
+    site: &Site,
+    hosts: Vec<String>,
+    rule: &str,
+    output: Output,
+) -> Result<String, Refusal> {
+    let mut found: Vec<(String, Vec<Change>)> = Vec::new();
+    for host in hosts {
+        let changes = site.ledger().history(&host, rule).map_err(Site::refused)?;
+        if !changes.is_empty() {
+            found.push((host, changes));
+        }
+    }
+    if found.is_empty() {
+        return Err(Refusal::new(format!(
+            "rule `{rule}` was never judged on any of these hosts"
+        ))
+        .next("`holdfast rules list` prints every rule"));
+    }
+    let rows = found
+        .iter()
+        .flat_map(|(host, changes)| changes.iter().map(move |change| (host, change)));
+    Ok(match output {
+        Output::Json => {
+            let hosts = found
+                .iter()
+                .map(|(host, changes)| document(host.clone(), rule, changes));
+            super::json(&document::HistoryOfHosts {
+                hosts: hosts.collect(),
+            })?
+        }
+        Output::Csv => csv::lines::<9>(
+            with_host("host", CSV),
+            rows.map(|(host, change)| with_host(host, csv_row(change))),
+        ),
+        Output::Table => table::rows::<7>(
+            with_host("HOST", TABLE),
+            rows.map(|(host, change)| with_host(host, table_row(change))),
+        ),
+    })
+}
+
+const CSV: [&str; 8] = [
+    "time", "from", "to", "severity", "reason", "evidence", "scan_id", "because",
+];
+const TABLE: [&str; 6] = ["WHEN", "FROM", "TO", "SEVERITY", "CHANGED", "FOUND"];
+
+fn document(host: String, rule: &str, changes: &[Change]) -> document::History {
+    document::History {
+        host,
+        rule: rule.to_owned(),
+        changes: changes.iter().map(HistoryRow::of_change).collect(),
+    }
+}
+
+fn table_row(change: &Change) -> [String; 6] {
+    let [_, from, to, severity, reason, ..] = csv_row(change);
+    let when = moment::local(Timestamp::from_nanos(change.occurred));
+    let from = if from.is_empty() {
+        "first seen".to_owned()
+    } else {
+        from
+    };
+    let because = cause::listed(&change.because);
+    [when, from, to, severity, because, reason]
 }
 
 fn csv_row(change: &Change) -> [String; 8] {

@@ -27,7 +27,7 @@ pub(crate) fn run(asked: &cli::Status, config: &Config, screen: Screen) -> Resul
     if let (Some(at), Some(text)) = (at, &asked.at) {
         super::must_be_past(at, text, &site)?;
     }
-    let watched = fleet::watched(&site)?;
+    let watched = fleet::watched(&site, at)?;
     let is_of_one = asked.host.is_some() || asked.rule.is_some() || watched.len() < 2;
     if asked.all || !is_of_one {
         return fleet::run(&site, &watched, at, config, screen);

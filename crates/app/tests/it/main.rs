@@ -23,6 +23,7 @@ mod reference;
 mod schedule;
 mod schema;
 mod serving;
+mod several_hosts;
 mod surroundings;
 mod telemetry_v1;
 mod user_files;

@@ -5,11 +5,10 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use scan::{
     backend::{Maintenance, Scope},
     inventory::{Host, Reach},
-    judge::{Outcome, Summary},
-    ledger::Status,
+    judge::Summary,
+    ledger::HostStanding,
     policy::{Bands, ComplianceState},
-    rule::Severity,
-    schedule::{Probe, Row, state_of},
+    schedule::{Probe, Row},
 };
 use serde::Serialize;
 use world::{Clock, RealClock, Timestamp};
@@ -69,9 +68,20 @@ struct Known {
     bands: Bands,
 }
 
-/// The hosts that are watched; all of them, by name.
-pub(super) fn watched(site: &Site) -> Result<Vec<Host>, Refusal> {
-    let mut hosts = site.inventory()?.list(None).map_err(fleet_refused)?;
+/// The hosts that are watched, or were at a moment; all of them, by name.
+pub(in crate::command) fn watched(
+    site: &Site,
+    at: Option<Timestamp>,
+) -> Result<Vec<Host>, Refusal> {
+    let inventory = site.inventory()?;
+    let hosts = match at {
+        Some(at) => inventory
+            .list(Some(at))
+            // What was recorded before there was an inventory is of hosts that came into it later.
+            .or_else(|_| inventory.list(None)),
+        None => inventory.list(None),
+    };
+    let mut hosts = hosts.map_err(fleet_refused)?;
     hosts.retain(|host| host.retired.is_none());
     Ok(hosts)
 }
@@ -85,7 +95,10 @@ pub(super) fn failed_attempt(site: &Site, host: &str) -> Result<Option<FailedAtt
 
 /// Says of a host that is watched, and of which nothing is recorded, why that is.
 pub(super) fn never_scanned(site: &Site, host: &str) -> Result<Option<Refusal>, Refusal> {
-    let Some(found) = watched(site)?.into_iter().find(|found| found.name == host) else {
+    let Some(found) = watched(site, None)?
+        .into_iter()
+        .find(|found| found.name == host)
+    else {
         return Ok(None);
     };
     let never = format!("host `{host}` was not scanned yet");
@@ -128,14 +141,16 @@ pub(super) fn run(
         maintenances: fleet::maintenances(site)?,
         bands: fleet::policy_of_manual_scan(site).bands,
     };
-    let mut standings = Vec::with_capacity(hosts.len());
-    for host in hosts {
-        let status = site
-            .ledger()
-            .status(&host.name, at)
-            .map_err(Site::refused)?;
-        standings.push(standing(host, status, at, &known));
-    }
+    let recorded = site.ledger().fleet(at).map_err(Site::refused)?;
+    let recorded: BTreeMap<&str, &HostStanding> = recorded
+        .hosts
+        .iter()
+        .map(|standing| (standing.host.name.as_str(), standing))
+        .collect();
+    let mut standings: Vec<Standing> = hosts
+        .iter()
+        .map(|host| standing(host, recorded.get(host.name.as_str()).copied(), at, &known))
+        .collect();
     standings.sort_by_key(|standing| (rank(standing), Reverse(failing(standing))));
     let exit = standings
         .iter()
@@ -163,23 +178,29 @@ pub(super) fn run(
     Ok(exit)
 }
 
-fn standing(host: &Host, status: Option<Status>, at: Option<Timestamp>, known: &Known) -> Standing {
+fn standing(
+    host: &Host,
+    recorded: Option<&HostStanding>,
+    at: Option<Timestamp>,
+    known: &Known,
+) -> Standing {
     let now = RealClock::new().now();
     // Of a past moment only the verdicts are kept.
     let row = known.rows.get(&host.name).filter(|_| at.is_none());
     let failed_attempt = row.and_then(failed);
-    let assessed_at = status
-        .as_ref()
-        .map(|status| Timestamp::from_nanos(status.scan.finished));
+    let assessed = recorded.and_then(|recorded| recorded.assessed.as_ref());
+    let assessed_at = assessed.map(|assessed| assessed.finished);
     let next_at = row.map(|row| Timestamp::from_nanos(row.next));
     Standing {
         host: host.name.clone(),
         site: host.site.clone(),
         groups: host.groups.iter().cloned().collect(),
         via: host.reach.via(),
-        state: state(status.as_ref(), &known.bands),
+        state: recorded.map_or(ComplianceState::Unknown, |recorded| {
+            recorded.state(&known.bands)
+        }),
         assessed: assessed_at.map(rfc3339),
-        summary: status.map(|status| status.scan.summary),
+        summary: assessed.map(|assessed| assessed.summary.clone()),
         failed_at: row.and_then(|row| {
             let backoff = row.backoff.get(&Probe::Scan)?;
             Some(Timestamp::from_nanos(backoff.last_failed))
@@ -202,17 +223,6 @@ fn is_meant(scope: &Scope, host: &Host) -> bool {
         Scope::Group(name) => host.groups.contains(name),
         Scope::Site(name) => *name == host.site,
     }
-}
-
-fn state(status: Option<&Status>, bands: &Bands) -> ComplianceState {
-    let Some(status) = status else {
-        return ComplianceState::Unknown;
-    };
-    let is_critical = status
-        .states
-        .iter()
-        .any(|state| state.verdict == Outcome::Fail && state.severity == Severity::Critical);
-    state_of(status.scan.summary.score, is_critical, bands)
 }
 
 /// Worst first: what fails most, then what nobody knows.

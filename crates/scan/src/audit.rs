@@ -85,6 +85,13 @@ pub struct Filter {
 }
 
 impl Filter {
+    pub(crate) fn takes(&self, row: &chain::LinkedRecord) -> bool {
+        let at = row.at.0;
+        let record = Record::new(at, &row.actor, &row.action, &row.object, Value::Null);
+        let is_late = self.since.is_none_or(|since| at >= since);
+        is_late && self.until.is_none_or(|until| at < until) && self.lets_through(&record)
+    }
+
     fn lets_through(&self, record: &Record) -> bool {
         let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|it| it == is);
         let action = self.action.as_deref().is_none_or(|wanted| {

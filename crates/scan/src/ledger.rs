@@ -22,11 +22,12 @@ mod fleet;
 mod history;
 mod index;
 mod recent;
-mod row;
+pub(crate) mod row;
 #[cfg(test)]
 mod tests;
 mod timeline;
 
+pub(crate) use apply::unpack_evidence;
 pub use apply::{Applied, Finding, Scan};
 pub use cause::Cause;
 pub use error::{Class, Error};
@@ -298,7 +299,7 @@ impl Ledger {
         let Some(packed) = snapshot.get(self.tables.evidence, digest.as_bytes())? else {
             return Ok(None);
         };
-        apply::unpack_evidence(&packed).map(Some).map_err(|error| {
+        unpack_evidence(&packed).map(Some).map_err(|error| {
             Error::new(Class::Storage, format!("evidence {digest}")).with_source(error)
         })
     }

@@ -521,6 +521,6 @@ fn write_evidence(
     Ok(())
 }
 
-pub(super) fn unpack_evidence(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(crate) fn unpack_evidence(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     zstd::bulk::decompress(packed, EVIDENCE_BYTES_MAX)
 }

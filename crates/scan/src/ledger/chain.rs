@@ -193,7 +193,6 @@ impl LinkedVerdict {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn of_state(state: &row::State) -> Self {
         Self {
             evidence: state.evidence.clone(),
@@ -218,6 +217,7 @@ impl LinkedVerdict {
 }
 
 /// A digest over lines that are given one after the other.
+#[derive(Debug)]
 pub(crate) struct Lines(Sha256);
 
 impl Lines {

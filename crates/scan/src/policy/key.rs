@@ -85,7 +85,7 @@ impl PublicKey {
 
     /// `value` in base64. Strict: what has a second spelling (padding, a scalar that was not
     /// reduced) is refused, so that nobody makes another valid signature from a valid one.
-    pub(super) fn verifies(&self, message: &[u8], value: &str) -> bool {
+    pub(crate) fn verifies(&self, message: &[u8], value: &str) -> bool {
         let Some(bytes) = STANDARD
             .decode(value)
             .ok()
@@ -130,7 +130,7 @@ impl PrivateKey {
         PublicKey(self.0.verifying_key())
     }
 
-    pub(super) fn sign(&self, message: &[u8]) -> String {
+    pub(crate) fn sign(&self, message: &[u8]) -> String {
         STANDARD.encode(self.0.sign(message).to_bytes())
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod export;
 pub(crate) mod fix;
 pub(crate) mod host;
 pub(crate) mod journal;
+pub(crate) mod ledger;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod rules;
@@ -99,6 +100,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Write what is recorded in a format that others read: OSCAL, XCCDF, SARIF, HTML and more
     Export(export::Export),
+    /// Tamper evidence: seal, verify, export what is recorded
+    Ledger(ledger::Ledger),
     /// The rules: list, show, test, lint
     Rules(Rules),
     /// Show what would mend a rule; with --apply do it, judge again, keep it or undo it

@@ -29,6 +29,7 @@ mod fix;
 mod history;
 mod host;
 pub(crate) mod journal;
+mod ledger;
 mod load;
 mod maintenance;
 mod policy;
@@ -65,6 +66,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::History(history) => history::run(history, &config, screen),
         Command::Diff(diff) => diff::run(diff, &config, screen),
         Command::Export(asked) => export::run(asked, &config, screen),
+        Command::Ledger(asked) => ledger::run(&asked.action, &config, screen),
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
         Command::Fix(fix) => fix::run(fix, &config, screen),
         Command::Policy(policy) => policy::run(&policy.action, &config, screen),

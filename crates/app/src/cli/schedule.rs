@@ -1,5 +1,6 @@
 //! `holdfast schedule`, `maintenance` and `audit`: their commands and flags.
 
+use super::ledger::AuditAction;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -69,7 +70,20 @@ pub(crate) struct Which {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) action: Option<AuditAction>,
+    #[command(flatten)]
+    pub(crate) which: Records,
+    /// The newest so many
+    #[arg(long = "lines", short = 'n', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) lines: u32,
+}
+
+/// Which audit records are meant.
+#[derive(Debug, Args)]
+pub(crate) struct Records {
     /// Only what was done at this time or later: RFC 3339, a local date and time, a span ago (2h)
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) since: Option<String>,
@@ -85,7 +99,4 @@ pub(crate) struct Audit {
     /// Only what was done to this host, job or other thing
     #[arg(long, value_name = "NAME")]
     pub(crate) object: Option<String>,
-    /// The newest so many
-    #[arg(long = "lines", short = 'n', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) lines: u32,
 }

@@ -1,10 +1,17 @@
 //! `holdfast audit`: who did what to what, and when.
 
-use scan::audit::{self, Filter, Record};
+use scan::{
+    audit::{self, Filter, Record},
+    seal::{Asked, Kind},
+};
 
 use super::schedule::{local, rfc3339};
 use crate::{
-    cli::{Output, schedule::Audit},
+    cli::{
+        Output,
+        ledger::{AuditAction, AuditExport},
+        schedule::{Audit, Records},
+    },
     config::Config,
     exit::{Exit, Refusal},
     present::{csv, table},
@@ -13,14 +20,14 @@ use crate::{
 };
 
 pub(crate) fn run(asked: &Audit, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    let time = |text: &Option<String>| text.as_deref().map(super::moment).transpose();
-    let filter = Filter {
-        since: time(&asked.since)?,
-        until: time(&asked.until)?,
-        actor: asked.actor.clone(),
-        action: asked.action.clone(),
-        object: asked.object.clone(),
-    };
+    match &asked.action {
+        Some(AuditAction::Verify(asked)) => {
+            return super::ledger::verify(asked, Kind::Audit, config, screen);
+        }
+        Some(AuditAction::Export(asked)) => return export(asked, config, screen),
+        None => {}
+    }
+    let filter = filter(&asked.which)?;
     let limit = usize::try_from(asked.lines).unwrap_or(usize::MAX);
     let site = Site::open_existing(config, screen)?;
     let found = audit::Audit::of(site.store())
@@ -61,6 +68,27 @@ pub(crate) fn run(asked: &Audit, config: &Config, screen: Screen) -> Result<Exit
     };
     screen.result(&text)?;
     Ok(Exit::Clean)
+}
+
+fn filter(which: &Records) -> Result<Filter, Refusal> {
+    let time = |text: &Option<String>| text.as_deref().map(super::moment).transpose();
+    Ok(Filter {
+        since: time(&which.since)?,
+        until: time(&which.until)?,
+        actor: which.actor.clone(),
+        action: which.action.clone(),
+        object: which.object.clone(),
+    })
+}
+
+fn export(asked: &AuditExport, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let wanted = Asked {
+        kind: Kind::Audit,
+        only: None,
+        filter: filter(&asked.which)?,
+        with_evidence: true,
+    };
+    super::ledger::write_export(&asked.target, &wanted, config, screen)
 }
 
 fn document(record: &Record) -> serde_json::Value {

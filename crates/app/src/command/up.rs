@@ -14,6 +14,7 @@ use scan::{
     fleet::{Access, Fleet},
     inventory::{Host, Reach},
     policy::{Active, Start},
+    seal::Reason,
 };
 use store::Store;
 use world::{Clock, Disk, RealClock, RealDisk, RealRandom};
@@ -29,6 +30,7 @@ use crate::{
     present::safe,
     ruleset::Ruleset,
     screen::Screen,
+    sealing::{self, Sealer},
     site::{self, Site, fleet_refused},
 };
 use show::{First, Show};
@@ -94,6 +96,10 @@ fn begin(site: &Site, config: &Config, screen: Screen) -> Result<First, Refusal>
         .start(&RealDisk, &site.keys_dir(), &RealRandom, now, ACTOR);
     let started = started.map_err(site::policy_refused)?;
     site.vault()?.data_key().map_err(fleet_refused)?;
+    // Watching does not hang on it: what is recorded is chained all the same.
+    if let Err(error) = sealing::state(site, Reason::Export) {
+        screen.remark(super::ledger::refused(error));
+    }
     let this = super::this_host();
     if site::shared::is_used(config) {
         site::shared::check_local(site, &this)?;
@@ -200,6 +206,7 @@ fn watch(running: Running<'_>, up: &Up, rules: Ruleset, first: First) -> Result<
     } = running;
     let dir = config.data_dir()?;
     let gate = fleet::held(site)?;
+    let sealer = Sealer::start(site)?;
     let told = Arc::new(Told::start(intake.map(Intake::log))?);
     let (needs, all) = (Arc::new(rules.needs()), rules.all().into());
     let watching = format!(
@@ -236,6 +243,8 @@ fn watch(running: Running<'_>, up: &Up, rules: Ruleset, first: First) -> Result<
     };
     fleet.run();
     gate.stop();
+    // After the last result is in.
+    drop(sealer);
     told.stop();
     // Being stopped is how this command ends well, whatever the machines look like.
     screen.remark("stopped; everything recorded is safe");

@@ -34,228 +34,230 @@ fn scan_id(tables: &row::Tables, work: &mut Transaction, host: &str, number: u64
     link["scan_id"].as_str().unwrap().to_owned()
 }
 
+const EDITED: [(&str, &str, Edit); 9] = [
+    (
+        "host `web`, change 4: its link",
+        "a verdict in a change",
+        |tables, work| {
+            let key = row::change_key("web", "a", 3);
+            replace(
+                work,
+                tables.changes,
+                &key,
+                r#""to":"fail""#,
+                r#""to":"pass""#,
+            );
+        },
+    ),
+    (
+        "host `web`, change 1: its link",
+        "the reason of a change",
+        |tables, work| {
+            let key = row::change_key("web", "a", 1);
+            replace(work, tables.changes, &key, "os.id is", "os.id was");
+        },
+    ),
+    (
+        "host `web`, change 1: its evidence",
+        "the evidence of a change",
+        |tables, work| {
+            let key = row::change_key("web", "a", 1);
+            replace(
+                work,
+                tables.changes,
+                &key,
+                r#""evidence":""#,
+                r#""evidence":"0"#,
+            );
+        },
+    ),
+    (
+        "host `db`, change 2: its link",
+        "the rule of a change",
+        |tables, work| {
+            let key = row::change_key("db", "b", 1);
+            replace(
+                work,
+                tables.changes,
+                &key,
+                r#""rule_digest":"0"#,
+                r#""rule_digest":"1"#,
+            );
+        },
+    ),
+    (
+        "host `web`, scan 2: its link",
+        "a count of a scan without changes",
+        |tables, work| {
+            let id = scan_id(tables, work, "web", 2);
+            replace(
+                work,
+                tables.scans,
+                id.as_bytes(),
+                r#""pass":2"#,
+                r#""pass":3"#,
+            );
+        },
+    ),
+    (
+        "host `db`, scan 1: its link",
+        "when a scan was",
+        |tables, work| {
+            let id = scan_id(tables, work, "db", 1);
+            replace(
+                work,
+                tables.scans,
+                id.as_bytes(),
+                r#""finished":17"#,
+                r#""finished":16"#,
+            );
+        },
+    ),
+    (
+        "host `db`, verdict of `b`: it is not what",
+        "a present verdict",
+        |tables, work| {
+            let key = row::key(&[b"db", b"b"]);
+            replace(
+                work,
+                tables.states,
+                &key,
+                r#""verdict":"pass""#,
+                r#""verdict":"fail""#,
+            );
+        },
+    ),
+    (
+        "host `db`: its verdicts are not",
+        "the reason of a present verdict",
+        |tables, work| {
+            let key = row::key(&[b"db", b"a"]);
+            replace(work, tables.states, &key, "os.id is", "os.id was");
+        },
+    ),
+    (
+        "verdict of `a`: its times",
+        "since when a verdict is",
+        |tables, work| {
+            let key = row::key(&[b"db", b"a"]);
+            replace(
+                work,
+                tables.states,
+                &key,
+                r#""changed":17"#,
+                r#""changed":16"#,
+            );
+        },
+    ),
+];
+
 /// Proves: LED-10
 #[test]
 fn every_row_that_was_edited_is_found_and_named() {
-    let cases: [(&str, &str, Edit); 9] = [
-        (
-            "host `web`, change 4: its link",
-            "a verdict in a change",
-            |tables, work| {
-                let key = row::change_key("web", "a", 3);
-                replace(
-                    work,
-                    tables.changes,
-                    &key,
-                    r#""to":"fail""#,
-                    r#""to":"pass""#,
-                );
-            },
-        ),
-        (
-            "host `web`, change 1: its link",
-            "the reason of a change",
-            |tables, work| {
-                let key = row::change_key("web", "a", 1);
-                replace(work, tables.changes, &key, "os.id is", "os.id was");
-            },
-        ),
-        (
-            "host `web`, change 1: its evidence",
-            "the evidence of a change",
-            |tables, work| {
-                let key = row::change_key("web", "a", 1);
-                replace(
-                    work,
-                    tables.changes,
-                    &key,
-                    r#""evidence":""#,
-                    r#""evidence":"0"#,
-                );
-            },
-        ),
-        (
-            "host `db`, change 2: its link",
-            "the rule of a change",
-            |tables, work| {
-                let key = row::change_key("db", "b", 1);
-                replace(
-                    work,
-                    tables.changes,
-                    &key,
-                    r#""rule_digest":"0"#,
-                    r#""rule_digest":"1"#,
-                );
-            },
-        ),
-        (
-            "host `web`, scan 2: its link",
-            "a count of a scan without changes",
-            |tables, work| {
-                let id = scan_id(tables, work, "web", 2);
-                replace(
-                    work,
-                    tables.scans,
-                    id.as_bytes(),
-                    r#""pass":2"#,
-                    r#""pass":3"#,
-                );
-            },
-        ),
-        (
-            "host `db`, scan 1: its link",
-            "when a scan was",
-            |tables, work| {
-                let id = scan_id(tables, work, "db", 1);
-                replace(
-                    work,
-                    tables.scans,
-                    id.as_bytes(),
-                    r#""finished":17"#,
-                    r#""finished":16"#,
-                );
-            },
-        ),
-        (
-            "host `db`, verdict of `b`: it is not what",
-            "a present verdict",
-            |tables, work| {
-                let key = row::key(&[b"db", b"b"]);
-                replace(
-                    work,
-                    tables.states,
-                    &key,
-                    r#""verdict":"pass""#,
-                    r#""verdict":"fail""#,
-                );
-            },
-        ),
-        (
-            "host `db`: its verdicts are not",
-            "the reason of a present verdict",
-            |tables, work| {
-                let key = row::key(&[b"db", b"a"]);
-                replace(work, tables.states, &key, "os.id is", "os.id was");
-            },
-        ),
-        (
-            "verdict of `a`: its times",
-            "since when a verdict is",
-            |tables, work| {
-                let key = row::key(&[b"db", b"a"]);
-                replace(
-                    work,
-                    tables.states,
-                    &key,
-                    r#""changed":17"#,
-                    r#""changed":16"#,
-                );
-            },
-        ),
-    ];
-    for (found, what, edit) in cases {
+    for (found, what, edit) in EDITED {
         let why = tampered(what, edit);
         assert!(why.contains(found), "{what}: {why}");
     }
 }
 
+const REMOVED_OR_ADDED: [(&str, &str, Edit); 10] = [
+    (
+        "host `web`, scan 3: its change of `a`",
+        "a change",
+        |tables, work| {
+            work.delete(tables.changes, &row::change_key("web", "a", 3))
+                .unwrap();
+        },
+    ),
+    ("host `web`, scan 2: its row", "a scan", |tables, work| {
+        let id = scan_id(tables, work, "web", 2);
+        work.delete(tables.scans, id.as_bytes()).unwrap();
+    }),
+    (
+        "host `web`, scan 2: the row that finds it",
+        "a link",
+        |tables, work| {
+            work.delete(tables.links, &row::link_key("web", 2)).unwrap();
+        },
+    ),
+    (
+        "host `db`: its verdicts are not",
+        "a present verdict",
+        |tables, work| {
+            work.delete(tables.states, &row::key(&[b"db", b"b"]))
+                .unwrap();
+        },
+    ),
+    ("host `web`: it has no row", "a host", |tables, work| {
+        work.delete(tables.hosts, b"web").unwrap();
+    }),
+    (
+        "host `db`, change 1: its evidence",
+        "evidence",
+        |tables, work| {
+            let key = finding("a", Judged::Pass).evidence_digest;
+            work.delete(tables.evidence, key.as_bytes()).unwrap();
+        },
+    ),
+    (
+        "its content has another SHA-256",
+        "the content of evidence",
+        |tables, work| {
+            let one = finding("a", Judged::Pass).evidence_digest;
+            let other = finding("c", Judged::Fail).evidence_digest;
+            let packed = work
+                .get(tables.evidence, other.as_bytes())
+                .unwrap()
+                .unwrap();
+            work.put(tables.evidence, one.as_bytes(), &packed).unwrap();
+        },
+    ),
+    (
+        "host `db`: it has 4 rows of changes, and its chain 3",
+        "a change that nobody made",
+        |tables, work| {
+            let value = work
+                .get(tables.changes, &row::change_key("db", "a", 1))
+                .unwrap()
+                .unwrap();
+            work.put(tables.changes, &row::change_key("db", "a", 9), &value)
+                .unwrap();
+        },
+    ),
+    (
+        "it is not in the chain of host `db`",
+        "a scan that nobody made",
+        |tables, work| {
+            let id = scan_id(tables, work, "db", 1);
+            let value = work.get(tables.scans, id.as_bytes()).unwrap().unwrap();
+            work.put(tables.scans, b"another", &value).unwrap();
+        },
+    ),
+    (
+        "rows of scans: 1 are from before",
+        "an old scan that nobody made",
+        |tables, work| {
+            let id = scan_id(tables, work, "db", 1);
+            replace(
+                work,
+                tables.scans,
+                id.as_bytes(),
+                r#""number":1"#,
+                r#""number":1"#,
+            );
+            let value = work.get(tables.scans, id.as_bytes()).unwrap().unwrap();
+            let text = str::from_utf8(&value)
+                .unwrap()
+                .replace(r#""number":1,"#, "");
+            work.put(tables.scans, b"another", text.as_bytes()).unwrap();
+        },
+    ),
+];
+
 /// Proves: LED-10
 #[test]
 fn every_row_that_was_removed_or_added_is_found_and_named() {
-    let cases: [(&str, &str, Edit); 10] = [
-        (
-            "host `web`, scan 3: its change of `a`",
-            "a change",
-            |tables, work| {
-                work.delete(tables.changes, &row::change_key("web", "a", 3))
-                    .unwrap();
-            },
-        ),
-        ("host `web`, scan 2: its row", "a scan", |tables, work| {
-            let id = scan_id(tables, work, "web", 2);
-            work.delete(tables.scans, id.as_bytes()).unwrap();
-        }),
-        (
-            "host `web`, scan 2: the row that finds it",
-            "a link",
-            |tables, work| {
-                work.delete(tables.links, &row::link_key("web", 2)).unwrap();
-            },
-        ),
-        (
-            "host `db`: its verdicts are not",
-            "a present verdict",
-            |tables, work| {
-                work.delete(tables.states, &row::key(&[b"db", b"b"]))
-                    .unwrap();
-            },
-        ),
-        ("host `web`: it has no row", "a host", |tables, work| {
-            work.delete(tables.hosts, b"web").unwrap();
-        }),
-        (
-            "host `db`, change 1: its evidence",
-            "evidence",
-            |tables, work| {
-                let key = finding("a", Judged::Pass).evidence_digest;
-                work.delete(tables.evidence, key.as_bytes()).unwrap();
-            },
-        ),
-        (
-            "its content has another SHA-256",
-            "the content of evidence",
-            |tables, work| {
-                let one = finding("a", Judged::Pass).evidence_digest;
-                let other = finding("c", Judged::Fail).evidence_digest;
-                let packed = work
-                    .get(tables.evidence, other.as_bytes())
-                    .unwrap()
-                    .unwrap();
-                work.put(tables.evidence, one.as_bytes(), &packed).unwrap();
-            },
-        ),
-        (
-            "host `db`: it has 4 rows of changes, and its chain 3",
-            "a change that nobody made",
-            |tables, work| {
-                let value = work
-                    .get(tables.changes, &row::change_key("db", "a", 1))
-                    .unwrap()
-                    .unwrap();
-                work.put(tables.changes, &row::change_key("db", "a", 9), &value)
-                    .unwrap();
-            },
-        ),
-        (
-            "it is not in the chain of host `db`",
-            "a scan that nobody made",
-            |tables, work| {
-                let id = scan_id(tables, work, "db", 1);
-                let value = work.get(tables.scans, id.as_bytes()).unwrap().unwrap();
-                work.put(tables.scans, b"another", &value).unwrap();
-            },
-        ),
-        (
-            "rows of scans: 1 are from before",
-            "an old scan that nobody made",
-            |tables, work| {
-                let id = scan_id(tables, work, "db", 1);
-                replace(
-                    work,
-                    tables.scans,
-                    id.as_bytes(),
-                    r#""number":1"#,
-                    r#""number":1"#,
-                );
-                let value = work.get(tables.scans, id.as_bytes()).unwrap().unwrap();
-                let text = str::from_utf8(&value)
-                    .unwrap()
-                    .replace(r#""number":1,"#, "");
-                work.put(tables.scans, b"another", text.as_bytes()).unwrap();
-            },
-        ),
-    ];
-    for (found, what, edit) in cases {
+    for (found, what, edit) in REMOVED_OR_ADDED {
         let why = tampered(what, edit);
         assert!(why.contains(found), "{what}: {why}");
     }

@@ -17,6 +17,7 @@ pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod rules;
 pub(crate) mod schedule;
+pub(crate) mod token;
 pub(crate) mod variable;
 pub(crate) mod waiver;
 
@@ -116,6 +117,8 @@ pub(crate) enum Command {
     Schedule(schedule::Schedule),
     /// Leave hosts alone for a while: set, clear, list
     Maintenance(schedule::Maintenance),
+    /// Tokens of the HTTP interface and the console: make, list, revoke
+    Token(token::Token),
     /// Who did what to what, and when
     Audit(schedule::Audit),
     /// Check that this machine can keep what it is given: disk, clock, permissions, rules
@@ -134,6 +137,8 @@ pub(crate) enum Command {
     Man(reference::Man),
     /// The reference of the command line, as Markdown: docs/CLI.md
     Reference,
+    /// The OpenAPI document of the HTTP interface: docs/openapi.json
+    Openapi,
 }
 
 #[derive(Debug, Args)]

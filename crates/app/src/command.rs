@@ -38,6 +38,7 @@ mod rules;
 mod scan;
 mod schedule;
 mod status;
+mod token;
 mod up;
 mod variable;
 mod waiver;
@@ -74,11 +75,16 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Variable(variable) => variable::run(&variable.action, &config, screen),
         Command::Schedule(asked) => schedule::run(asked, &config, screen),
         Command::Maintenance(asked) => maintenance::run(&asked.action, &config, screen),
+        Command::Token(token) => token::run(&token.action, &config, screen),
         Command::Audit(asked) => audit::run(asked, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),
         Command::Events(events) => events::run(&events.action, &config, screen),
         Command::Journal(journal) => journal::run(&journal.action, &config, screen),
+        Command::Openapi => {
+            screen.result(&crate::server::openapi_document())?;
+            Ok(Exit::Clean)
+        }
         Command::Load(load) => load::run(&load.action, &config, screen),
         Command::Completions(_) | Command::Man(_) | Command::Reference => Ok(Exit::Clean),
     }

@@ -20,6 +20,7 @@ use crate::{
 };
 
 pub(crate) mod events;
+pub(crate) mod server;
 pub(crate) mod store;
 
 /// Longest configuration file read, in bytes. Arbitrary; a full one is about 2 KiB.
@@ -68,6 +69,7 @@ pub(crate) struct Config {
     pub(crate) events_listen: Setting<SocketAddr>,
     pub(crate) events_retention: events::Retention,
     pub(crate) events_drains: Vec<Configured>,
+    pub(crate) server: server::Server,
 }
 
 /// One key: its name in the file, its environment variable, what it means.
@@ -158,6 +160,36 @@ pub(crate) const KEYS: &[Key] = &[
         example: "\"refuse\"",
         about: "at the ceiling: refuse new events, or drop-oldest, those a drain needs excepted",
     },
+    Key {
+        name: "server.enabled",
+        environment: "HOLDFAST_SERVER_ENABLED",
+        example: "true",
+        about: "serve the HTTP interface and the console while `holdfast up` runs",
+    },
+    Key {
+        name: "server.listen",
+        environment: "HOLDFAST_SERVER_LISTEN",
+        example: "\"127.0.0.1:8420\"",
+        about: "where the HTTP interface and the console are; off this machine only with TLS",
+    },
+    Key {
+        name: "server.tls",
+        environment: "HOLDFAST_SERVER_TLS",
+        example: "\"auto\"",
+        about: "on, off, or auto: where another machine can reach it, and where a certificate is named",
+    },
+    Key {
+        name: "server.tls_cert",
+        environment: "HOLDFAST_SERVER_TLS_CERT",
+        example: "\"/etc/holdfast/server.crt\"",
+        about: "certificate chain, PEM; unless named, one is made in DATA_DIR/keys at the first start",
+    },
+    Key {
+        name: "server.tls_key",
+        environment: "HOLDFAST_SERVER_TLS_KEY",
+        example: "\"/etc/holdfast/server.key\"",
+        about: "private key of the certificate, PEM; both files are read again when they change",
+    },
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,6 +205,8 @@ struct FileConfig {
     store: store::FileStore,
     #[serde(default)]
     events: FileEvents,
+    #[serde(default)]
+    server: server::FileServer,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -216,6 +250,7 @@ impl Config {
             events_listen: listen(&values, file.as_deref())?,
             events_retention: events::retention(&values.events, file.as_deref())?,
             events_drains: drains::configured(&values.events.drain, file.as_deref())?,
+            server: server::server(&values.server, file.as_deref())?,
             file,
         };
         Ok(config)

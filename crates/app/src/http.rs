@@ -8,14 +8,15 @@
 //! There are no tokens and no TLS here, so it listens on this machine only, and refuses what a
 //! browser sends on behalf of another site.
 
-mod answer;
+pub(crate) mod answer;
 mod body;
 mod bridge;
+pub(crate) mod door;
 mod export;
 mod intake;
 mod lines;
 mod metrics;
-mod origin;
+pub(crate) mod origin;
 mod query;
 mod server;
 pub(crate) mod sockets;

@@ -16,7 +16,8 @@ mod rule;
 
 pub(crate) use alerts::{AlertRow, AlertSilence, AlertStep, alert, alerts, open_alerts};
 pub(crate) use changes::{
-    Change, ChangePage, ChangesAsked, DiffAsked, Difference, changes, diff, history,
+    Change, ChangePage, ChangesAsked, DiffAsked, Difference, PAGE_MAX as CHANGES_MAX, changes,
+    diff, history,
 };
 pub(crate) use error::{Error, Kind};
 pub(crate) use fleet::{
@@ -26,7 +27,8 @@ pub(crate) use host::{Evidence, Finding, HostView, evidence, host};
 pub(crate) use moment::{Moment, parse, past};
 pub(crate) use operations::{
     CountersView, CredentialRow, JobRow, MaintenanceRow, PolicyRow, PolicyView, ScheduleRow,
-    TokenRow, counters, credentials, jobs, maintenances, policies, policy, schedule, tokens,
+    ScopeView, TokenRow, counters, credentials, jobs, maintenances, policies, policy, schedule,
+    tokens,
 };
 pub(crate) use records::{
     AuditAsked, AuditPage, AuditRow, ScanPage, ScanView, SettingRow, WaiverRow, audit, scan, scans,

@@ -245,6 +245,16 @@ impl Settings {
         self.read(&mut self.store.begin()?)
     }
 
+    /// The value that is set where `setting` would be.
+    pub fn find_in(
+        &self,
+        transaction: &mut Transaction,
+        setting: &Setting,
+    ) -> Result<Option<Setting>, Error> {
+        let found = transaction.get(self.table, &key(setting))?;
+        found.map(|value| decode(&value)).transpose()
+    }
+
     fn get(
         &self,
         transaction: &mut Transaction,

@@ -51,6 +51,7 @@ fn rows(config: &Config) -> Vec<Row> {
     };
     let rules_dir = &config.scan_rules_dir;
     let retention = &config.events_retention;
+    let server = &config.server;
     let none = || "none".to_owned();
     let values = [
         (
@@ -102,6 +103,14 @@ fn rows(config: &Config) -> Vec<Row> {
             retention.on_full.value.name().to_owned(),
             retention.on_full.origin,
         ),
+        (server.enabled.value.to_string(), server.enabled.origin),
+        (server.listen.value.to_string(), server.listen.origin),
+        (server.tls.value.name().to_owned(), server.tls.origin),
+        (
+            path(server.tls_cert.value.as_deref()),
+            server.tls_cert.origin,
+        ),
+        (path(server.tls_key.value.as_deref()), server.tls_key.origin),
     ];
     KEYS.iter()
         .zip(values)

@@ -106,7 +106,7 @@ fn unavailable(code: &'static str) -> (StatusCode, &'static str, Option<u64>) {
     (StatusCode::SERVICE_UNAVAILABLE, code, wait)
 }
 
-pub(super) fn response(
+pub(crate) fn response(
     status: StatusCode,
     media_type: &'static str,
     body: impl Into<Body>,
@@ -119,7 +119,7 @@ pub(super) fn response(
 }
 
 /// RFC 9457, with the stable code.
-pub(super) fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
+pub(crate) fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
     let body = json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("error"),

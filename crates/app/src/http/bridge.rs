@@ -28,9 +28,8 @@ use tokio::{
 use super::{
     answer::response,
     body::{BODY_LEN_MAX, BODY_TIME_MAX},
-    origin,
-    server::{serve_connection, stopped},
-    sockets,
+    door::{serve_connection, stopped},
+    origin, sockets,
 };
 use crate::exit::Refusal;
 
@@ -138,7 +137,7 @@ async fn serve(
         };
         let (routes, stop) = (routes.clone(), stop.clone());
         tokio::spawn(async move {
-            serve_connection(stream, routes, stop).await;
+            serve_connection(stream, routes, None, stop).await;
             drop(place);
         });
     }

@@ -42,8 +42,8 @@ fn events(page: &mut Page, state: &State) {
     }
     let is_ready = u64::from(state.unready().is_none());
     let overloads = counts.overloads.load(Ordering::Relaxed);
-    let open = counts.connections.load(Ordering::Relaxed);
-    let turned_away = counts.connections_turned_away.load(Ordering::Relaxed);
+    let open = counts.connections.open.load(Ordering::Relaxed);
+    let turned_away = counts.connections.turned_away.load(Ordering::Relaxed);
     let log = &state.log;
     page.gauge("events_ready", "1 while events are taken", is_ready);
     page.gauge(

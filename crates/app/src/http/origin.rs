@@ -14,14 +14,14 @@ use axum::{
 use super::answer::problem;
 
 /// Refuses what comes from another site. For connections over TCP; a socket file has no browser.
-pub(super) async fn check(request: Request, next: Next) -> Response {
+pub(crate) async fn check(request: Request, next: Next) -> Response {
     match refusal(request.headers()) {
         None => next.run(request).await,
         Some(why) => problem(StatusCode::FORBIDDEN, "CROSS_SITE", why),
     }
 }
 
-fn refusal(headers: &HeaderMap) -> Option<&'static str> {
+pub(crate) fn refusal(headers: &HeaderMap) -> Option<&'static str> {
     let is_local = |name, of: fn(&str) -> Option<&str>| {
         headers.get_all(name).iter().all(|value| {
             let host = value.to_str().ok().and_then(of);
@@ -35,6 +35,20 @@ fn refusal(headers: &HeaderMap) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// For a server that other machines reach by whatever name: a page may ask the site that it is from,
+/// and no other.
+pub(crate) fn other_site(headers: &HeaderMap) -> Option<&'static str> {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok());
+    let is_own = headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let origin = origin.to_str().ok();
+        let named = origin.and_then(|origin| origin.split_once("://"));
+        named.is_some_and(|(_, named)| host.is_some_and(|host| host.eq_ignore_ascii_case(named)))
+    });
+    (!is_own).then_some("the request comes from a page of another site")
 }
 
 fn host_of_origin(origin: &str) -> Option<&str> {

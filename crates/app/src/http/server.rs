@@ -1,12 +1,6 @@
 //! The server: listeners, connections, and an orderly end.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,26 +10,21 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, UnixListener, UnixStream},
     runtime::{Builder, Runtime},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{sleep, timeout},
+    sync::{Semaphore, watch},
+    time::timeout,
 };
 
 use super::{
     answer::{problem, response},
+    door::{Door, Place, serve_connection, turn_away},
     export, intake, lines, metrics, origin, query,
     sockets::{self, SocketFile},
     state::{READERS_MAX, Served, State},
-    stream::Stream,
 };
 use crate::{drains, exit::Refusal};
 
@@ -43,19 +32,12 @@ use crate::{drains, exit::Refusal};
 pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// Connections of each socket file. A connection of lines holds up to one line, about 1 MiB.
 const SOCKET_CONNECTIONS_MAX: usize = 64;
-/// How long a request's head may take, and how long a connection may be idle between requests.
-/// SDKs send every one to five seconds.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
-/// Bytes of a request's head, and of a body read at a time.
-const READ_BUFFER_LEN_MAX: usize = 64 << 10;
 /// Threads that append. More than connections usually are, so that appends share a sync.
 const APPENDERS_MAX: usize = 32;
 /// Threads that serve connections: they only move bytes.
 const SERVING_THREADS: usize = 2;
 /// How long requests in flight may take once the server stops: within the ten seconds of a stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(8);
-/// What a failed accept (out of files, for example) is given to pass.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where to listen.
 #[derive(Debug)]
@@ -71,6 +53,8 @@ pub(crate) struct Listen {
 /// A running server. Dropping it stops it without waiting for requests in flight.
 #[derive(Debug)]
 pub(crate) struct Server {
+    #[allow(dead_code, reason = "as its routes are")]
+    state: Arc<State>,
     runtime: Runtime,
     stop: watch::Sender<bool>,
     places: Vec<(Arc<Semaphore>, usize)>,
@@ -79,6 +63,7 @@ pub(crate) struct Server {
     _files: [SocketFile; 2],
 }
 
+#[allow(dead_code, reason = "the server of `up` asks for its routes")]
 impl Server {
     /// Listens and serves from here on. Fails before it serves anything.
     pub(crate) fn start(listen: Listen, served: &Served) -> Result<Self, Refusal> {
@@ -95,6 +80,7 @@ impl Server {
             .map_err(refuse)?;
         let (stop, stopped) = watch::channel(false);
         let state = Arc::new(State::new(served, stopped));
+        let served = Arc::clone(&state);
         let entered = runtime.enter();
         let mut places = Vec::new();
         let mut places_of = |count| {
@@ -106,17 +92,18 @@ impl Server {
         if let Some(tcp) = listen.tcp {
             address = tcp.local_addr().ok();
             let listener = TcpListener::from_std(tcp).map_err(refuse)?;
-            let door = Door::new(&state, places_of(CONNECTIONS_MAX));
-            runtime.spawn(door.serve_tcp(listener));
+            let entrance = Entrance::new(&state, places_of(CONNECTIONS_MAX));
+            runtime.spawn(entrance.serve_tcp(listener));
         }
         let listener = UnixListener::from_std(api).map_err(refuse)?;
-        let door = Door::new(&state, places_of(SOCKET_CONNECTIONS_MAX));
-        runtime.spawn(door.serve_api(listener));
+        let entrance = Entrance::new(&state, places_of(SOCKET_CONNECTIONS_MAX));
+        runtime.spawn(entrance.serve_api(listener));
         let listener = UnixListener::from_std(line_socket).map_err(refuse)?;
-        let door = Door::new(&state, places_of(SOCKET_CONNECTIONS_MAX));
-        runtime.spawn(door.serve_lines(listener));
+        let entrance = Entrance::new(&state, places_of(SOCKET_CONNECTIONS_MAX));
+        runtime.spawn(entrance.serve_lines(listener));
         drop(entered);
         Ok(Self {
+            state: served,
             runtime,
             stop,
             places,
@@ -128,6 +115,23 @@ impl Server {
     /// Where it listens, the port that the system chose included.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// What it serves of events, for another listener to serve beside its own.
+    pub(crate) fn event_routes(&self) -> Router {
+        event_routes(&self.state)
+    }
+
+    /// What `/metrics` tells of events.
+    pub(crate) fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let state = Arc::clone(&self.state);
+        move || metrics::text(&state)
+    }
+
+    /// Why no event would be taken, if none would.
+    pub(crate) fn readiness(&self) -> impl Fn() -> Option<&'static str> + Send + Sync + 'static {
+        let state = Arc::clone(&self.state);
+        move || state.unready()
     }
 
     /// Takes no more connections, finishes requests in flight, and ends. False when some were still
@@ -149,58 +153,24 @@ impl Server {
     }
 }
 
-/// What a listener's loop needs.
-struct Door {
+/// One listener of this server.
+struct Entrance {
     state: Arc<State>,
-    places: Arc<Semaphore>,
-    stop: watch::Receiver<bool>,
+    door: Door,
 }
 
-impl Door {
+impl Entrance {
     fn new(state: &Arc<State>, places: Arc<Semaphore>) -> Self {
         Self {
             state: Arc::clone(state),
-            places,
-            stop: state.stop.clone(),
+            door: Door::new(&state.counts.connections, places, &state.stop),
         }
-    }
-
-    /// The next connection; none when the server stops.
-    async fn next<S, F: Future<Output = io::Result<S>>>(
-        &mut self,
-        accept: impl Fn() -> F,
-    ) -> Option<S> {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stopped(&mut self.stop) => return None,
-                accepted = accept() => accepted,
-            };
-            match accepted {
-                Ok(stream) => return Some(stream),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        if place.is_none() {
-            let counts = &self.state.counts;
-            counts
-                .connections_turned_away
-                .fetch_add(1, Ordering::Relaxed);
-        }
-        place
     }
 
     async fn serve_tcp(mut self, listener: TcpListener) {
         let routes = routes(&self.state).layer(middleware::from_fn(origin::check));
-        while let Some((stream, _)) = self.next(|| listener.accept()).await {
-            let Some(place) = self.place() else {
+        while let Some((stream, _)) = self.door.next(|| listener.accept()).await {
+            let Some(place) = self.door.place() else {
                 turn_away(&stream);
                 continue;
             };
@@ -212,94 +182,58 @@ impl Door {
 
     async fn serve_api(mut self, listener: UnixListener) {
         let routes = routes(&self.state);
-        while let Some((stream, _)) = self.next(|| listener.accept()).await {
-            if let Some(place) = self.place() {
+        while let Some((stream, _)) = self.door.next(|| listener.accept()).await {
+            if let Some(place) = self.door.place() {
                 self.spawn(stream, routes.clone(), place);
             }
         }
     }
 
     async fn serve_lines(mut self, listener: UnixListener) {
-        while let Some((stream, _)) = self.next(|| listener.accept()).await {
-            if let Some(place) = self.place() {
+        while let Some((stream, _)) = self.door.next(|| listener.accept()).await {
+            if let Some(place) = self.door.place() {
                 tokio::spawn(serve_lines(Arc::clone(&self.state), stream, place));
             }
         }
     }
 
-    fn spawn<S>(&self, stream: S, routes: Router, place: OwnedSemaphorePermit)
+    fn spawn<S>(&self, stream: S, routes: Router, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let state = Arc::clone(&self.state);
+        let stop = self.door.stop.clone();
         tokio::spawn(async move {
-            state.counts.connections.fetch_add(1, Ordering::Relaxed);
-            serve_connection(stream, routes, state.stop.clone()).await;
-            state.counts.connections.fetch_sub(1, Ordering::Relaxed);
+            serve_connection(stream, routes, None, stop).await;
             drop(place);
         });
     }
 }
 
-async fn serve_lines(state: Arc<State>, stream: UnixStream, place: OwnedSemaphorePermit) {
-    state.counts.connections.fetch_add(1, Ordering::Relaxed);
+async fn serve_lines(state: Arc<State>, stream: UnixStream, place: Place) {
     if let Err(error) = lines::serve(Arc::clone(&state), stream).await {
         tracing::debug!(%error, "a producer of lines is gone");
     }
-    state.counts.connections.fetch_sub(1, Ordering::Relaxed);
     drop(place);
 }
 
-/// Serves one connection until its client goes or the server stops.
-pub(super) async fn serve_connection<S>(stream: S, routes: Router, mut stop: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
-        .max_buf_size(READ_BUFFER_LEN_MAX)
-        .serve_connection(
-            TokioIo::new(Stream::new(stream)),
-            TowerToHyperService::new(routes),
-        );
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// Returns when the server stops, or is gone.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    drop(stop.wait_for(|stopped| *stopped).await);
-}
-
-/// Best effort, and without waiting: whoever comes in thousands is not worth more.
-fn turn_away(stream: &TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
-        Content-Length: 0\r\nConnection: close\r\n\r\n";
-    drop(stream.try_write(ANSWER));
+fn event_routes(state: &Arc<State>) -> Router {
+    Router::new()
+        .route("/api/v1/events", get(query::list).post(intake::post))
+        .route("/api/v1/events/{id}", get(query::one))
+        .route("/api/v1/drains", get(tell_drains))
+        .with_state(Arc::clone(state))
 }
 
 fn routes(state: &Arc<State>) -> Router {
     Router::new()
         .route("/v1/logs", post(export::logs))
-        .route("/api/v1/events", get(query::list).post(intake::post))
-        .route("/api/v1/events/{id}", get(query::one))
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(tell_metrics))
-        .route("/api/v1/drains", get(tell_drains))
+        .with_state(Arc::clone(state))
+        .merge(event_routes(state))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
-        .with_state(Arc::clone(state))
 }
 
 /// The process answers; whether it takes events is asked of /ready.

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use wal::Local;
 use world::{Clock, RealClock};
 
+use super::door::Connections;
 use crate::drains::Drains;
 
 /// Clients that may read events at a time, followers included. Each takes a thread while it reads.
@@ -56,8 +57,7 @@ pub(crate) struct Counts {
     pub(crate) refused: AtomicU64,
     pub(crate) overloads: AtomicU64,
     pub(crate) failures: AtomicU64,
-    pub(crate) connections: AtomicU64,
-    pub(crate) connections_turned_away: AtomicU64,
+    pub(crate) connections: Arc<Connections>,
 }
 
 fn add(counter: &AtomicU64, more: usize) {

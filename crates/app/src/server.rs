@@ -1,0 +1,147 @@
+//! The server of `holdfast up`: the HTTP interface under /api/v1 and the console, behind tokens.
+//!
+//! One table of operations ([`operation`]) says what there is, who may do it and what it takes: the
+//! router, the check of roles, the OpenAPI document and the tests are all made from it. Store work runs
+//! on threads that may wait, never on those that serve connections, and a bounded number at a time.
+
+mod api;
+mod attempts;
+pub(crate) mod auth;
+mod call;
+mod export;
+mod listen;
+mod metrics;
+mod openapi;
+mod operation;
+mod route;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub(crate) use auth::Principal;
+pub(crate) use listen::{Listening, Server};
+pub(crate) use openapi::document as openapi_document;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use axum::Router;
+use scan::{
+    audit::{Audit, Denials},
+    credential::{self, Vault},
+    inventory,
+    token::{Print, Tokens},
+};
+use store::Store;
+use tokio::sync::{Semaphore, watch};
+use world::{Clock, RealClock, RealDisk, RealRandom, Timestamp};
+
+use crate::{config::Config, exit::Refusal, ruleset::Ruleset, view};
+
+/// Requests that work on the store at a time, each on a thread of its own. Beyond it they wait in
+/// line: there are no more of them than connections.
+pub(crate) const RUNNING_MAX: usize = 32;
+
+/// What requests share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) rules: Ruleset,
+    pub(crate) config: Config,
+    /// The data directory.
+    pub(crate) dir: PathBuf,
+    pub(crate) clock: RealClock,
+    pub(crate) tokens: Tokens,
+    /// When each token was last noted as used.
+    used: Mutex<HashMap<Print, Timestamp>>,
+    attempts: attempts::Attempts,
+    denials: Denials,
+    counts: metrics::Counts,
+    running: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
+    /// True once the server stops.
+    stop: watch::Receiver<bool>,
+    /// Of the events plane, where it runs.
+    events: Option<Events>,
+}
+
+/// The events plane as this server shows it.
+pub(crate) struct Events {
+    pub(crate) routes: Router,
+    pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub(crate) readiness: Box<dyn Fn() -> Option<&'static str> + Send + Sync>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        store: Store,
+        rules: Ruleset,
+        config: &Config,
+        dir: &Path,
+        events: Option<Events>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, Refusal> {
+        let audit = Audit::of(&store).map_err(crate::site::Site::store_refused)?;
+        Ok(Self {
+            tokens: Tokens::new(store.clone()).map_err(crate::site::fleet_refused)?,
+            store,
+            rules,
+            config: config.clone(),
+            dir: dir.to_owned(),
+            clock: RealClock::new(),
+            used: Mutex::default(),
+            attempts: attempts::Attempts::default(),
+            denials: Denials::new(audit),
+            counts: metrics::Counts::default(),
+            running: Arc::new(Semaphore::new(RUNNING_MAX)),
+            followers: Arc::new(Semaphore::new(stream::FOLLOWERS_MAX)),
+            exports: Arc::new(Semaphore::new(export::EXPORTS_MAX)),
+            stop,
+            events,
+        })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Tells what was denied in periods that are over, and at the end all of it. Blocks.
+    fn flush_denials(&self, all: bool) {
+        if let Err(error) = self.denials.flush(&self.store, self.now(), all) {
+            tracing::error!(%error, "denials were not recorded");
+        }
+    }
+
+    /// What `principal` may see.
+    pub(crate) fn reader<'a>(&'a self, principal: &'a Principal) -> view::Reader<'a> {
+        view::Reader {
+            store: &self.store,
+            rules: &self.rules,
+            dir: &self.dir,
+            now: self.now(),
+            scope: &principal.scope,
+        }
+    }
+
+    pub(crate) fn vault(&self) -> Result<Vault, inventory::Error> {
+        Vault::new(
+            self.store.clone(),
+            Arc::new(RealDisk),
+            Arc::new(RealRandom),
+            self.dir.join(credential::KEYS_DIR),
+        )
+    }
+}

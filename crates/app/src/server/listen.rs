@@ -1,0 +1,306 @@
+//! Listening: the port, TLS in front of it, and an orderly end.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::Router;
+use rustls::ServerConfig;
+use scan::token::{Request, Role, Scope, Tokens};
+use store::Store;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::{Semaphore, watch},
+    time::{interval, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use world::{Clock, Disk, RealClock, RealDisk, RealRandom};
+
+use super::{Events, RUNNING_MAX, Shared, route, tls};
+use crate::{
+    config::Config,
+    exit::Refusal,
+    http::door::{Door, Sources, serve_connection, stopped, turn_away},
+    ruleset::Ruleset,
+    site,
+};
+
+/// Connections. Below the 1,024 files that a process may usually have open, beside those of events.
+pub(crate) const CONNECTIONS_MAX: usize = 400;
+/// Connections of one address: nobody alone takes all.
+const SOURCE_CONNECTIONS_MAX: usize = 256;
+/// How long a client may take to agree on a key.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often certificate and key are looked at for change.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(30);
+/// How often it is looked whether denials that were counted are to be told.
+const DENIALS_STEP: Duration = Duration::from_secs(20);
+/// Threads that serve connections: they only move bytes.
+const SERVING_THREADS: usize = 2;
+/// How long requests in flight may take once the server stops: within the ten seconds of a stop.
+const STOP_TIME_MAX: Duration = Duration::from_secs(7);
+
+/// The token of whoever installed this, below the keys.
+const ADMIN_TOKEN: &str = "admin.token";
+const ADMIN: &str = "admin";
+
+/// What a server is started with.
+pub(crate) struct Listening<'a> {
+    pub(crate) store: Store,
+    pub(crate) rules: Ruleset,
+    pub(crate) config: &'a Config,
+    pub(crate) dir: &'a Path,
+    pub(crate) events: Option<Events>,
+}
+
+/// A running server. Dropping it stops it without waiting for requests in flight.
+#[derive(Debug)]
+pub(crate) struct Server {
+    runtime: Runtime,
+    stop: watch::Sender<bool>,
+    places: Arc<Semaphore>,
+    address: SocketAddr,
+    is_encrypted: bool,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Listens and serves from here on. Fails before it serves anything. The console's pages are
+    /// served beside, made by `console`.
+    pub(crate) fn start(
+        listening: Listening<'_>,
+        tcp: StdListener,
+        console: impl FnOnce(&Arc<Shared>) -> Router,
+    ) -> Result<Self, Refusal> {
+        let Listening {
+            store,
+            rules,
+            config,
+            dir,
+            events,
+        } = listening;
+        let refuse = |error: io::Error| Refusal::new("the server cannot be started").source(error);
+        let address = tcp.local_addr().map_err(refuse)?;
+        let (stop, stopped) = watch::channel(false);
+        let shared = Shared::new(store, rules, config, dir, events, stopped.clone())?;
+        let shared = Arc::new(shared);
+        let certificate = match config.server.is_encrypted() {
+            true => Some(Certificate::load(config, dir)?),
+            false => None,
+        };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(SERVING_THREADS)
+            .max_blocking_threads(2 * RUNNING_MAX)
+            .thread_name("server")
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(refuse)?;
+        let entered = runtime.enter();
+        let listener = TcpListener::from_std(tcp).map_err(refuse)?;
+        drop(entered);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Arc::clone(&shared.counts.connections);
+        let door = Door::new(&connections, Arc::clone(&places), &stopped);
+        let routes = route::router(&shared).merge(console(&shared));
+        let routes = route::around(&shared, routes);
+        let is_encrypted = certificate.is_some();
+        if let Some(certificate) = &certificate {
+            runtime.spawn(certificate.clone().keep_fresh(stopped));
+        }
+        runtime.spawn(serve(door, listener, routes, certificate));
+        runtime.spawn(tell_denials(Arc::clone(&shared)));
+        Ok(Self {
+            runtime,
+            stop,
+            places,
+            address,
+            is_encrypted,
+            shared,
+        })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Where a browser finds it, the port that the system chose included.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.is_encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Takes no more connections, finishes requests in flight, and ends. False when some were still
+    /// in flight after [`STOP_TIME_MAX`]; none of those was acknowledged.
+    pub(crate) fn stop(self) -> bool {
+        self.stop.send_replace(true);
+        let all = u32::try_from(CONNECTIONS_MAX).expect("limits are small");
+        let finished = self.runtime.block_on(async {
+            timeout(STOP_TIME_MAX, self.places.acquire_many(all))
+                .await
+                .is_ok()
+        });
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+        self.shared.flush_denials(true);
+        finished
+    }
+}
+
+/// Denials that were counted are told while nobody is denied more, too.
+async fn tell_denials(shared: Arc<Shared>) {
+    let mut stop = shared.stop.clone();
+    let mut steps = interval(DENIALS_STEP);
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            _ = steps.tick() => {}
+        }
+        let own = Arc::clone(&shared);
+        // A panic was told by the panic hook.
+        drop(tokio::task::spawn_blocking(move || own.flush_denials(false)).await);
+    }
+}
+
+/// The certificate in use, replaced when its files change.
+#[derive(Clone, Debug)]
+struct Certificate {
+    files: Arc<Mutex<tls::Files>>,
+    config: Arc<Mutex<Arc<ServerConfig>>>,
+}
+
+impl Certificate {
+    fn load(config: &Config, dir: &Path) -> Result<Self, Refusal> {
+        let mut files = tls::Files::of(&config.server, &dir.join(scan::credential::KEYS_DIR))?;
+        let read = files.read()?.expect("nothing was read before");
+        Ok(Self {
+            files: Arc::new(Mutex::new(files)),
+            config: Arc::new(Mutex::new(read)),
+        })
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(Arc::clone(&config))
+    }
+
+    /// A certificate that cannot be used is told once a look, and the one before stays.
+    async fn keep_fresh(self, mut stop: watch::Receiver<bool>) {
+        let mut looks = interval(CERTIFICATE_LOOK);
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                _ = looks.tick() => {}
+            }
+            let own = self.clone();
+            let looked = tokio::task::spawn_blocking(move || own.look());
+            // A panic was told by the panic hook; the certificate stays.
+            drop(looked.await);
+        }
+    }
+
+    fn look(&self) {
+        let read = self
+            .files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .read();
+        match read {
+            Ok(None) => {}
+            Ok(Some(config)) => {
+                *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+                tracing::info!("the certificate was read again");
+            }
+            Err(refusal) => tracing::error!(%refusal, "the certificate stays as it was"),
+        }
+    }
+}
+
+async fn serve(
+    mut door: Door,
+    listener: TcpListener,
+    routes: Router,
+    certificate: Option<Certificate>,
+) {
+    let sources = Sources::default();
+    while let Some((stream, peer)) = door.next(|| listener.accept()).await {
+        let Some(place) = door.place() else {
+            turn_away(&stream);
+            continue;
+        };
+        let Some(counted) = sources.count(peer.ip(), SOURCE_CONNECTIONS_MAX) else {
+            door.turned_away();
+            turn_away(&stream);
+            continue;
+        };
+        // An answer is one small write; waiting for more of it would wait for nothing.
+        drop(stream.set_nodelay(true));
+        let (routes, stop) = (routes.clone(), door.stop.clone());
+        let acceptor = certificate.as_ref().map(Certificate::acceptor);
+        tokio::spawn(async move {
+            match acceptor {
+                None => serve_connection(stream, routes, Some(peer), stop).await,
+                Some(acceptor) => encrypted(stream, &acceptor, routes, peer, stop).await,
+            }
+            drop((place, counted));
+        });
+    }
+}
+
+async fn encrypted<S>(
+    stream: S,
+    acceptor: &TlsAcceptor,
+    routes: Router,
+    peer: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let agreed = tokio::select! {
+        () = stopped(&mut stop) => return,
+        agreed = timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)) => agreed,
+    };
+    match agreed {
+        Ok(Ok(stream)) => serve_connection(stream, routes, Some(peer), stop).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a client did not agree on a key"),
+        Err(_) => tracing::debug!("a client took too long to agree on a key"),
+    }
+}
+
+/// Makes the first token where there is none, and says where it is. The file first: a token that is in
+/// the store and nowhere else would lock everybody out.
+pub(crate) fn first_token(
+    store: &Store,
+    keys: &Path,
+) -> Result<Option<std::path::PathBuf>, Refusal> {
+    let tokens = Tokens::new(store.clone()).map_err(site::fleet_refused)?;
+    if !tokens.list().map_err(site::fleet_refused)?.is_empty() {
+        return Ok(None);
+    }
+    let path = keys.join(ADMIN_TOKEN);
+    let refuse = |error: io::Error| {
+        Refusal::new(format!("the first token, {}", path.display()))
+            .source(error)
+            .next("run `holdfast doctor` to check disk and permissions")
+    };
+    RealDisk.create_dir_all_synced(keys).map_err(refuse)?;
+    let request = Request {
+        name: ADMIN.to_owned(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        expires: None,
+    };
+    let mut transaction = store.begin().map_err(site::Site::store_refused)?;
+    let now = RealClock::new().now();
+    let made = tokens.add_in(&mut transaction, &request, &RealRandom, now, "holdfast up");
+    let (_, text) = made.map_err(site::fleet_refused)?;
+    let line = zeroize::Zeroizing::new(format!("{}\n", *text));
+    RealDisk.replace(&path, line.as_bytes()).map_err(refuse)?;
+    transaction.commit().map_err(site::Site::store_refused)?;
+    Ok(Some(path))
+}

@@ -20,7 +20,7 @@ mod tests;
 mod tls;
 
 pub(crate) use auth::Principal;
-pub(crate) use listen::{Listening, Server};
+pub(crate) use listen::{Listening, Server, first_token, listen};
 pub(crate) use openapi::document as openapi_document;
 
 use std::{

@@ -23,7 +23,7 @@ use super::events::serve::Intake;
 use crate::{
     beside::Served,
     cli::Up,
-    config::Config,
+    config::{Config, Origin},
     exit::{Exit, Refusal},
     fleet::{self, events::Told},
     moment,
@@ -31,6 +31,7 @@ use crate::{
     ruleset::Ruleset,
     screen::Screen,
     sealing::{self, Sealer},
+    server::{self, Listening, Server},
     site::{self, Site, fleet_refused},
 };
 use show::{First, Show};
@@ -57,6 +58,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
         false => Some(Served::start(dir, site.store().clone())?),
     };
     let intake = Intake::beside(config, screen)?;
+    let server = serve(&site, up, config, intake.as_ref(), screen)?;
     let running = Running {
         site: &site,
         config,
@@ -66,6 +68,11 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     };
     let watched = watch(running, up, rules, first);
     // Also when watching failed: what is in flight is finished either way.
+    if server.is_some_and(|server| !server.stop()) {
+        screen.remark(
+            "requests that did not end in time were cut off; none of them was acknowledged",
+        );
+    }
     if let Some(intake) = intake {
         intake.stop(screen);
     }
@@ -78,6 +85,55 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
         Some(failure) => Err(stopped_by(&failure)),
         None => watched,
     }
+}
+
+/// The HTTP interface, and where it is. Goes on without the port when another program has the one that
+/// nobody asked for.
+fn serve(
+    site: &Site,
+    up: &Up,
+    config: &Config,
+    intake: Option<&Intake>,
+    screen: Screen,
+) -> Result<Option<Server>, Refusal> {
+    if !config.server.enabled.value {
+        return Ok(None);
+    }
+    let made = server::first_token(site.store(), &site.keys_dir())?;
+    let listen = &config.server.listen;
+    let tcp = match server::listen(listen.value)? {
+        Some(tcp) => tcp,
+        None if listen.origin == Origin::Default => {
+            screen.remark(format_args!(
+                "there is no HTTP interface: another program listens on {}; server.listen names another port",
+                listen.value
+            ));
+            return Ok(None);
+        }
+        None => {
+            return Err(
+                Refusal::new(format!("another program listens on {}", listen.value))
+                    .next("stop it, or name another port with server.listen"),
+            );
+        }
+    };
+    let listening = Listening {
+        store: site.store().clone(),
+        rules: Ruleset::load(config, up.scope.rules_dir.as_deref())?,
+        config,
+        dir: site.dir(),
+        events: intake.map(Intake::beside_server),
+    };
+    let server = Server::start(listening, tcp)?;
+    let token = match made {
+        Some(path) => format!("its first token was made just now, in {}", path.display()),
+        None => "`holdfast token add NAME` makes a token".to_owned(),
+    };
+    screen.remark(format_args!(
+        "HTTP interface and console at {}; {token}",
+        server.url()
+    ));
+    Ok(Some(server))
 }
 
 /// Why it ended by itself: a store that cannot commit is of use to nobody, and a start recovers it.

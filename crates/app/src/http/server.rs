@@ -53,7 +53,6 @@ pub(crate) struct Listen {
 /// A running server. Dropping it stops it without waiting for requests in flight.
 #[derive(Debug)]
 pub(crate) struct Server {
-    #[allow(dead_code, reason = "as its routes are")]
     state: Arc<State>,
     runtime: Runtime,
     stop: watch::Sender<bool>,
@@ -63,7 +62,6 @@ pub(crate) struct Server {
     _files: [SocketFile; 2],
 }
 
-#[allow(dead_code, reason = "the server of `up` asks for its routes")]
 impl Server {
     /// Listens and serves from here on. Fails before it serves anything.
     pub(crate) fn start(listen: Listen, served: &Served) -> Result<Self, Refusal> {

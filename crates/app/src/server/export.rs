@@ -72,7 +72,7 @@ pub(super) fn write(
     let place = place.map_err(|_| Problem::busy("too many exports at a time; ask again later"))?;
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     tokio::task::spawn_blocking(move || {
-        let mut stop = || !*shared.stop.borrow();
+        let stop = || !*shared.stop.borrow();
         let rules = shared.rules.all();
         let written = export::write(
             format,

@@ -50,6 +50,22 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(7);
 const ADMIN_TOKEN: &str = "admin.token";
 const ADMIN: &str = "admin";
 
+/// Takes the port; none where another program has it. Whether it may be taken off this machine was
+/// looked at when the configuration was read.
+pub(crate) fn listen(address: SocketAddr) -> Result<Option<StdListener>, Refusal> {
+    let listener = StdListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    match listener {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(Refusal::new(format!("listen on {address}"))
+            .source(error)
+            .next("name an address of this machine with server.listen")),
+    }
+}
+
 /// What a server is started with.
 pub(crate) struct Listening<'a> {
     pub(crate) store: Store,
@@ -71,13 +87,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens and serves from here on. Fails before it serves anything. The console's pages are
-    /// served beside, made by `console`.
-    pub(crate) fn start(
-        listening: Listening<'_>,
-        tcp: StdListener,
-        console: impl FnOnce(&Arc<Shared>) -> Router,
-    ) -> Result<Self, Refusal> {
+    /// Listens and serves from here on. Fails before it serves anything.
+    pub(crate) fn start(listening: Listening<'_>, tcp: StdListener) -> Result<Self, Refusal> {
         let Listening {
             store,
             rules,
@@ -108,8 +119,7 @@ impl Server {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = Arc::clone(&shared.counts.connections);
         let door = Door::new(&connections, Arc::clone(&places), &stopped);
-        let routes = route::router(&shared).merge(console(&shared));
-        let routes = route::around(&shared, routes);
+        let routes = route::around(&shared, route::router(&shared));
         let is_encrypted = certificate.is_some();
         if let Some(certificate) = &certificate {
             runtime.spawn(certificate.clone().keep_fresh(stopped));
@@ -126,6 +136,7 @@ impl Server {
         })
     }
 
+    #[cfg(test)]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -79,7 +79,7 @@ impl Place {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         tcp.set_nonblocking(true).unwrap();
         let address = tcp.local_addr().unwrap();
-        let server = Server::start(listening, tcp, |_| Router::new()).unwrap();
+        let server = Server::start(listening, tcp).unwrap();
         let mut place = Self {
             server,
             address,

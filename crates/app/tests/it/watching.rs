@@ -29,6 +29,7 @@ impl Up {
         let mut child = sandbox
             .command(["up", "--no-walk"])
             .env("HOLDFAST_EVENTS_LISTEN", "127.0.0.1:0")
+            .env("HOLDFAST_SERVER_LISTEN", "127.0.0.1:0")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -126,6 +126,7 @@ impl Product {
             .env("TZ", "UTC")
             // Any port: the usual one belongs to whatever runs beside the proof.
             .env("HOLDFAST_EVENTS_LISTEN", "127.0.0.1:0")
+            .env("HOLDFAST_SERVER_LISTEN", "127.0.0.1:0")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(input)
             .stdout(Stdio::piped())

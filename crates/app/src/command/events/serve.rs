@@ -91,6 +91,15 @@ impl Intake {
         }
     }
 
+    /// What another listener serves of events beside its own.
+    pub(crate) fn beside_server(&self) -> crate::server::Events {
+        crate::server::Events {
+            routes: self.server.event_routes(),
+            metrics: Box::new(self.server.metrics()),
+            readiness: Box::new(self.server.readiness()),
+        }
+    }
+
     /// The log that events are taken into.
     pub(crate) fn log(&self) -> Arc<Log> {
         Arc::clone(&self.events.log)

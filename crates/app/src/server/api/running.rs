@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use scan::{
-    backend::{Backend, Maintenance, Scope},
+    backend::{Maintenance, Scope},
     credential::{Secret, Sudo},
     inventory::Inventory,
     policy::{Offer, Registry},

@@ -303,7 +303,7 @@ fn the_first_token_is_made_once_and_readable_by_its_user_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());
     let keys = dir.path().join("keys");
-    let path = listen::first_token(&store, &keys).unwrap().unwrap();
+    let path = first_token(&store, &keys).unwrap().unwrap();
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let text = String::from_utf8(RealDisk.read(&path, 100).unwrap()).unwrap();
@@ -314,5 +314,5 @@ fn the_first_token_is_made_once_and_readable_by_its_user_alone() {
         .unwrap()
         .unwrap();
     assert_eq!((token.name.as_str(), token.role), ("admin", Role::Admin));
-    assert_eq!(listen::first_token(&store, &keys).unwrap(), None);
+    assert_eq!(first_token(&store, &keys).unwrap(), None);
 }

@@ -11,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod fix;
 pub(crate) mod host;
+pub(crate) mod import;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod policy;
@@ -101,6 +102,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Write what is recorded in a format that others read: OSCAL, XCCDF, SARIF, HTML and more
     Export(export::Export),
+    /// Results of other tools, kept beside the record: take in, list, show
+    Import(import::Import),
     /// Tamper evidence: seal, verify, export what is recorded
     Ledger(ledger::Ledger),
     /// The rules: list, show, test, lint

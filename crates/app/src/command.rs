@@ -28,6 +28,7 @@ mod export;
 mod fix;
 mod history;
 mod host;
+mod import;
 pub(crate) mod journal;
 mod ledger;
 mod load;
@@ -67,6 +68,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::History(history) => history::run(history, &config, screen),
         Command::Diff(diff) => diff::run(diff, &config, screen),
         Command::Export(asked) => export::run(asked, &config, screen),
+        Command::Import(asked) => import::run(asked, &config, screen),
         Command::Ledger(asked) => ledger::run(&asked.action, &config, screen),
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
         Command::Fix(fix) => fix::run(fix, &config, screen),

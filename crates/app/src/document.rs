@@ -103,6 +103,22 @@ pub(crate) struct History {
     pub(crate) host: String,
     pub(crate) rule: String,
     pub(crate) changes: Vec<HistoryRow>,
+    /// What other tools said of the same subject; absent where nothing is imported.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) imported: Vec<ImportedRow>,
+}
+
+/// The word of another tool on a rule of its own, which looks at what ours looks at.
+#[derive(Debug, Serialize)]
+pub(crate) struct ImportedRow {
+    pub(crate) time: String,
+    /// Id of the tool's rule.
+    pub(crate) rule: String,
+    pub(crate) result: scan::import::Word,
+    pub(crate) verdict: Option<Outcome>,
+    pub(crate) tool: String,
+    /// Id of the imported result.
+    pub(crate) import: String,
 }
 
 /// `history` of several hosts: of each that has one.

@@ -10,8 +10,12 @@
     reason = "tests start programs and fail by panicking; not all of what they share is used by each"
 )]
 
+#[path = "peer/exports.rs"]
+mod exports;
 #[path = "it/holdfast.rs"]
 mod holdfast;
+#[path = "it/hostile_fleet.rs"]
+mod hostile_fleet;
 #[path = "peer/nats.rs"]
 mod nats;
 #[path = "peer/otel.rs"]
@@ -77,7 +81,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();
-    let tests = [nats::tests(), otel::tests(), ssh::tests()]
+    let tests = [exports::tests(), nats::tests(), otel::tests(), ssh::tests()]
         .into_iter()
         .flatten()
         .collect();

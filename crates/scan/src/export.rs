@@ -19,8 +19,6 @@ mod ocsf;
 mod oscal;
 mod sarif;
 mod source;
-#[cfg(test)]
-mod tests;
 mod text;
 mod xccdf;
 mod xml;

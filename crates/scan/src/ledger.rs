@@ -344,15 +344,6 @@ impl Ledger {
         history::changes(&self.tables, &self.store.snapshot()?, host, rule)
     }
 
-    /// Changes on one host that `wanted` lets through, by rule and then oldest first.
-    pub fn changes_on(
-        &self,
-        host: &str,
-        wanted: impl Fn(&Change) -> bool,
-    ) -> Result<Vec<Change>, Error> {
-        history::changes_on(&self.tables, &self.store.snapshot()?, host, wanted)
-    }
-
     /// Rules whose verdict or severity differs between two moments.
     pub fn diff(
         &self,

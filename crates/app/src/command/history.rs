@@ -1,12 +1,15 @@
 //! `holdfast history RULE`.
 
-use scan::ledger::Change;
+use scan::{
+    import::{Header, Imports, RuleResult},
+    ledger::Change,
+};
 use world::Timestamp;
 
 use crate::{
     cli::{History, Output},
     config::Config,
-    document::{self, HistoryRow},
+    document::{self, HistoryRow, ImportedRow},
     exit::{Exit, Refusal},
     moment,
     present::{cause, csv, table},
@@ -28,14 +31,55 @@ pub(crate) fn run(history: &History, config: &Config, screen: Screen) -> Result<
 
 fn of_one(site: &Site, host: String, rule: &str, output: Output) -> Result<String, Refusal> {
     let changes = site.ledger().history(&host, rule).map_err(Site::refused)?;
-    if changes.is_empty() {
+    let imported = Imports::new(site.store().clone())
+        .and_then(|imports| imports.of_rule(&host, rule))
+        .map_err(|error| {
+            Refusal::new(error.to_string()).next("run `holdfast doctor` to check the record")
+        })?;
+    if changes.is_empty() && imported.is_empty() {
         return Err(unknown_rule(site, &host, rule)?);
     }
     Ok(match output {
-        Output::Json => super::json(&document(host, rule, &changes))?,
+        Output::Json => super::json(&document::History {
+            imported: imported.iter().map(imported_row).collect(),
+            ..document(host, rule, &changes)
+        })?,
         Output::Csv => csv::lines(CSV, changes.iter().map(csv_row)),
-        Output::Table => table::rows(TABLE, changes.iter().map(table_row)),
+        Output::Table => {
+            let mut text = table::rows(TABLE, changes.iter().map(table_row));
+            text.push_str(&imported_words(&imported));
+            text
+        }
     })
+}
+
+fn imported_words(imported: &[(Header, RuleResult)]) -> String {
+    if imported.is_empty() {
+        return String::new();
+    }
+    let rows = table::rows(
+        ["WHEN", "SAID", "ITS RULE", "IMPORT"],
+        imported.iter().map(|(header, said)| {
+            [
+                moment::local(Timestamp::from_nanos(header.finished)),
+                said.result.name().to_owned(),
+                said.rule.clone(),
+                header.id.chars().take(12).collect(),
+            ]
+        }),
+    );
+    format!("\nIMPORTED: what other tools said of the same subject\n{rows}")
+}
+
+fn imported_row((header, said): &(Header, RuleResult)) -> ImportedRow {
+    ImportedRow {
+        time: moment::rfc3339(Timestamp::from_nanos(header.finished)),
+        rule: said.rule.clone(),
+        result: said.result,
+        verdict: said.result.verdict(),
+        tool: header.tool.clone(),
+        import: header.id.clone(),
+    }
 }
 
 /// Hosts on which the rule was never judged are left out; that it was on none is an error.
@@ -91,6 +135,7 @@ fn document(host: String, rule: &str, changes: &[Change]) -> document::History {
         host,
         rule: rule.to_owned(),
         changes: changes.iter().map(HistoryRow::of_change).collect(),
+        imported: Vec::new(),
     }
 }
 

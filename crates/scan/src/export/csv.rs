@@ -115,11 +115,10 @@ pub(super) fn changes(
     line(out, CHANGE.map(str::to_owned))?;
     source.each_name(|source, host| {
         written.hosts += 1;
-        for change in changes::of_host(source, host, span)? {
+        changes::each(source, host, span, |change| {
             written.rows += 1;
-            line(out, of_change(source, host, &change))?;
-        }
-        Ok(())
+            Ok(line(out, of_change(source, host, change))?)
+        })
     })?;
     Ok(written)
 }

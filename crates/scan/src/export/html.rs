@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Error, Written,
     source::{Finding, HostLine, HostReport, Source, Survey, failure},
-    text::{moment, rfc3339, visible},
+    text::{moment, rfc3339, seconds, visible},
 };
 use crate::judge::{Outcome, Summary};
 
@@ -75,7 +75,7 @@ fn head(survey: &Survey, at: &str) -> Markup {
         (PreEscaped("<body><main>"))
         header {
             h1 { (title) }
-            p { "As recorded by " time datetime=(at) { (at) } ". Times are UTC." }
+            p { "As recorded by " time datetime=(at) { (at) } ". Times are UTC. A waiver changes no verdict and no count." }
         }
     }
 }
@@ -84,7 +84,7 @@ fn fleet(survey: &Survey, at: &str) -> Markup {
     html! {
         @if survey.hosts.is_empty() {
             p.nothing { "No host was watched at " (at) ". Nothing is known, which is not the same as nothing being wrong." }
-        } @else {
+        } @else if survey.hosts.len() > 1 {
             section.summary {
                 h2 { "Summary" }
                 (tally(&survey.total))
@@ -120,7 +120,7 @@ fn host_row(number: usize, host: &HostLine) -> Markup {
             }
             td {
                 @match &host.scan {
-                    Some((_, _, finished)) => (rfc3339(*finished)),
+                    Some((_, _, finished)) => (seconds(*finished)),
                     None => "never",
                 }
                 @if let Some(failed) = &host.failed { " " strong.stale { "stale: " (failure(failed)) } }
@@ -189,9 +189,9 @@ fn section(
             h2 { bdi { (visible(&host.name)) } }
             @match &host.status {
                 Some(status) => p {
-                    "Scanned " time datetime=(rfc3339(status.scan.finished)) { (rfc3339(status.scan.finished)) }
+                    "Scanned " time datetime=(rfc3339(status.scan.finished)) { (seconds(status.scan.finished)) }
                     @if !host.site().is_empty() { ", site " (visible(host.site())) }
-                    @if let Some(retired) = status.host.retired { ", retired " (rfc3339(retired)) }
+                    @if let Some(retired) = status.host.retired { ", retired " (seconds(retired)) }
                     ", scan " code { (status.scan.scan_id) }
                 },
                 None => p.nothing { "Never scanned: nothing is known of this host." },

@@ -50,12 +50,11 @@ pub(super) fn changes(
     let mut told = Told::default();
     source.each_name(|source, host| {
         written.hosts += 1;
-        for change in changes::of_host(source, host, span)? {
+        changes::each(source, host, span, |change| {
             written.rows += 1;
-            line(out, &of_change(host, source.title(&change.rule), &change))?;
-            told.evidence(source, &change.evidence, out)?;
-        }
-        Ok(())
+            line(out, &of_change(host, source.title(&change.rule), change))?;
+            told.evidence(source, &change.evidence, out)
+        })
     })?;
     line(out, &ending(&written, &told))?;
     Ok(written)

@@ -30,11 +30,10 @@ pub(super) fn write(
     let mut written = Written::default();
     source.each_name(|source, host| {
         written.hosts += 1;
-        for change in changes::of_host(source, host, span)? {
+        changes::each(source, host, span, |change| {
             written.rows += 1;
-            line(out, &event(source, host, &change))?;
-        }
-        Ok(())
+            Ok(line(out, &event(source, host, change))?)
+        })
     })?;
     Ok(written)
 }
@@ -46,7 +45,7 @@ fn event(source: &Source<'_>, host: &str, change: &Change) -> Value {
     let (severity, severity_name) = severity(change.severity);
     let time = millis(change.occurred);
     let title = source.title(&change.rule);
-    json!({
+    let mut event = json!({
         "activity_id": activity,
         "activity_name": activity_name,
         "category_uid": 2,
@@ -86,7 +85,6 @@ fn event(source: &Source<'_>, host: &str, change: &Change) -> Value {
             "name": host,
             "type": "host",
         }],
-        "remediation": rule.map(|rule| json!({"desc": rule.fix.summary})),
         "unmapped": {
             "verdict": change.to,
             "verdict_before": change.from,
@@ -96,7 +94,14 @@ fn event(source: &Source<'_>, host: &str, change: &Change) -> Value {
             "rule_digest": change.rule_digest,
             "evidence_sha256": change.evidence,
         },
-    })
+    });
+    if let Some(fix) = rule
+        .map(|rule| &rule.fix.summary)
+        .filter(|fix| !fix.is_empty())
+    {
+        event["remediation"] = json!({"desc": fix});
+    }
+    event
 }
 
 fn compliance(rule: Option<&Rule>, title: &str, change: &Change) -> Value {

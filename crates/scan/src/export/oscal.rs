@@ -349,13 +349,14 @@ fn of_control(host: &str, id: &str, title: &str, rules: &[&Finding<'_>]) -> Opti
 
 /// Evidence under the digest that the ledger has it by; what is embedded has that digest.
 fn resource(digest: &str, content: Option<Vec<u8>>) -> Value {
-    let name = format!("{digest}.json");
+    // A file name is a token of OSCAL, which begins with a letter.
+    let name = format!("evidence-{digest}.json");
     let mut resource = json!({
         "uuid": uuid("evidence", &[digest]),
         "title": format!("Evidence {digest}"),
         "props": [property("sha256", digest)],
         "rlinks": [{
-            "href": format!("evidence/{name}"),
+            "href": name,
             "media-type": "application/json",
             "hashes": [{"algorithm": "SHA-256", "value": digest}],
         }],

@@ -34,6 +34,13 @@ pub(super) fn rfc3339(nanos: u64) -> String {
         .map_or_else(|_| format!("{nanos}ns"), |at| format!("{at:.3}"))
 }
 
+/// For people: UTC to the second.
+pub(super) fn seconds(nanos: u64) -> String {
+    let time = rfc3339(nanos);
+    time.get(..19)
+        .map_or(time.clone(), |time| time.replace('T', " "))
+}
+
 pub(super) fn moment(at: Timestamp) -> String {
     rfc3339(at.nanos())
 }

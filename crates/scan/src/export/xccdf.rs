@@ -160,7 +160,7 @@ fn test_result(
             &format!("Older than they should be: {failure}"),
         )?;
     }
-    xml.text("target", &[], &host.name)?;
+    xml.name("target", &host.name)?;
     xml.open("target-facts", &[])?;
     let fact = |xml: &mut Xml<'_>, name: &str, value: &str| {
         let name = format!("urn:holdfast:fact:{name}");

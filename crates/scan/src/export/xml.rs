@@ -53,6 +53,21 @@ impl<'w> Xml<'w> {
         self.out.write_all(b"/>\n")
     }
 
+    /// As it is, but for what XML cannot hold: for names that programs compare.
+    pub(super) fn name(&mut self, element: &str, name: &str) -> io::Result<()> {
+        let mut legal = String::with_capacity(name.len());
+        for c in name.chars() {
+            if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') {
+                legal.extend(c.escape_default());
+            } else {
+                legal.push(c);
+            }
+        }
+        self.begin(element, &[])?;
+        let text = quick_xml::escape::escape(legal.as_str());
+        writeln!(self.out, ">{text}</{element}>")
+    }
+
     pub(super) fn text(
         &mut self,
         name: &str,

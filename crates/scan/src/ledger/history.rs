@@ -87,22 +87,6 @@ pub(super) fn changes(
         .collect()
 }
 
-pub(super) fn changes_on(
-    tables: &Tables,
-    latest: &Snapshot,
-    host: &str,
-    wanted: impl Fn(&Change) -> bool,
-) -> Result<Vec<Change>, Error> {
-    let mut changes = Vec::new();
-    for row in latest.range(tables.changes, &row::below(&[host.as_bytes()]))? {
-        let change: Change = decode(&row?.1)?;
-        if wanted(&change) {
-            changes.push(change);
-        }
-    }
-    Ok(changes)
-}
-
 pub(super) fn diff(
     before: &BTreeMap<String, State>,
     after: &BTreeMap<String, State>,

@@ -237,6 +237,29 @@ impl store::Engine for Engine {
     }
 }
 
+/// Makes or brings the tables of a database only as far as an earlier program did: for tests of what a
+/// later one does with them.
+pub fn prepare_as(options: Options, version: usize) -> Result<(), Error> {
+    let tls = tls::connector(&options.address.trust)?;
+    let running = Running::new(Pool::new(options.address, tls))?;
+    let (pool, tables) = (Arc::clone(&running.pool), options.tables);
+    let made = running.block(async move { prepare(&pool, tables, None, version).await });
+    made.map(drop)
+}
+
+/// One statement outside of any transaction and of any table of ours, such as `create database`: for tests
+/// and tools that make a place for an engine. It has no parameters, so nothing of a user's may be in it.
+pub fn administer(address: &Address, statement: &str) -> Result<(), Error> {
+    let tls = tls::connector(&address.trust)?;
+    let running = Running::new(Pool::new(address.clone(), tls))?;
+    let (pool, statement) = (Arc::clone(&running.pool), statement.to_owned());
+    running.block(async move {
+        let client = pool.connect().await.map_err(Refused::error)?;
+        let done = client.batch_execute(&statement).await;
+        done.map_err(|error| fault::of("administering PostgreSQL", &error))
+    })
+}
+
 pub(crate) fn retained(running: &Running) -> Result<Retained, Error> {
     running.pool.open()?;
     let pool = Arc::clone(&running.pool);

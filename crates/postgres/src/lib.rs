@@ -23,5 +23,5 @@ mod tls;
 mod work;
 
 pub use address::Address;
-pub use engine::{Engine, Options};
+pub use engine::{Engine, Options, administer, prepare_as};
 pub use fault::{Cause, Fault};

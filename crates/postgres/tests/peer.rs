@@ -8,14 +8,25 @@
     reason = "tests start programs and fail by panicking"
 )]
 
+#[path = "peer/kept.rs"]
+mod kept;
+#[path = "peer/locks.rs"]
+mod locks;
+#[path = "peer/losses.rs"]
+mod losses;
+#[path = "peer/relay.rs"]
+mod relay;
+#[path = "peer/schema.rs"]
+mod schema;
+#[path = "peer/server.rs"]
 mod server;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use postgres::{Engine, Options};
+use postgres::{Address, Engine, Options};
 use server::Server;
-use store::{Store, conformance};
+use store::{Commit, History, Store, Table, conformance};
 use world::{Clock, RealClock, Timestamp};
 
 struct Place<'a> {
@@ -25,7 +36,7 @@ struct Place<'a> {
 
 impl conformance::Subject for Place<'_> {
     fn open(&mut self) -> Store {
-        open(self.server, &self.database)
+        open(self.server.address(&self.database)).0
     }
 
     fn now(&self) -> Timestamp {
@@ -33,11 +44,34 @@ impl conformance::Subject for Place<'_> {
     }
 }
 
-fn open(server: &Server, database: &str) -> Store {
-    let options = Options::new(server.address(database), conformance::tables());
-    Store::on(std::sync::Arc::new(Engine::open(options).unwrap()))
+const FOREVER: &str = "conformance.table";
+const LATEST: &str = "test.latest";
+
+fn tables() -> Vec<Table> {
+    let mut tables = conformance::tables();
+    tables.push(Table::new(LATEST, History::Latest));
+    tables
 }
 
+fn open(address: Address) -> (Store, Arc<Engine>) {
+    let engine = Arc::new(Engine::open(Options::new(address, tables())).unwrap());
+    (Store::on(Arc::clone(&engine) as _), engine)
+}
+
+fn put(store: &Store, key: &[u8], value: &[u8]) -> Result<Commit, store::Error> {
+    let table = store.table(FOREVER)?;
+    let mut transaction = store.begin()?;
+    transaction.put(table, key, value)?;
+    transaction.commit()
+}
+
+fn get(store: &Store, key: &[u8]) -> Option<Vec<u8>> {
+    let table = store.table(FOREVER).unwrap();
+    let found = store.snapshot().unwrap().get(table, key).unwrap();
+    found.map(|value| value.to_vec())
+}
+
+/// Proves: LED-9
 fn conforms() {
     let server = Server::start();
     for case in conformance::CASES {
@@ -48,7 +82,53 @@ fn conforms() {
     }
 }
 
-const TESTS: [(&str, fn()); 1] = [("the engine conforms", conforms)];
+const TESTS: [(&str, fn()); 12] = [
+    ("the engine conforms", conforms),
+    (
+        "tables of each earlier version are brought forward, those of a later one refused",
+        schema::versions,
+    ),
+    (
+        "a commit whose answer is lost stands and is acknowledged",
+        losses::answer,
+    ),
+    (
+        "a commit that was lost on its way leaves nothing and may be made again",
+        losses::request,
+    ),
+    (
+        "a commit that arrives after it was given up is refused",
+        losses::late,
+    ),
+    (
+        "a server that restarts is met again, whatever was idle",
+        losses::restart,
+    ),
+    (
+        "a server that does not answer is named, and its password is not",
+        losses::unreachable,
+    ),
+    (
+        "a server without room or that takes no writes says so and nothing is written",
+        losses::refusing,
+    ),
+    (
+        "transactions that want the same rows in opposite orders never wait for each other",
+        locks::crossing,
+    ),
+    (
+        "what one has claimed another skips, and writing it is a conflict at once",
+        locks::claims,
+    ),
+    (
+        "what is not kept is dropped, and whoever reads below is told",
+        kept::pruned,
+    ),
+    (
+        "a thousand rows take a handful of round trips",
+        kept::round_trips,
+    ),
+];
 
 fn main() -> ExitCode {
     let is_missing = server::programs().is_none();

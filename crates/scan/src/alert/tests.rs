@@ -48,6 +48,7 @@ fn open(
     journal: &Path,
     disk: Arc<dyn Disk>,
     clock: &sim::Clock,
+    opened: fn(Options, Arc<dyn wal::Journal>) -> Result<Store, store::Error>,
 ) -> Result<Store, String> {
     let mut journal = wal::Options::on_this_machine(journal.to_owned());
     journal.disk = disk;
@@ -61,8 +62,7 @@ fn open(
         Arc::new(clock.clone()),
         crate::tables(),
     );
-    let (store, _) = Store::open(options, Arc::new(journal)).map_err(|error| error.to_string())?;
-    Ok(store)
+    opened(options, Arc::new(journal)).map_err(|error| error.to_string())
 }
 
 fn receiver(name: &str) -> Receiver {
@@ -122,6 +122,7 @@ impl Site {
             &dir.path().join("journal"),
             Arc::new(RealDisk),
             &clock,
+            crate::test_store::open,
         )
         .unwrap();
         Self {

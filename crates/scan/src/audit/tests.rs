@@ -21,7 +21,7 @@ fn open(dir: &tempfile::TempDir) -> (Store, Audit) {
         Arc::new(RealClock::new()),
         Audit::tables(),
     );
-    let (store, _) = Store::open(options, Arc::new(journal)).unwrap();
+    let store = crate::test_store::open(options, Arc::new(journal)).unwrap();
     let audit = Audit::of(&store).unwrap();
     (store, audit)
 }

@@ -35,6 +35,16 @@ pub(super) fn open(
     segment_bytes: u64,
     seed: u64,
 ) -> Result<Embedded, String> {
+    let (options, journal) = parts(dir, disk, segment_bytes)?;
+    let (store, _) = Store::open(options, journal).map_err(|error| error.to_string())?;
+    embedded(store, seed)
+}
+
+fn parts(
+    dir: &Path,
+    disk: Arc<dyn Disk>,
+    segment_bytes: u64,
+) -> Result<(Options, Arc<dyn wal::Journal>), String> {
     let mut journal = wal::Options::on_this_machine(dir.join("journal"));
     journal.disk = disk;
     journal.segment_bytes = segment_bytes;
@@ -54,8 +64,7 @@ pub(super) fn open(
         Arc::new(sim::Clock::new(START)),
         tables,
     );
-    let (store, _) = Store::open(options, Arc::new(journal)).map_err(|error| error.to_string())?;
-    embedded(store, seed)
+    Ok((options, Arc::new(journal)))
 }
 
 fn embedded(store: Store, seed: u64) -> Result<Embedded, String> {
@@ -66,7 +75,8 @@ fn embedded(store: Store, seed: u64) -> Result<Embedded, String> {
 impl Place {
     pub(super) fn new() -> Self {
         let dir = scratch();
-        let backend = open(dir.path(), Arc::new(RealDisk), wal::SEGMENT_BYTES, 0).unwrap();
+        let (options, journal) = parts(dir.path(), Arc::new(RealDisk), wal::SEGMENT_BYTES).unwrap();
+        let backend = embedded(crate::test_store::open(options, journal).unwrap(), 0).unwrap();
         Self {
             dir,
             backend: Arc::new(backend),

@@ -131,7 +131,7 @@ impl Bench {
             Arc::new(RealClock::new()),
             crate::tables(),
         );
-        let (store, _) = Store::open(options, Arc::new(journal)).unwrap();
+        let store = crate::test_store::open(options, Arc::new(journal)).unwrap();
         let bench = Self {
             _dir: dir,
             store,

@@ -49,7 +49,7 @@ impl Place {
             Arc::clone(&clock) as Arc<dyn Clock>,
             crate::tables(),
         );
-        let (store, _) = Store::open(options, Arc::new(journal)).unwrap();
+        let store = crate::test_store::open(options, Arc::new(journal)).unwrap();
         Self { dir, store, clock }
     }
 

@@ -82,11 +82,19 @@ impl Place {
     }
 
     fn open(&self) -> (Ledger, Store) {
-        self.open_on(Arc::new(RealDisk))
+        let (options, journal) = self.parts(Arc::new(RealDisk));
+        let store = crate::test_store::open(options, journal).unwrap();
+        (Ledger::new(store.clone()).unwrap(), store)
     }
 
     /// The journal on a disk of its own; the tables are always on the real one.
     fn open_on(&self, disk: Arc<dyn Disk>) -> (Ledger, Store) {
+        let (options, journal) = self.parts(disk);
+        let (store, _) = Store::open(options, journal).unwrap();
+        (Ledger::new(store.clone()).unwrap(), store)
+    }
+
+    fn parts(&self, disk: Arc<dyn Disk>) -> (Options, Arc<dyn wal::Journal>) {
         let mut journal = wal::Options::on_this_machine(self.dir.path().join("journal"));
         journal.disk = disk;
         let (journal, _) = wal::Local::open(journal).unwrap();
@@ -96,8 +104,7 @@ impl Place {
             Arc::clone(&self.clock) as Arc<dyn Clock>,
             Ledger::tables(),
         );
-        let (store, _) = Store::open(options, Arc::new(journal)).unwrap();
-        (Ledger::new(store.clone()).unwrap(), store)
+        (options, Arc::new(journal))
     }
 
     /// A moment after everything so far and before everything to come.

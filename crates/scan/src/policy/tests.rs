@@ -388,7 +388,7 @@ impl Place {
             Arc::new(sim::Clock::new(NOW)),
             crate::tables(),
         );
-        let (store, _) = Store::open(options, Arc::new(journal)).unwrap();
+        let store = crate::test_store::open(options, Arc::new(journal)).unwrap();
         (Registry::new(store.clone()).unwrap(), store)
     }
 

@@ -45,7 +45,7 @@ fn open(dir: &std::path::Path) -> Store {
         Arc::new(sim::Clock::new(NOW)),
         crate::tables(),
     );
-    Store::open(options, Arc::new(journal)).unwrap().0
+    crate::test_store::open(options, Arc::new(journal)).unwrap()
 }
 
 /// Proves: RUL-8

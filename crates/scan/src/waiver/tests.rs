@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use store::{Options, Store};
+use store::Options;
 use world::{RealDisk, sim};
 
 use super::*;
@@ -23,7 +23,7 @@ fn open(dir: &std::path::Path) -> Waivers {
         Arc::new(sim::Clock::new(NOW)),
         crate::tables(),
     );
-    Waivers::new(Store::open(options, Arc::new(journal)).unwrap().0).unwrap()
+    Waivers::new(crate::test_store::open(options, Arc::new(journal)).unwrap()).unwrap()
 }
 
 fn request(days: u64) -> Request {

@@ -58,6 +58,7 @@ fn site_on(dir: tempfile::TempDir, disk: &sim::Disk, clock: &sim::Clock) -> Resu
         Path::new("/journal"),
         Arc::new(disk.clone()),
         clock,
+        crate::test_store::open_here,
     )?;
     Ok(Site {
         _dir: dir,

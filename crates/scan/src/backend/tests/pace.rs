@@ -370,6 +370,10 @@ fn updates(place: &Place) -> usize {
 /// Proves: SCH-9
 #[test]
 fn a_manual_scan_takes_and_writes_no_row_of_the_schedule() {
+    // What is written is seen in the feed of the journal, which is this machine's alone.
+    if crate::test_store::is_elsewhere() {
+        return;
+    }
     let place = Place::new();
     let backend = &*place.backend;
     let host = host_place("h", "s", &[]);

@@ -145,7 +145,7 @@ impl Host {
             Arc::new(RealClock::new()),
             crate::tables(),
         );
-        Store::open(options, Arc::new(journal)).unwrap().0
+        crate::test_store::open(options, Arc::new(journal)).unwrap()
     }
 
     pub(super) fn fixes(&self) -> Fixes {

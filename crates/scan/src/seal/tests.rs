@@ -340,3 +340,39 @@ fn an_export_that_is_stopped_or_not_sound_leaves_nothing() {
         .collect();
     assert_eq!(left, [""; 0]);
 }
+
+/// Each line against the published schema, and a line with a field too many against it too.
+#[test]
+fn each_line_of_an_export_is_what_the_schema_says() {
+    let schema = include_str!("../../../../docs/schema/ledger-export.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    let schema = jsonschema::draft202012::new(&schema).unwrap();
+    let place = Place::with_history();
+    let of_one = Asked {
+        only: Some(BTreeSet::from(["db".to_owned()])),
+        ..asked(Kind::Ledger)
+    };
+    let some = Asked {
+        filter: Filter {
+            object: Some("third".to_owned()),
+            ..Filter::default()
+        },
+        ..asked(Kind::Audit)
+    };
+    let mut types = BTreeSet::new();
+    for asked in [asked(Kind::Ledger), of_one, some] {
+        let bytes = place.export(&asked, false).unwrap();
+        for line in str::from_utf8(&bytes).unwrap().lines() {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let faults: Vec<String> = schema
+                .iter_errors(&line)
+                .map(|fault| fault.to_string())
+                .collect();
+            assert!(faults.is_empty(), "{line}: {faults:?}");
+            types.insert(line["type"].as_str().unwrap().to_owned());
+            line["more"] = json!(1);
+            assert!(!schema.is_valid(&line), "{line}");
+        }
+    }
+    assert_eq!(types.len(), 11, "all but `earlier`: {types:?}");
+}

@@ -21,7 +21,8 @@ pub(crate) use changes::{
 };
 pub(crate) use error::{Error, Kind};
 pub(crate) use fleet::{
-    Attempt, BySeverity, Fleet, HostPage, HostRow, HostsAsked, RuleCount, Unassessed, fleet, hosts,
+    Attempt, BySeverity, Fleet, HostPage, HostRow, HostsAsked, RuleCount, Unassessed,
+    failing_rules, fleet, hosts, score_at,
 };
 pub(crate) use host::{Evidence, Finding, HostView, evidence, host};
 pub(crate) use moment::{Moment, parse, past};

@@ -1,18 +1,24 @@
 //! What changed: the feed over all hosts, the history of one rule, and the difference of two moments.
 
+use std::collections::BTreeSet;
+
 use scan::{
     judge::Outcome,
-    ledger::{self, Cause, ChangeKind},
+    ledger::{Cause, ChangeKind, Cursor, Entry, Filter},
     rule::Severity,
 };
 use serde::{Deserialize, Serialize};
+use store::Order;
 use utoipa::{IntoParams, ToSchema};
+use world::Timestamp;
 
 use super::{Error, Kind, Moment, Reader, moment};
 
 /// Changes of one page unless asked otherwise, and at most.
 const PAGE: usize = 100;
 pub(crate) const PAGE_MAX: usize = 1000;
+/// Pages of all changes that are read for one of a token for some hosts; then the reader asks on.
+const PAGES_READ_MAX: usize = 20;
 
 /// One change of one rule's verdict or severity on one host.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -44,10 +50,15 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    fn of(reader: &Reader<'_>, host: &str, change: ledger::Change) -> Self {
+    fn of(reader: &Reader<'_>, entry: Entry) -> Self {
+        let Entry {
+            host,
+            change,
+            cursor,
+        } = entry;
         Self {
-            cursor: format!("{:020}.{}.{host}", change.occurred, change.rule),
-            host: host.to_owned(),
+            cursor: cursor.to_string(),
+            host,
             title: reader.title(&change.rule),
             rule: change.rule,
             kind: change.kind,
@@ -105,81 +116,91 @@ pub(crate) fn changes(reader: &Reader<'_>, asked: &ChangesAsked) -> Result<Chang
         let read = text.as_deref().map(|text| moment::parse(text, reader.now));
         read.transpose()
     };
-    let (since, until) = (moment(&asked.since)?, moment(&asked.until)?);
-    let mut all = everything(reader, asked)?;
-    all.retain(|change| {
-        since.is_none_or(|since| change.occurred.0 >= since)
-            && until.is_none_or(|until| change.occurred.0 < until)
-    });
-    all.sort_by(|one, other| one.cursor.cmp(&other.cursor));
-    if !is_oldest_first {
-        all.reverse();
+    if let Some(host) = asked.host.as_deref().filter(|host| !host.is_empty()) {
+        reader.must_see(host)?;
     }
-    if let Some(cursor) = &asked.cursor {
-        all.retain(|change| match is_oldest_first {
-            true => change.cursor > *cursor,
-            false => change.cursor < *cursor,
-        });
-    }
+    // The ledger takes the last moment, and this the first that is left out.
+    let before = |at: Timestamp| Timestamp::from_nanos(at.nanos().saturating_sub(1));
+    let filter = Filter {
+        host: asked.host.clone(),
+        rule: asked.rule.clone(),
+        since: moment(&asked.since)?,
+        until: moment(&asked.until)?.map(before),
+    };
+    let order = if is_oldest_first {
+        Order::Ascending
+    } else {
+        Order::Descending
+    };
+    let after = asked
+        .cursor
+        .as_deref()
+        .map(str::parse::<Cursor>)
+        .transpose()?;
     let limit = asked.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
-    let more = all.len() > limit;
-    all.truncate(limit);
+    let (found, next) = pages(reader, &filter, order, after, limit)?;
     Ok(ChangePage {
-        next: all
-            .last()
-            .filter(|_| more)
-            .map(|change| change.cursor.clone()),
-        changes: all,
+        changes: found
+            .into_iter()
+            .map(|entry| Change::of(reader, entry))
+            .collect(),
+        next: next.map(|cursor| cursor.to_string()),
     })
 }
 
-fn everything(reader: &Reader<'_>, asked: &ChangesAsked) -> Result<Vec<Change>, Error> {
+/// One page, of the hosts that may be seen: pages of all are read until there are enough of them.
+fn pages(
+    reader: &Reader<'_>,
+    filter: &Filter,
+    order: Order,
+    mut after: Option<Cursor>,
+    limit: usize,
+) -> Result<(Vec<Entry>, Option<Cursor>), Error> {
     let ledger = reader.ledger()?;
-    let names: Vec<String> = match &asked.host {
-        Some(host) => {
-            reader.must_see(host)?;
-            vec![host.clone()]
-        }
-        None if reader.scope.is_everything() => {
-            ledger.hosts()?.into_iter().map(|host| host.name).collect()
-        }
-        None => reader
-            .visible(None)?
-            .into_iter()
-            .map(|host| host.name)
-            .collect(),
-    };
-    let mut all = Vec::new();
-    for host in names.iter().filter(|name| !name.is_empty()) {
-        let status = ledger.status(host, None)?;
-        for state in status.iter().flat_map(|status| &status.states) {
-            if asked.rule.as_ref().is_none_or(|rule| *rule == state.rule) {
-                let changes = ledger.history(host, &state.rule)?;
-                all.extend(
-                    changes
-                        .into_iter()
-                        .map(|change| Change::of(reader, host, change)),
-                );
+    if reader.scope.is_everything() || filter.host.is_some() {
+        let page = ledger.changes(filter, order, after.as_ref(), limit)?;
+        return Ok((page.rows, page.next));
+    }
+    let visible = reader.visible(None)?;
+    let seen: BTreeSet<&str> = visible.iter().map(|host| host.name.as_str()).collect();
+    let mut found = Vec::new();
+    for _ in 0..PAGES_READ_MAX {
+        let page = ledger.changes(filter, order, after.as_ref(), PAGE_MAX)?;
+        for entry in page.rows {
+            if seen.contains(entry.host.as_str()) {
+                if found.len() == limit {
+                    return Ok((found, after));
+                }
+                after = Some(entry.cursor.clone());
+                found.push(entry);
             }
         }
+        if page.next.is_none() {
+            return Ok((found, None));
+        }
+        after = page.next;
     }
-    Ok(all)
+    Ok((found, after))
 }
 
 /// Every change of one rule on one host, oldest first.
 pub(crate) fn history(reader: &Reader<'_>, host: &str, rule: &str) -> Result<Vec<Change>, Error> {
     reader.must_see(host)?;
+    let asked = ChangesAsked {
+        host: Some(host.to_owned()),
+        rule: Some(rule.to_owned()),
+        order: Some("oldest".to_owned()),
+        limit: Some(PAGE_MAX),
+        ..ChangesAsked::default()
+    };
     let found = match host.is_empty() || rule.is_empty() {
         true => Vec::new(),
-        false => reader.ledger()?.history(host, rule)?,
+        false => changes(reader, &asked)?.changes,
     };
     if found.is_empty() {
         return Err(Error::missing("history of that rule on host", host));
     }
-    let found = found.into_iter();
-    Ok(found
-        .map(|change| Change::of(reader, host, change))
-        .collect())
+    Ok(found)
 }
 
 /// Which two moments.

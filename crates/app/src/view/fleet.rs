@@ -1,13 +1,16 @@
 //! The whole fleet, and its hosts by how they stand.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use scan::{
     backend::{Backend, Maintenance},
     failure::Reason,
-    inventory::Host,
+    inventory::{Host, Reach},
     judge::{Outcome, Summary},
-    ledger::Status,
+    ledger::{self, Status},
     policy::{Bands, ComplianceState, Registry},
     rule::Severity,
     schedule::{Probe, Row, state_of},
@@ -231,17 +234,16 @@ impl Known {
         self.rows.get(host)
     }
 
-    pub(super) fn standing(
-        &self,
-        reader: &Reader<'_>,
-        host: &Host,
-        at: Option<Timestamp>,
-    ) -> Result<Standing, Error> {
-        let status = reader.ledger()?.status(&host.name, at)?;
-        let failing = status.as_ref().map(failing).unwrap_or_default();
+    /// One host from what the ledger has of it: when it was assessed, its counts, what fails.
+    fn row_of(&self, reader: &Reader<'_>, host: &Host, found: Option<Assessed>) -> HostRow {
         let row = self.row(&host.name);
         let (address, port, user) = super::host::way(host);
-        let row = HostRow {
+        let failing = found
+            .as_ref()
+            .map(|found| found.failing)
+            .unwrap_or_default();
+        let score = found.as_ref().map(|found| found.counts.score);
+        HostRow {
             host: host.name.clone(),
             site: host.site.clone(),
             groups: host.groups.iter().cloned().collect(),
@@ -251,14 +253,12 @@ impl Known {
             port,
             user,
             credential: host.credential.clone(),
-            state: status.as_ref().map_or(ComplianceState::Unknown, |status| {
-                state_of(status.scan.summary.score, failing.critical > 0, &self.bands)
+            state: score.map_or(ComplianceState::Unknown, |score| {
+                state_of(score, failing.critical > 0, &self.bands)
             }),
-            counts: status.as_ref().map(|status| (&status.scan.summary).into()),
+            assessed: found.as_ref().map(|found| Moment(found.finished)),
+            counts: found.map(|found| found.counts),
             failing,
-            assessed: status
-                .as_ref()
-                .map(|status| Moment::nanos(status.scan.finished)),
             last_attempt_failed: row.and_then(attempt),
             next: row.map(|row| Moment::nanos(row.next)),
             maintenance: row.is_some_and(|row| {
@@ -267,8 +267,46 @@ impl Known {
             }),
             added: Moment::nanos(host.added),
             retired: host.retired.map(Moment::nanos),
-        };
+        }
+    }
+
+    pub(super) fn standing(
+        &self,
+        reader: &Reader<'_>,
+        host: &Host,
+        at: Option<Timestamp>,
+    ) -> Result<Standing, Error> {
+        let status = reader.ledger()?.status(&host.name, at)?;
+        let found = status.as_ref().map(|status| Assessed {
+            finished: Timestamp::from_nanos(status.scan.finished),
+            counts: (&status.scan.summary).into(),
+            failing: failing(status),
+        });
+        let row = self.row_of(reader, host, found);
         Ok(Standing { row, status })
+    }
+}
+
+/// What the latest scan of a host found, counted.
+struct Assessed {
+    finished: Timestamp,
+    counts: Counts,
+    failing: BySeverity,
+}
+
+impl Assessed {
+    fn of(assessed: &ledger::Assessed) -> Self {
+        let mut failing = BySeverity::default();
+        for judged in assessed.verdicts() {
+            if judged.verdict == Outcome::Fail {
+                failing.add(judged.severity, 1);
+            }
+        }
+        Self {
+            finished: assessed.finished,
+            counts: (&assessed.summary).into(),
+            failing,
+        }
     }
 }
 
@@ -305,112 +343,139 @@ fn rank(row: &HostRow) -> (u8, Reverse<(u64, u64)>) {
     (rank, Reverse((row.failing.critical, fail)))
 }
 
-fn standings(
+/// The hosts that may be seen and what the ledger has of them, those too that it alone knows because
+/// facts of them were replayed: they are for whoever sees everything.
+pub(super) fn seen(
+    reader: &Reader<'_>,
+    at: Option<Timestamp>,
+) -> Result<(Vec<Host>, ledger::Fleet), Error> {
+    let mut hosts = reader.visible(at)?;
+    let mut fleet = reader.ledger()?.fleet(at)?;
+    let known: BTreeSet<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    if !reader.scope.is_everything() {
+        fleet.retain(|standing| known.contains(standing.host.name.as_str()));
+        return Ok((hosts, fleet));
+    }
+    let mut others = fleet.hosts.iter();
+    let others: Vec<Host> = others
+        .by_ref()
+        .filter(|standing| !known.contains(standing.host.name.as_str()))
+        .filter(|standing| standing.assessed.is_some())
+        .map(|standing| {
+            let registered = Timestamp::from_nanos(standing.host.registered);
+            Host {
+                retired: standing.host.retired,
+                ..Host::new(&standing.host.name, Reach::Offline, registered)
+            }
+        })
+        .collect();
+    hosts.extend(others);
+    hosts.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok((hosts, fleet))
+}
+
+fn rows(
     reader: &Reader<'_>,
     hosts: &[Host],
+    fleet: &ledger::Fleet,
     at: Option<Timestamp>,
-) -> Result<Vec<Standing>, Error> {
+) -> Result<Vec<HostRow>, Error> {
     let known = Known::of(reader, at)?;
-    hosts
+    let found: BTreeMap<&str, &ledger::Assessed> = fleet
+        .hosts
         .iter()
-        .map(|host| known.standing(reader, host, at))
-        .collect()
+        .filter_map(|standing| Some((standing.host.name.as_str(), standing.assessed.as_ref()?)))
+        .collect();
+    let row = |host: &Host| {
+        let assessed = found.get(host.name.as_str()).copied();
+        known.row_of(reader, host, assessed.map(Assessed::of))
+    };
+    Ok(hosts.iter().map(row).collect())
+}
+
+/// The score of everything that may be seen, at a past moment: what a chart is made of.
+pub(crate) fn score_at(reader: &Reader<'_>, at: Timestamp) -> Result<Option<f64>, Error> {
+    let (_, fleet) = seen(reader, Some(at))?;
+    Ok(fleet.summary().score)
 }
 
 /// Everything of the fleet on one page.
 pub(crate) fn fleet(reader: &Reader<'_>, at: Option<Timestamp>) -> Result<Fleet, Error> {
-    let mut hosts = reader.visible(at)?;
+    let (mut hosts, fleet) = seen(reader, at)?;
     hosts.retain(|host| host.retired.is_none());
-    let mut all = standings(reader, &hosts, at)?;
+    let mut all = rows(reader, &hosts, &fleet, at)?;
     let mut states: BTreeMap<&'static str, u64> = ComplianceState::ALL
         .into_iter()
         .map(|state| (state.name(), 0))
         .collect();
-    let (mut counts, mut failing) = (Counts::default(), BySeverity::default());
-    for standing in &all {
-        *states.entry(standing.row.state.name()).or_default() += 1;
-        if let Some(of_host) = &standing.row.counts {
-            counts.pass += of_host.pass;
-            counts.fail += of_host.fail;
-            counts.not_applicable += of_host.not_applicable;
-            counts.not_assessed += of_host.not_assessed;
-            counts.error += of_host.error;
-        }
-        let of_host = &standing.row.failing;
-        failing.critical += of_host.critical;
-        failing.high += of_host.high;
-        failing.medium += of_host.medium;
-        failing.low += of_host.low;
+    let mut failing = BySeverity::default();
+    for row in &all {
+        *states.entry(row.state.name()).or_default() += 1;
+        failing.critical += row.failing.critical;
+        failing.high += row.failing.high;
+        failing.medium += row.failing.medium;
+        failing.low += row.failing.low;
     }
-    counts.score = score(&counts);
-    let (worst_rules, unassessed) = by_rule(reader, &all);
-    all.sort_by_key(|standing| rank(&standing.row));
+    all.sort_by_key(rank);
     let pick = |wanted: fn(&HostRow) -> bool| {
-        let rows = all.iter().map(|standing| &standing.row);
-        rows.filter(|row| wanted(row))
-            .take(WORST_SHOWN)
-            .cloned()
-            .collect()
+        let rows = all.iter().filter(|row| wanted(row));
+        rows.take(WORST_SHOWN).cloned().collect()
     };
     Ok(Fleet {
         at: Moment(at.unwrap_or(reader.now)),
         hosts: all.len() as u64,
         states,
-        counts,
+        counts: (&fleet.summary()).into(),
         failing,
         worst_hosts: pick(|row| row.counts.as_ref().is_some_and(|counts| counts.fail > 0)),
         stale_hosts: pick(|row| row.counts.is_none() || row.last_attempt_failed.is_some()),
-        worst_rules,
-        unassessed,
+        worst_rules: failing_in(reader, &fleet, WORST_SHOWN),
+        unassessed: unassessed(reader, &fleet),
     })
 }
 
-#[allow(clippy::cast_precision_loss, reason = "verdicts are far below 2^52")]
-fn score(counts: &Counts) -> Option<f64> {
-    let assessed = counts.pass + counts.fail;
-    (assessed > 0).then(|| 100.0 * counts.pass as f64 / assessed as f64)
+/// Every rule that fails somewhere, the worst first.
+pub(crate) fn failing_rules(
+    reader: &Reader<'_>,
+    at: Option<Timestamp>,
+) -> Result<Vec<RuleCount>, Error> {
+    let (_, fleet) = seen(reader, at)?;
+    Ok(failing_in(reader, &fleet, usize::MAX))
 }
 
-fn by_rule(reader: &Reader<'_>, all: &[Standing]) -> (Vec<RuleCount>, Vec<Unassessed>) {
-    let mut fails: BTreeMap<&str, (Severity, u64)> = BTreeMap::new();
-    let mut unknown: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
-    let statuses = all.iter().filter_map(|standing| standing.status.as_ref());
-    for state in statuses.flat_map(|status| &status.states) {
-        match state.verdict {
-            Outcome::Fail => {
-                let found = fails.entry(&state.rule).or_insert((state.severity, 0));
-                found.0 = found.0.min(state.severity);
-                found.1 += 1;
-            }
-            Outcome::NotAssessed | Outcome::Error => {
-                unknown.entry(&state.rule).or_insert((0, &state.reason)).0 += 1;
-            }
-            Outcome::Pass | Outcome::NotApplicable => {}
-        }
+fn failing_in(reader: &Reader<'_>, fleet: &ledger::Fleet, count: usize) -> Vec<RuleCount> {
+    let mut rules = fleet.rules();
+    rules.retain(|rule| rule.fail > 0);
+    rules.sort_by_key(|rule| (rule.severity, Reverse(rule.fail)));
+    rules.truncate(count);
+    let told = |rule: ledger::RuleStanding| RuleCount {
+        title: reader.title(&rule.rule),
+        rule: rule.rule,
+        severity: rule.severity,
+        failing: rule.fail,
+    };
+    rules.into_iter().map(told).collect()
+}
+
+/// By rule, with the reason that most hosts have.
+fn unassessed(reader: &Reader<'_>, fleet: &ledger::Fleet) -> Vec<Unassessed> {
+    let mut by_rule: BTreeMap<String, Unassessed> = BTreeMap::new();
+    for found in fleet.unassessed() {
+        let hosts = found.hosts.len() as u64;
+        by_rule
+            .entry(found.rule.clone())
+            .and_modify(|known| known.hosts += hosts)
+            .or_insert_with(|| Unassessed {
+                title: reader.title(&found.rule),
+                rule: found.rule,
+                hosts,
+                reason: found.reason,
+            });
     }
-    let mut worst: Vec<_> = fails
-        .into_iter()
-        .map(|(rule, (severity, failing))| RuleCount {
-            rule: rule.to_owned(),
-            title: reader.title(rule),
-            severity,
-            failing,
-        })
-        .collect();
-    worst.sort_by_key(|count| (count.severity, Reverse(count.failing)));
-    worst.truncate(WORST_SHOWN);
-    let mut unassessed: Vec<_> = unknown
-        .into_iter()
-        .map(|(rule, (hosts, reason))| Unassessed {
-            rule: rule.to_owned(),
-            title: reader.title(rule),
-            hosts,
-            reason: reason.to_owned(),
-        })
-        .collect();
-    unassessed.sort_by_key(|count| Reverse(count.hosts));
-    unassessed.truncate(WORST_SHOWN);
-    (worst, unassessed)
+    let mut all: Vec<Unassessed> = by_rule.into_values().collect();
+    all.sort_by_key(|rule| Reverse(rule.hosts));
+    all.truncate(WORST_SHOWN);
+    all
 }
 
 /// The hosts that are asked for, by name or worst first.
@@ -422,16 +487,15 @@ pub(crate) fn hosts(
     let is = |wanted: &Option<String>, found: &dyn Fn(&String) -> bool| {
         wanted.as_ref().is_none_or(found)
     };
-    let mut hosts = reader.visible(at)?;
+    let (mut hosts, fleet) = seen(reader, at)?;
     hosts.retain(|host| {
         (host.retired.is_none() || asked.retired == Some(true))
             && is(&asked.site, &|site| *site == host.site)
             && is(&asked.group, &|group| host.groups.contains(group))
             && is(&asked.tag, &|tag| host.tags.contains(tag))
     });
-    let mut rows: Vec<HostRow> = standings(reader, &hosts, at)?
+    let mut rows: Vec<HostRow> = rows(reader, &hosts, &fleet, at)?
         .into_iter()
-        .map(|standing| standing.row)
         .filter(|row| is(&asked.state, &|state| *state == row.state.name()))
         .collect();
     if asked.worst == Some(true) {

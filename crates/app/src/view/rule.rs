@@ -100,7 +100,8 @@ pub(crate) fn rule(
         Outcome::ALL.map(|verdict| (verdict.name(), 0)).into();
     let mut hosts = Vec::new();
     let ledger = reader.ledger()?;
-    for host in reader.visible(at)? {
+    let (seen, _) = super::fleet::seen(reader, at)?;
+    for host in seen {
         if host.retired.is_some() {
             continue;
         }

@@ -22,6 +22,7 @@ mod tls;
 pub(crate) use auth::Principal;
 pub(crate) use listen::{Listening, Server, first_token, listen};
 pub(crate) use openapi::document as openapi_document;
+pub(crate) use route::unknown;
 
 use std::{
     collections::HashMap,
@@ -41,7 +42,7 @@ use store::Store;
 use tokio::sync::{Semaphore, watch};
 use world::{Clock, RealClock, RealDisk, RealRandom, Timestamp};
 
-use crate::{config::Config, exit::Refusal, ruleset::Ruleset, view};
+use crate::{config::Config, console::Sessions, exit::Refusal, ruleset::Ruleset, view};
 
 /// Requests that work on the store at a time, each on a thread of its own. Beyond it they wait in
 /// line: there are no more of them than connections.
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) clock: RealClock,
     pub(crate) tokens: Tokens,
+    /// Who is signed in to the console.
+    pub(crate) sessions: Sessions,
     /// When each token was last noted as used.
     used: Mutex<HashMap<Print, Timestamp>>,
     attempts: attempts::Attempts,
@@ -97,6 +100,7 @@ impl Shared {
         let audit = Audit::of(&store).map_err(crate::site::Site::store_refused)?;
         Ok(Self {
             tokens: Tokens::new(store.clone()).map_err(crate::site::fleet_refused)?,
+            sessions: Sessions::default(),
             store,
             rules,
             config: config.clone(),

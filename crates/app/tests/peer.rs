@@ -10,8 +10,12 @@
     reason = "tests start programs and fail by panicking; not all of what they share is used by each"
 )]
 
+#[path = "peer/browser.rs"]
+mod browser;
 #[path = "peer/exports.rs"]
 mod exports;
+#[path = "it/facts.rs"]
+mod facts;
 #[path = "it/holdfast.rs"]
 mod holdfast;
 #[path = "it/hostile_fleet.rs"]
@@ -81,9 +85,15 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();
-    let tests = [exports::tests(), nats::tests(), otel::tests(), ssh::tests()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let tests = [
+        browser::tests(),
+        exports::tests(),
+        nats::tests(),
+        otel::tests(),
+        ssh::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     libtest_mimic::run(&arguments, tests).exit_code()
 }

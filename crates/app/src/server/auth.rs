@@ -159,7 +159,6 @@ fn note_use(shared: &Shared, print: Print, now: Timestamp) {
     }
 }
 
-#[allow(dead_code, reason = "asked by sessions of the console")]
 /// The token of that name as it stands, for whoever signed in with it. Blocks.
 pub(crate) fn principal_of(shared: &Shared, name: &str) -> Option<Principal> {
     let all = shared.tokens.list().ok()?;

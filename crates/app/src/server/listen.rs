@@ -25,6 +25,7 @@ use world::{Clock, Disk, RealClock, RealDisk, RealRandom};
 use super::{Events, RUNNING_MAX, Shared, route, tls};
 use crate::{
     config::Config,
+    console,
     exit::Refusal,
     http::door::{Door, Sources, serve_connection, stopped, turn_away},
     ruleset::Ruleset,
@@ -119,7 +120,8 @@ impl Server {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = Arc::clone(&shared.counts.connections);
         let door = Door::new(&connections, Arc::clone(&places), &stopped);
-        let routes = route::around(&shared, route::router(&shared));
+        let routes = route::router(&shared).merge(console::router(Arc::clone(&shared)));
+        let routes = route::around(&shared, routes);
         let is_encrypted = certificate.is_some();
         if let Some(certificate) = &certificate {
             runtime.spawn(certificate.clone().keep_fresh(stopped));

@@ -144,7 +144,7 @@ async fn ready(shared: Arc<Shared>) -> Response {
     answer::response(status, "application/json", body.to_string())
 }
 
-async fn unknown() -> Response {
+pub(crate) async fn unknown() -> Response {
     let detail = "nothing is here; /api/v1/openapi.json tells what there is";
     answer::problem(StatusCode::NOT_FOUND, "UNKNOWN", detail)
 }
@@ -182,7 +182,7 @@ async fn carry_out(
         .ok()
         .flatten()
         .map(|token| Zeroizing::new(token.to_owned()));
-    let principal = let_in(&shared, &operation, &parts.headers, peer).await?;
+    let principal = let_in(&shared, &operation, &parts, peer).await?;
     match operation.does {
         Does::Follow => {
             return stream::follow(shared, principal, parts.uri.query(), &parts.headers).await;
@@ -246,16 +246,23 @@ pub(super) async fn blocking<T: Send + 'static>(
 async fn let_in(
     shared: &Arc<Shared>,
     operation: &Arc<Operation>,
-    headers: &HeaderMap,
+    parts: &Parts,
     peer: Option<IpAddr>,
 ) -> Result<Principal, Problem> {
-    let token = match auth::token_of(headers) {
+    let token = match auth::token_of(&parts.headers) {
         Ok(token) => token.map(|token| Zeroizing::new(token.to_owned())),
         Err(_) => Some(Zeroizing::new(String::new())),
     };
+    // Questions only: a page of another site can make a browser send the cookie, but no header.
+    let session = match token.is_none() && parts.method.is_safe() {
+        true => session(shared, &parts.headers),
+        false => None,
+    };
     let (asked, wanted) = (Arc::clone(shared), Arc::clone(operation));
     blocking(shared, move || {
+        let of_session = session.and_then(|token| auth::principal_of(&asked, &token));
         let principal = match token {
+            None if of_session.is_some() => of_session.ok_or(Denied::Missing),
             Some(token) => auth::authenticate(&asked, &token, peer, wanted.id),
             None => Err(auth::fail(&asked, Denied::Missing, peer, wanted.id)),
         };
@@ -264,6 +271,13 @@ async fn let_in(
         Ok(principal)
     })
     .await?
+}
+
+/// The name of the token that the console was signed in to with.
+fn session(shared: &Shared, headers: &HeaderMap) -> Option<String> {
+    let cookies = headers.get_all(header::COOKIE).iter();
+    let mut cookies = cookies.filter_map(|value| value.to_str().ok());
+    cookies.find_map(|cookies| shared.sessions.token_of(cookies, shared.now()))
 }
 
 fn no_token(denied: Denied) -> Problem {

@@ -1,0 +1,110 @@
+//! A whole history to take away, and to verify where there is nothing but the binary and a public key.
+//!
+//! Written to a file of the data directory first, since what would not verify is not handed out; the file
+//! has no name any more by the time that its first byte is sent.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use scan::{
+    audit::Filter,
+    seal::{Asked, Book, Error, Export, Kind, Reason},
+};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use world::{Disk, File, RealDisk, RealRandom, disk::Open};
+
+use crate::server::Shared;
+
+/// Below the data directory; what a crash leaves there is told apart by its place.
+const DIR: &str = "downloads";
+/// Exports at a time: each reads the whole history.
+pub(super) const DOWNLOADS_MAX: usize = 2;
+/// Bytes of one chunk, and chunks that wait for a reader that is slower than the disk.
+const CHUNK_LEN: usize = 256 << 10;
+const WAITING_MAX: usize = 4;
+
+/// Writes the export and opens it. Blocks.
+fn written(shared: &Shared, kind: Kind) -> Result<Arc<dyn File>, Error> {
+    let (store, keys) = (&shared.store, shared.dir.join(scan::credential::KEYS_DIR));
+    let book = Book::new(store.clone())?;
+    let key = book.key(&RealDisk, &keys, &RealRandom)?;
+    // So that the export is covered to its end.
+    book.seal(&key, &RealRandom, Reason::Export, shared.now())?;
+    let dir = shared.dir.join(DIR);
+    RealDisk.create_dir_all_synced(&dir)?;
+    let file = dir.join(format!("{}.zst", uuid::Uuid::new_v4()));
+    let export = Export {
+        disk: &RealDisk,
+        to: &file,
+        compressed: true,
+        key: Some(&key),
+        made: shared.now(),
+        stop: &AtomicBool::new(false),
+    };
+    let asked = Asked {
+        kind,
+        only: None,
+        filter: Filter::default(),
+        with_evidence: true,
+    };
+    export.write(store, &asked, &mut |_| {})?;
+    nameless(&file).map_err(Error::Io)
+}
+
+fn nameless(path: &Path) -> std::io::Result<Arc<dyn File>> {
+    let opened = RealDisk.open(path, Open::Read);
+    RealDisk.remove_file(path)?;
+    opened
+}
+
+/// `name` is what the browser is to call it.
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    kind: Kind,
+    name: &'static str,
+) -> Result<Response, String> {
+    let made = tokio::task::spawn_blocking(move || written(&shared, kind)).await;
+    let file = made
+        .map_err(|_| "the export was lost; the log of the server tells more".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let (sender, receiver) = mpsc::channel(WAITING_MAX);
+    tokio::task::spawn_blocking(move || {
+        let (mut at, mut chunk) = (0, vec![0; CHUNK_LEN]);
+        loop {
+            let read = file.read_at(&mut chunk, at);
+            let bytes = match read {
+                Ok(0) => break,
+                Ok(read) => Ok(Bytes::copy_from_slice(&chunk[..read])),
+                Err(error) => Err(error),
+            };
+            let is_last = bytes.is_err();
+            at += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            // Nobody reads any more, or nothing more can be read: the answer ends short of its end.
+            if sender.blocking_send(bytes).is_err() || is_last {
+                break;
+            }
+        }
+    });
+    let mut response = (
+        StatusCode::OK,
+        Body::from_stream(ReceiverStream::new(receiver).map(|chunk| chunk)),
+    )
+        .into_response();
+    let headers = response.headers_mut();
+    let called = format!("attachment; filename=\"{name}\"");
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/zstd"),
+    );
+    let called = HeaderValue::from_str(&called).expect("a name of ours");
+    headers.insert(header::CONTENT_DISPOSITION, called);
+    Ok(response)
+}

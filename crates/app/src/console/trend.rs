@@ -1,0 +1,220 @@
+//! How scores went, and when changes were recorded: what the charts and the slider show.
+//!
+//! A score of a past moment does not change any more, so that it is computed once and remembered; what
+//! is remembered is bounded.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use maud::Markup;
+use scan::token::Scope;
+use world::Timestamp;
+
+use super::{
+    chart,
+    slider::{Mark, Span},
+    visit::Visit,
+    when,
+};
+use crate::view::{self, ChangesAsked};
+
+/// Points of a chart: one for each that can be told apart on a phone.
+const POINTS: u64 = 30;
+/// How far back a chart goes.
+const REACH: Duration = Duration::from_secs(30 * 86_400);
+/// The shortest chart: of less, a scan or two, nothing can be told.
+const REACH_MIN: Duration = Duration::from_secs(3_600);
+/// Scores that are remembered, some 100 bytes each.
+const SCORES_MAX: usize = 20_000;
+/// Changes that are read for the marks; older ones are found by the date.
+const CHANGES_READ: usize = 1_000;
+/// Marks of a slider: more are closer together than they are wide.
+const MARKS_MAX: usize = 300;
+
+type Key = (Option<String>, Scope, u64);
+
+/// Scores of past moments.
+#[derive(Debug, Default)]
+pub(super) struct Scores(Mutex<HashMap<Key, Option<f64>>>);
+
+impl Scores {
+    fn get(
+        &self,
+        key: Key,
+        find: impl FnOnce() -> Result<Option<f64>, view::Error>,
+    ) -> Result<Option<f64>, view::Error> {
+        let known = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .copied();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let found = find()?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= SCORES_MAX {
+            all.clear();
+        }
+        all.insert(key, found);
+        Ok(found)
+    }
+}
+
+/// A score over a time.
+#[derive(Clone, Debug)]
+pub(super) struct Trend {
+    points: Vec<(Timestamp, f64)>,
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl Trend {
+    pub(super) fn is_empty(&self) -> bool {
+        self.points.is_empty()
+    }
+
+    pub(super) fn chart(&self, what: &str) -> Markup {
+        chart::trend(&self.points, self.from, self.to, what)
+    }
+
+    /// `up 2.3 points in 7 days`: since a week before, or since the first score.
+    pub(super) fn movement(&self, score: f64) -> Option<String> {
+        const WEEK_NANOS: u64 = 7 * 86_400 * 1_000_000_000;
+        let week_ago = self.to.nanos().saturating_sub(WEEK_NANOS);
+        let before = self
+            .points
+            .iter()
+            .rev()
+            .find(|(at, _)| at.nanos() <= week_ago);
+        let &(since, before) = before.or_else(|| self.points.first())?;
+        let length = self.to.nanos().saturating_sub(since.nanos());
+        let moved = score - before;
+        let over = when::span(length);
+        (length > 0).then(|| match moved {
+            _ if moved.abs() < 0.05 => format!("as {over} ago"),
+            _ if moved > 0.0 => format!("up {moved:.1} points in {over}"),
+            _ => format!("down {:.1} points in {over}", -moved),
+        })
+    }
+}
+
+pub(super) fn of_fleet(visit: &Visit<'_>) -> Result<Trend, view::Error> {
+    trend(visit, None, &|at| {
+        Ok(view::fleet(&visit.reader, Some(at))?.counts.score)
+    })
+}
+
+pub(super) fn of_host(visit: &Visit<'_>, host: &str) -> Result<Trend, view::Error> {
+    trend(visit, Some(host), &|at| {
+        match view::host(&visit.reader, host, Some(at)) {
+            Ok(found) => Ok(found.row.counts.and_then(|counts| counts.score)),
+            // It was not there yet.
+            Err(error) if error.kind == view::Kind::Missing => Ok(None),
+            Err(error) => Err(error),
+        }
+    })
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Asked for at round moments, so that one look finds what the one before has computed.
+fn trend(
+    visit: &Visit<'_>,
+    host: Option<&str>,
+    find: &dyn Fn(Timestamp) -> Result<Option<f64>, view::Error>,
+) -> Result<Trend, view::Error> {
+    let to = visit.moment();
+    let first = visit.span()?.from;
+    let reach = to
+        .nanos()
+        .saturating_sub(first.nanos())
+        .clamp(nanos(REACH_MIN), nanos(REACH));
+    let step = round(reach / POINTS);
+    let from = (to.nanos() - reach) / step * step;
+    let mut points = Vec::new();
+    let mut at = from;
+    while at < to.nanos() {
+        if at >= first.nanos() {
+            let key = (host.map(str::to_owned), visit.reader.scope.clone(), at);
+            let moment = Timestamp::from_nanos(at);
+            points.extend(
+                visit
+                    .scores
+                    .get(key, || find(moment))?
+                    .map(|score| (moment, score)),
+            );
+        }
+        at += step;
+    }
+    points.extend(find(to)?.map(|score| (to, score)));
+    Ok(Trend {
+        points,
+        from: Timestamp::from_nanos(from),
+        to,
+    })
+}
+
+/// The next length that people count in.
+fn round(step: u64) -> u64 {
+    const SECOND: u64 = 1_000_000_000;
+    let lengths = [
+        60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400,
+    ];
+    let found = lengths
+        .into_iter()
+        .map(|seconds| seconds * SECOND)
+        .find(|length| *length >= step);
+    found.unwrap_or(86_400 * SECOND)
+}
+
+/// From the first record to now, and when changes were recorded between.
+pub(super) fn span(visit: &Visit<'_>) -> Result<Span, view::Error> {
+    let newest = view::changes(
+        &visit.reader,
+        &ChangesAsked {
+            limit: Some(CHANGES_READ),
+            ..ChangesAsked::default()
+        },
+    )?;
+    let mut marks: Vec<Mark> = Vec::new();
+    for change in newest.changes.iter().rev() {
+        let at = change.occurred.0;
+        match marks.last_mut() {
+            Some(mark) if when::millis(mark.at) == when::millis(at) => mark.changes += 1,
+            _ => marks.push(Mark { at, changes: 1 }),
+        }
+    }
+    // Every other one, and again, until they fit; the newest stays.
+    while marks.len() > MARKS_MAX {
+        let parity = marks.len() % 2;
+        let kept = marks
+            .into_iter()
+            .enumerate()
+            .filter(|(place, _)| place % 2 != parity);
+        marks = kept.map(|(_, mark)| mark).collect();
+    }
+    let oldest = view::changes(
+        &visit.reader,
+        &ChangesAsked {
+            order: Some("oldest".to_owned()),
+            limit: Some(1),
+            ..ChangesAsked::default()
+        },
+    )?;
+    let hour_ago = visit.now.nanos().saturating_sub(nanos(REACH_MIN));
+    let from = oldest
+        .changes
+        .first()
+        .map_or(visit.now, |change| change.occurred.0);
+    Ok(Span {
+        from: Timestamp::from_nanos(from.nanos().min(hour_ago)),
+        marks,
+    })
+}

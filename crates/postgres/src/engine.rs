@@ -19,7 +19,7 @@ use crate::{
     address::Address,
     bridge::Running,
     connection::{Connection, Refused},
-    fault,
+    fault::{self, Cause, Fault},
     pool::{Asked, Pool},
     reader::{At, garbled, get},
     schema,
@@ -296,6 +296,13 @@ impl Tables {
             .ok_or_else(|| self.not_here(table))
     }
 
+    /// The number behind a name.
+    pub(crate) fn number(&self, name: &str) -> Result<i32, Error> {
+        let table = self.ids.get(name).copied();
+        let missing = || Error::new(Kind::Invalid, format!("no table {name:?} in this database"));
+        self.check(table.ok_or_else(missing)?)
+    }
+
     pub(crate) fn name(&self, table: TableId) -> Result<&str, Error> {
         let tab = self.check(table)?;
         Ok(&self.names[&tab])
@@ -331,13 +338,26 @@ pub(crate) async fn prepare(
     // Once: whoever starts a program wants to be told at once.
     let mut client = pool.connect().await.map_err(Refused::error)?;
     schema::bring_to(&mut client, version).await?;
-    register(&client, tables, now)
+    let known = register(&client, tables, now)
         .await
-        .map_err(|error| fault::of("naming the tables of the database", &error))
+        .map_err(|error| fault::of("naming the tables of the database", &error))?;
+    let moving = client
+        .query_one("select moving is not null from holdfast.head", &[])
+        .await
+        .map_err(|error| fault::of("asking whether the database is a whole site", &error))?;
+    if moving.get(0) {
+        let said = "a site is being moved to it, and is not all there".to_owned();
+        return Err(Error::caused(
+            Kind::Invalid,
+            format!("opening {}", pool.address()),
+            Fault::new(Cause::Moving, said),
+        ));
+    }
+    Ok(known)
 }
 
 /// Makes the head of an empty database, names the tables that have no number yet, and tells all numbers.
-async fn register(
+pub(crate) async fn register(
     client: &Client,
     tables: Vec<Table>,
     now: Option<i64>,

@@ -24,6 +24,8 @@ pub enum Cause {
     Newer,
     /// The database holds something else.
     Foreign,
+    /// A move of a site to it was begun and not ended.
+    Moving,
     /// Whatever else the server says.
     Other,
 }
@@ -71,6 +73,9 @@ impl Fault {
                 "use the version of Holdfast that prepared the database, or a later one"
             }
             Cause::Foreign => "name another database, one that is empty",
+            Cause::Moving => {
+                "run `holdfast migrate` again where the site is: it goes on where it stopped"
+            }
             Cause::Other => "the log of the PostgreSQL server tells more",
         }
     }

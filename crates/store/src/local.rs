@@ -219,7 +219,7 @@ impl Local {
         }
     }
 
-    fn inner(&self) -> &Arc<Inner> {
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.0.inner
     }
 }

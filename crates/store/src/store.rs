@@ -7,7 +7,8 @@ use world::Timestamp;
 
 use crate::{
     Commit, Engine, Error, Feed, Kind, Options, RecoveryReport, Retained, Snapshot, Stats, TableId,
-    Transaction, local::Local,
+    Transaction,
+    local::{Inner, Local},
 };
 
 /// An open store. Clones are handles of the same one.
@@ -149,6 +150,14 @@ impl Store {
     pub fn failure(&self) -> Option<Error> {
         match &self.0 {
             Kept::Here(local) => local.failure(),
+            Kept::Elsewhere(_) => None,
+        }
+    }
+
+    /// What is shared by all handles, where the files are this store's own.
+    pub(crate) fn inner_here(&self) -> Option<&Arc<Inner>> {
+        match &self.0 {
+            Kept::Here(local) => Some(local.inner()),
             Kept::Elsewhere(_) => None,
         }
     }

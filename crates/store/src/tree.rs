@@ -254,6 +254,18 @@ pub(crate) struct TreeRange {
 }
 
 impl TreeRange {
+    /// The next key and its newest version, deleted ones too.
+    pub(crate) fn next_found(&mut self) -> Option<Result<(Bytes, Found), Error>> {
+        let found = self
+            .inner
+            .as_mut()?
+            .next()?
+            .into_inner()
+            .map_err(|error| self.tree.failed("reading", error))
+            .and_then(|(key, stored)| Ok((key.into(), self.tree.found(stored)?)));
+        Some(found)
+    }
+
     fn live(&self, guard: IterGuardImpl) -> Option<Result<(Bytes, Bytes), Error>> {
         let found = guard
             .into_inner()

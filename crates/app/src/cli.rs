@@ -14,6 +14,7 @@ pub(crate) mod host;
 pub(crate) mod import;
 pub(crate) mod journal;
 pub(crate) mod ledger;
+pub(crate) mod migrate;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod rules;
@@ -52,6 +53,18 @@ pub(crate) struct Global {
     /// Configuration file [default: /etc/holdfast/holdfast.toml, if present]
     #[arg(long, global = true, env = "HOLDFAST_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+
+    /// Carry the command out at this server: https://HOST:PORT
+    #[arg(long, global = true, env = "HOLDFAST_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
+
+    /// File with a token of the server [default: HOLDFAST_TOKEN]
+    #[arg(long, global = true, env = "HOLDFAST_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// The server's certificate or its authority, PEM [default: the well-known authorities]
+    #[arg(long, global = true, env = "HOLDFAST_SERVER_CERT", value_name = "FILE")]
+    pub(crate) server_cert: Option<PathBuf>,
 
     /// How results are printed
     #[arg(
@@ -132,6 +145,8 @@ pub(crate) enum Command {
     Events(events::Events),
     /// Look at, check, rescue and measure journals; no server is needed
     Journal(journal::Journal),
+    /// Move the record of this data directory into a PostgreSQL database, its past included
+    Migrate(migrate::Migrate),
     /// The plug test: write numbered records, and afterwards check that none is missing
     Load(Load),
     /// Print a script that completes commands and flags in a shell

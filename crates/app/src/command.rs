@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     exit::{Exit, Refusal},
     moment,
+    remote::carried,
     screen::Screen,
     site::Site,
 };
@@ -33,6 +34,7 @@ pub(crate) mod journal;
 mod ledger;
 mod load;
 mod maintenance;
+mod migrate;
 mod policy;
 mod reference;
 mod rules;
@@ -87,6 +89,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
             screen.result(&crate::server::openapi_document())?;
             Ok(Exit::Clean)
         }
+        Command::Migrate(asked) => migrate::run(asked, &config, screen),
         Command::Load(load) => load::run(&load.action, &config, screen),
         Command::Completions(_) | Command::Man(_) | Command::Reference => Ok(Exit::Clean),
     }
@@ -104,6 +107,9 @@ fn now() -> Timestamp {
 
 /// Who is named where a change is recorded.
 fn actor() -> String {
+    if let Some(actor) = carried::actor() {
+        return actor.to_owned();
+    }
     let uid = rustix::process::getuid().as_raw();
     let named = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
     match named {

@@ -13,6 +13,8 @@ pub(crate) enum Exit {
     Findings,
     /// Nothing fails, but something could not be assessed.
     Incomplete,
+    /// As it was at the server that carried the command out.
+    Elsewhere(u8),
 }
 
 impl Exit {
@@ -32,6 +34,7 @@ impl Exit {
         match (self, other) {
             (Self::Findings, _) | (_, Self::Findings) => Self::Findings,
             (Self::Incomplete, _) | (_, Self::Incomplete) => Self::Incomplete,
+            (Self::Elsewhere(code), _) | (_, Self::Elsewhere(code)) => Self::Elsewhere(code),
             (Self::Clean, Self::Clean) => Self::Clean,
         }
     }
@@ -41,6 +44,7 @@ impl Exit {
             Self::Clean => 0,
             Self::Findings => 1,
             Self::Incomplete => 3,
+            Self::Elsewhere(code) => code,
         }
     }
 }

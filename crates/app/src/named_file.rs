@@ -2,7 +2,8 @@
 //! regular files only.
 //!
 //! The seam `world::Disk` follows no link, because inside the data directory a link is a trap. A
-//! path on the command line is the user's own word: `/etc/holdfast/holdfast.toml` is often a link.
+//! path on the command line is the user's own word: `/etc/holdfast/holdfast.toml` is often a link. Files of
+//! a command that was asked for elsewhere came along with it.
 
 use std::{
     io,
@@ -12,8 +13,15 @@ use std::{
 
 use world::{Disk, File, RealDisk, disk::Open};
 
+use crate::remote::carried;
+
 /// The whole file, refused with `InvalidData` when longer than `len_max`.
 pub(crate) fn read(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
+    if let Some(content) = carried::file(path) {
+        let is_within = u64::try_from(content.len()).is_ok_and(|len| len <= len_max);
+        let too_long = || io::Error::new(io::ErrorKind::InvalidData, "the file is too long");
+        return is_within.then(|| content.to_vec()).ok_or_else(too_long);
+    }
     RealDisk.read(&regular(path)?, len_max)
 }
 
@@ -25,6 +33,9 @@ pub(crate) fn open(path: &Path) -> io::Result<Arc<dyn File>> {
 /// Where `path` would be written. Replacing a file renames another over it, which would turn a
 /// device such as `/dev/null` into that file for every program on the machine.
 pub(crate) fn replaceable(path: &Path) -> io::Result<PathBuf> {
+    if let Some(written) = carried::written(path) {
+        return Ok(written);
+    }
     match regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(path),
         found => found,

@@ -59,6 +59,12 @@ impl Screen {
         Ok(has_reader)
     }
 
+    /// Writes a result as it is.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Refusal> {
+        let mut out = io::stdout().lock();
+        ignore_closed(out.write_all(bytes).and_then(|()| out.flush()))
+    }
+
     /// A remark on standard error, left out with --quiet.
     pub(crate) fn remark(self, text: impl fmt::Display) {
         if self.talk >= Talk::Normal {

@@ -8,6 +8,7 @@ mod api;
 mod attempts;
 pub(crate) mod auth;
 mod call;
+mod carry;
 mod export;
 mod listen;
 mod metrics;
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     running: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     exports: Arc<Semaphore>,
+    carried: Arc<Semaphore>,
     /// True once the server stops.
     stop: watch::Receiver<bool>,
     /// Of the events plane, where it runs.
@@ -113,6 +115,7 @@ impl Shared {
             running: Arc::new(Semaphore::new(RUNNING_MAX)),
             followers: Arc::new(Semaphore::new(stream::FOLLOWERS_MAX)),
             exports: Arc::new(Semaphore::new(export::EXPORTS_MAX)),
+            carried: Arc::new(Semaphore::new(carry::CARRIED_MAX)),
             stop,
             events,
         })

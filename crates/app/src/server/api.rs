@@ -11,6 +11,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, openapi::path::HttpMethod};
 
 use super::operation::{Operation, Reach};
+use crate::remote;
 
 /// As it was at a moment.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -30,6 +31,7 @@ struct NothingAsked {}
 pub(super) fn operations() -> Vec<Operation> {
     let mut all = [
         access::operations(),
+        commands(),
         events(),
         hosts::operations(),
         records::operations(),
@@ -41,6 +43,21 @@ pub(super) fn operations() -> Vec<Operation> {
     .collect::<Vec<_>>();
     all.sort_by_key(|operation| operation.path);
     all
+}
+
+/// The command line, from elsewhere.
+fn commands() -> Vec<Operation> {
+    vec![
+        Operation::carry("/api/v1/commands", "carryOut")
+            .by(
+                Role::Viewer,
+                Reach::Site,
+                "Carry a command of the command line out: what `holdfast --server` asks for. Which role may \
+                 ask for which command is told by the refusal",
+            )
+            .takes::<remote::Asked>()
+            .gives::<remote::Done>(),
+    ]
 }
 
 /// Served by the events plane, behind the same tokens.

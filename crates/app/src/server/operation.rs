@@ -39,6 +39,8 @@ pub(super) enum Does {
     Export,
     /// Served by the events plane.
     Events,
+    /// A command of the command line, by a process of its own.
+    Carry,
 }
 
 pub(super) type SchemaOf = (
@@ -123,6 +125,10 @@ impl Operation {
 
     pub(super) fn events(method: HttpMethod, path: &'static str, id: &'static str) -> Self {
         Self::new(method, path, id, Does::Events)
+    }
+
+    pub(super) fn carry(path: &'static str, id: &'static str) -> Self {
+        Self::new(HttpMethod::Post, path, id, Does::Carry)
     }
 
     /// Who may do it, and what it is, in a sentence.

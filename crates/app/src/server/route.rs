@@ -24,7 +24,7 @@ use super::{
     Principal, Shared, api,
     auth::{self, Denied},
     call::{Answer, Call, Problem},
-    export,
+    carry, export,
     operation::{BODY_LEN_MAX, Does, Operation, Reach},
     stream,
 };
@@ -192,6 +192,7 @@ async fn carry_out(
             return export::write(shared, &format.unwrap_or_default(), parts.uri.query());
         }
         Does::Events => return Ok(pass_on(&shared, parts, body).await),
+        Does::Carry => return carry::carry(shared, principal, peer, &parts.headers, body).await,
         Does::Read(_) | Does::Change(_) | Does::Act(_) => {}
     }
     let body = read_body(&operation, &parts.headers, body).await?;
@@ -342,26 +343,29 @@ async fn read_body(
         ))
     })?;
     if operation.takes.is_some() {
-        let told = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let essence = told
-            .unwrap_or_default()
-            .split(';')
-            .next()
-            .unwrap_or_default();
-        if !essence.trim().eq_ignore_ascii_case("application/json") {
-            let detail = "send application/json";
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "UNSUPPORTED",
-                detail,
-            ));
+        if !is_json(headers) {
+            return Err(not_json());
         }
     } else if !bytes.is_empty() {
         return Err(Problem::malformed("this operation takes no body"));
     }
     Ok(bytes)
+}
+
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let told = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = told.unwrap_or_default().split(';').next();
+    essence
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/json")
+}
+
+pub(super) fn not_json() -> Problem {
+    let detail = "send application/json";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED", detail)
 }
 
 async fn take(body: Body) -> Result<Zeroizing<Vec<u8>>, Problem> {
@@ -420,7 +424,9 @@ fn run(operation: &Operation, call: &Call) -> Result<Answer, Problem> {
         Does::Read(does) => return does(call),
         Does::Act(does) => does(call)?,
         Does::Change(does) => change(does, call)?,
-        Does::Follow | Does::Export | Does::Events => unreachable!("served before a call is made"),
+        Does::Follow | Does::Export | Does::Events | Does::Carry => {
+            unreachable!("served before a call is made")
+        }
     };
     site::changed(&call.shared.dir, crate::screen::Screen::silent());
     Ok(answer)

@@ -50,6 +50,9 @@ pub(super) fn config(dir: &Path) -> Config {
     let file = dir.join("holdfast.toml");
     RealDisk.replace(&file, b"").unwrap();
     let global = Global {
+        server: None,
+        server_cert: None,
+        token_file: None,
         data_dir: Some(dir.to_owned()),
         config: Some(file),
         output: None,

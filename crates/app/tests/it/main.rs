@@ -23,6 +23,7 @@ mod machine;
 mod own_rules;
 mod policy;
 mod reference;
+mod remote;
 mod schedule;
 mod schema;
 mod serving;

@@ -19,13 +19,13 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running `up`, ended with the test.
-struct Up {
+pub(crate) struct Up {
     child: Child,
     told: mpsc::Receiver<String>,
 }
 
 impl Up {
-    fn start(sandbox: &Sandbox) -> Self {
+    pub(crate) fn start(sandbox: &Sandbox) -> Self {
         let mut child = sandbox
             .command(["up", "--no-walk"])
             .env("HOLDFAST_EVENTS_LISTEN", "127.0.0.1:0")
@@ -46,7 +46,7 @@ impl Up {
     }
 
     /// Waits for a line that holds `text`.
-    fn says(&self, text: &str) -> String {
+    pub(crate) fn says(&self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
             match self.told.recv_timeout(PATIENCE) {
@@ -57,7 +57,7 @@ impl Up {
         }
     }
 
-    fn stop(mut self) -> i32 {
+    pub(crate) fn stop(mut self) -> i32 {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap().code().unwrap_or(-1)

@@ -12,6 +12,7 @@
 mod action;
 mod assets;
 mod badge;
+mod body;
 mod chart;
 mod download;
 mod frame;
@@ -37,7 +38,7 @@ use scan::{seal::Kind, token::Role};
 
 pub(crate) use session::Sessions;
 
-use crate::server::Shared;
+use crate::server::{Reach, Shared};
 use request::{
     Action, Console, Render, act, show, sign_in, sign_in_page, sign_out, take_away, theme,
 };
@@ -57,13 +58,19 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/assets/{name}", get(assets::serve))
         .route("/{*rest}", any(request::missing))
         .layer(DefaultBodyLimit::max(FORM_LEN_MAX))
+        .layer(middleware::from_fn(body::in_time))
         .layer(middleware::from_fn(headers::add))
         .with_state(Console::new(shared))
 }
 
 /// A page for whoever has at least `role`.
 fn page(role: Role, render: Render) -> MethodRouter<Console> {
-    get(move |console, visitor| show(console, visitor, role, render))
+    get(move |console, visitor| show(console, visitor, role, Reach::Hosts, render))
+}
+
+/// A page about the whole site: a token of a few hosts is refused, as the HTTP interface does.
+fn page_of_site(role: Role, render: Render) -> MethodRouter<Console> {
+    get(move |console, visitor| show(console, visitor, role, Reach::Site, render))
 }
 
 /// What a form does, for whoever has at least `role`.
@@ -76,15 +83,21 @@ fn pages(router: Router<Console>) -> Router<Console> {
     router
         .route("/", page(Viewer, |visit, _| page::fleet(visit)))
         .route("/hosts/{name}", page(Viewer, page::host))
-        .route("/evidence/{sha256}", page(Viewer, page::evidence))
+        .route("/evidence/{sha256}", page_of_site(Viewer, page::evidence))
         .route("/rules", page(Viewer, |visit, _| page::rules(visit)))
         .route("/rules/{id}", page(Viewer, page::rule))
         .route("/changes", page(Viewer, |visit, _| page::changes(visit)))
         .route("/alerts", page(Viewer, |visit, _| page::alerts(visit)))
         .route("/schedule", page(Viewer, |visit, _| page::schedule(visit)))
-        .route("/policy", page(Viewer, |visit, _| page::policy(visit)))
+        .route(
+            "/policy",
+            page_of_site(Viewer, |visit, _| page::policy(visit)),
+        )
         .route("/waivers", page(Viewer, |visit, _| page::waivers(visit)))
-        .route("/audit", page(Auditor, |visit, _| page::audit(visit)))
+        .route(
+            "/audit",
+            page_of_site(Auditor, |visit, _| page::audit(visit)),
+        )
         .route(
             "/admin",
             page(Operator, |visit, _| page::administration(visit)),

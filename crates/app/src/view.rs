@@ -29,7 +29,7 @@ pub(crate) use moment::{Moment, parse, past};
 pub(crate) use operations::{
     CountersView, CredentialRow, JobRow, MaintenanceRow, PolicyRow, PolicyView, ScheduleRow,
     ScopeView, TokenRow, counters, credentials, jobs, maintenances, policies, policy, schedule,
-    tokens,
+    signing_key, tokens,
 };
 pub(crate) use records::{
     AuditAsked, AuditPage, AuditRow, ScanPage, ScanView, SettingRow, WaiverRow, audit, scan, scans,

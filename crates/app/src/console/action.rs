@@ -200,6 +200,10 @@ pub(super) fn add_host(act: &Act<'_>) -> Result<After, view::Error> {
             "your token is for other hosts than this one would be",
         ));
     }
+    // Naming a credential has it used on a machine of one's choice.
+    if host.credential.is_some() {
+        act.must_see_everything()?;
+    }
     let (inventory, actor) = (inventory(act)?, act.actor());
     inventory.transact(|transaction| inventory.add_in(transaction, &host, &actor))?;
     site::changed(&act.shared.dir, Screen::silent());

@@ -9,6 +9,7 @@ use super::{
     link::Link,
     slider::{self, Span},
 };
+use crate::server::Reach;
 
 /// Seconds after which a page on a wall is asked for anew. Scans end minutes apart.
 const WALL_REFRESH_SECONDS: u64 = 60;
@@ -40,6 +41,8 @@ pub(super) struct Viewer {
     /// What each of the viewer's forms brings along.
     pub(super) form: String,
     pub(super) theme: Theme,
+    /// The token is not for some hosts only.
+    pub(super) sees_everything: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +77,7 @@ pub(super) struct Place {
     name: &'static str,
     key: char,
     role: Role,
+    reach: Reach,
 }
 
 const fn place(path: &'static str, name: &'static str, key: char, role: Role) -> Place {
@@ -82,6 +86,20 @@ const fn place(path: &'static str, name: &'static str, key: char, role: Role) ->
         name,
         key,
         role,
+        reach: Reach::Hosts,
+    }
+}
+
+const fn of_site(place: Place) -> Place {
+    Place {
+        reach: Reach::Site,
+        ..place
+    }
+}
+
+impl Place {
+    fn is_for(&self, viewer: &Viewer) -> bool {
+        self.role <= viewer.role && (self.reach == Reach::Hosts || viewer.sees_everything)
     }
 }
 
@@ -92,8 +110,8 @@ const PLACES: [Place; 9] = [
     place("/alerts", "Alerts", 'a', Role::Viewer),
     place("/schedule", "Schedule", 's', Role::Viewer),
     place("/waivers", "Waivers", 'w', Role::Viewer),
-    place("/policy", "Policy", 'p', Role::Viewer),
-    place("/audit", "Audit", 'u', Role::Auditor),
+    of_site(place("/policy", "Policy", 'p', Role::Viewer)),
+    of_site(place("/audit", "Audit", 'u', Role::Auditor)),
     place("/admin", "Administration", 'd', Role::Operator),
 ];
 
@@ -173,7 +191,7 @@ fn places(page: &Page<'_>) -> Markup {
     let here = home(page.path);
     html! {
         nav aria-label="Pages" { ul {
-            @for place in PLACES.iter().filter(|place| place.role <= page.viewer.role) {
+            @for place in PLACES.iter().filter(|place| place.is_for(page.viewer)) {
                 li {
                     a href=(Link::to(place.path).at(page.at)) data-place=(place.path)
                         aria-current=[(place.path == here).then_some("page")] {

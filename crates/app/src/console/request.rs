@@ -28,7 +28,7 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    server::{self, Principal, Shared, auth},
+    server::{self, Principal, Reach, Shared, auth},
     view,
 };
 
@@ -167,11 +167,12 @@ pub(super) type Action = fn(&Act<'_>) -> Result<After, view::Error>;
 /// What a page shows.
 pub(super) type Render = fn(&Visit<'_>, &str) -> Result<Markup, view::Error>;
 
-/// A page for whoever has at least this role.
+/// A page for whoever has at least this role, and sees everything where it is about the site.
 pub(super) async fn show(
     State(console): State<Console>,
     visitor: Visitor,
     role: Role,
+    reach: Reach,
     render: Render,
 ) -> Response {
     let (session, principal) = match known(&console, &visitor).await {
@@ -188,6 +189,10 @@ pub(super) async fn show(
         if principal.role < role {
             auth::denied(&console.shared, &principal, visitor.ip(), &visitor.path);
             return told(page::forbidden(&visit, role));
+        }
+        if reach == Reach::Site && !visit.sees_everything() {
+            auth::denied(&console.shared, &principal, visitor.ip(), &visitor.path);
+            return told(page::not_of_the_site(&visit));
         }
         match render(&visit, &visitor.name) {
             Ok(page) => told((StatusCode::OK, page)),
@@ -222,6 +227,7 @@ fn visit<'a>(
             role: principal.role,
             form: session.form.clone(),
             theme: visitor.theme(),
+            sees_everything: principal.scope.is_everything(),
         },
         scores: &console.scores,
         path: visitor.path.clone(),
@@ -267,7 +273,10 @@ pub(super) async fn take_away(
         match refused {
             None => {
                 auth::denied(&console.shared, &principal, visitor.ip(), &visitor.path);
-                told(page::forbidden(&visit, Role::Auditor))
+                told(match principal.role < Role::Auditor {
+                    true => page::forbidden(&visit, Role::Auditor),
+                    false => page::not_of_the_site(&visit),
+                })
             }
             Some(why) => {
                 let error = view::Error::new(view::Kind::Storage, why);
@@ -421,7 +430,7 @@ pub(super) async fn missing(console: State<Console>, visitor: Visitor) -> Respon
     if visitor.path.starts_with("/api/") {
         return server::unknown().await;
     }
-    show(console, visitor, Role::Viewer, |visit, _| {
+    show(console, visitor, Role::Viewer, Reach::Hosts, |visit, _| {
         Err(view::Error::missing("page", &visit.path))
     })
     .await

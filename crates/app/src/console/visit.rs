@@ -48,6 +48,11 @@ impl<'a> Visit<'a> {
         self.viewer.role >= role
     }
 
+    /// What is about the whole site is for these eyes too.
+    pub(super) fn sees_everything(&self) -> bool {
+        self.viewer.sees_everything
+    }
+
     /// What the query says under a name.
     pub(super) fn asked(&self, name: &str) -> Option<&str> {
         self.asked.get(name).map(String::as_str)

@@ -18,7 +18,7 @@ pub(super) const BODY_LEN_MAX: usize = 1 << 20;
 
 /// Which tokens an operation is for, beside their role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// It looks at the hosts of the token's scope and no others.
     Hosts,
     /// It is about the whole site: a token of a few hosts is refused.

@@ -1,6 +1,7 @@
 //! The server in this process, on a store of its own, asked over real sockets.
 
 mod changes;
+mod console;
 mod fuzz;
 mod limits;
 mod roles;

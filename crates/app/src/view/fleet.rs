@@ -134,6 +134,9 @@ pub(crate) struct Unassessed {
     pub(crate) hosts: u64,
     /// Why on one of them.
     pub(crate) reason: String,
+    /// On how many of them for this reason, which is that of most.
+    #[serde(skip)]
+    pub(crate) alike: u64,
 }
 
 /// The fleet at a moment.
@@ -469,6 +472,7 @@ fn unassessed(reader: &Reader<'_>, fleet: &ledger::Fleet) -> Vec<Unassessed> {
                 title: reader.title(&found.rule),
                 rule: found.rule,
                 hosts,
+                alike: hosts,
                 reason: found.reason,
             });
     }

@@ -1,10 +1,14 @@
 //! How a site is run: schedule, queue, maintenance, policy, credentials, tokens.
 
+use std::collections::BTreeSet;
+
 use scan::{
-    backend::{Backend, Counters, JobView, Maintenance},
+    backend::{self, Backend, Counters, JobView, Maintenance},
     credential::Credential,
+    inventory::Host,
     policy::{Active, ComplianceState, Loaded, Registry},
     schedule::Row,
+    seal::Book,
     token::{Role, Scope, Token, Tokens},
 };
 use serde::Serialize;
@@ -39,7 +43,7 @@ pub(crate) struct ScheduleRow {
 pub(crate) fn schedule(reader: &Reader<'_>) -> Result<Vec<ScheduleRow>, Error> {
     let backend = reader.backend()?;
     let maintenances = backend.maintenances()?;
-    let seen: std::collections::BTreeSet<String> = reader
+    let seen: BTreeSet<String> = reader
         .visible(None)?
         .into_iter()
         .map(|host| host.name)
@@ -78,7 +82,7 @@ pub(crate) struct JobRow {
     pub(crate) attempt: u32,
 }
 
-/// Jobs that wait or run.
+/// Jobs that wait or run, of the hosts that may be seen.
 pub(crate) fn jobs(reader: &Reader<'_>) -> Result<Vec<JobRow>, Error> {
     let row = |job: JobView| {
         let (worker, until) = job.worker.unzip();
@@ -93,7 +97,15 @@ pub(crate) fn jobs(reader: &Reader<'_>) -> Result<Vec<JobRow>, Error> {
             attempt: job.attempt,
         }
     };
-    let jobs = reader.backend()?.jobs(JOBS_MAX)?;
+    let mut jobs = reader.backend()?.jobs(JOBS_MAX)?;
+    if !reader.scope.is_everything() {
+        let seen: BTreeSet<String> = reader
+            .visible(None)?
+            .into_iter()
+            .map(|host| host.name)
+            .collect();
+        jobs.retain(|job| seen.contains(&job.host));
+    }
     Ok(jobs.into_iter().map(row).collect())
 }
 
@@ -147,10 +159,19 @@ impl From<&Maintenance> for MaintenanceRow {
     }
 }
 
-/// Maintenance that holds.
+/// Maintenance that holds for a host that may be seen.
 pub(crate) fn maintenances(reader: &Reader<'_>) -> Result<Vec<MaintenanceRow>, Error> {
     let mut all = reader.backend()?.maintenances()?;
     all.retain(|set| !set.ended(reader.now));
+    if !reader.scope.is_everything() {
+        let seen = reader.visible(None)?;
+        let is_of = |host: &Host, set: &Maintenance| match &set.scope {
+            backend::Scope::Host(name) => host.name == *name,
+            backend::Scope::Group(name) => host.groups.contains(name),
+            backend::Scope::Site(name) => host.site == *name,
+        };
+        all.retain(|set| seen.iter().any(|host| is_of(host, set)));
+    }
     Ok(all.iter().map(Into::into).collect())
 }
 
@@ -215,6 +236,15 @@ pub(crate) fn policy(reader: &Reader<'_>) -> Result<PolicyView, Error> {
 pub(crate) fn policies(reader: &Reader<'_>) -> Result<Vec<PolicyRow>, Error> {
     let all = Registry::new(reader.store.clone())?.history()?;
     Ok(all.iter().map(Into::into).collect())
+}
+
+/// The public key that the newest statement of the ledger is signed by; none before the first.
+pub(crate) fn signing_key(reader: &Reader<'_>) -> Option<String> {
+    let book = Book::new(reader.store.clone()).ok()?;
+    let snapshot = reader.store.snapshot().ok()?;
+    let count = book.count(&snapshot).ok()?;
+    let (signed, _) = book.statement(&snapshot, count).ok()?;
+    Some(signed.row.key)
 }
 
 /// What may be shown of a credential: nothing that opens anything.

@@ -2,6 +2,7 @@
 
 use scan::{
     audit::{self, Audit, Record},
+    inventory::Host,
     ledger::ScanRow,
     variable::{Setting, Settings},
     waiver::{Standing, Step, Target, Waiver},
@@ -133,10 +134,18 @@ impl WaiverRow {
     }
 }
 
-/// Every waiver there was by a moment, ended ones too, by id.
+/// Every waiver there was by a moment, ended ones too, by id; of those that are for a host that may be
+/// seen.
 pub(crate) fn waivers(reader: &Reader<'_>, at: Option<Timestamp>) -> Result<Vec<WaiverRow>, Error> {
     let moment = at.unwrap_or(reader.now);
-    let all = reader.waivers()?.list()?;
+    let mut all = reader.waivers()?.list()?;
+    if !reader.scope.is_everything() {
+        let seen = reader.visible(at)?;
+        all.retain(|waiver| {
+            let is_for = |host: &Host| waiver.is_for(&waiver.rule, &host.name, Some(host));
+            seen.iter().any(is_for)
+        });
+    }
     Ok(all
         .iter()
         .filter_map(|waiver| Some(WaiverRow::of(waiver, waiver.standing(moment)?)))

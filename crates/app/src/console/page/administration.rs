@@ -21,7 +21,7 @@ pub(in crate::console) fn administration(visit: &Visit<'_>) -> Result<Markup, vi
         ..HostsAsked::default()
     };
     let hosts = view::hosts(&visit.reader, &asked, None)?;
-    let tokens = match visit.at_least(Role::Admin) {
+    let tokens = match visit.at_least(Role::Admin) && visit.sees_everything() {
         true => Some(view::tokens(&visit.reader)?),
         false => None,
     };
@@ -68,7 +68,7 @@ fn add_host(visit: &Visit<'_>) -> Markup {
                     (field("host-groups", "groups", "Groups", "with commas between", false))
                     (field("host-tags", "tags", "Tags", "", false))
                 }
-                p class="small soft" { "It is scanned at once. Its key must be trusted first, with " code { "holdfast host trust NAME" } ", where the policy asks for that." }
+                p class="small soft" { "With an address it is scanned at once. Its key must be trusted first, with " code { "holdfast host trust NAME" } ", where the policy asks for that." }
                 div { button class="first" { "Add host" } }
             }
         }

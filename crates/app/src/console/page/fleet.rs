@@ -8,9 +8,7 @@ use scan::{policy::ComplianceState, token::Role};
 use crate::{
     console::{badge, chart, link::Link, trend, visit::Visit, when},
     present::counted,
-    view::{
-        self, Attempt, Change, ChangesAsked, Fleet, HostRow, HostsAsked, RuleCount, Unassessed,
-    },
+    view::{self, Change, ChangesAsked, Fleet, HostRow, HostsAsked, RuleCount, Unassessed},
 };
 
 use super::words;
@@ -44,7 +42,7 @@ pub(in crate::console) fn fleet(visit: &Visit<'_>) -> Result<Markup, view::Error
         div class="title" {
             h1 { "Fleet" }
             p class="soft" { (standing(&fleet)) }
-            @if visit.at_least(Role::Auditor) { div class="aside" { (super::downloads(visit, None)) } }
+            @if visit.at_least(Role::Auditor) && visit.sees_everything() { div class="aside" { (super::downloads(visit, None)) } }
         }
         div class="grid" {
             (score(&fleet, &trend))
@@ -203,7 +201,7 @@ fn unknown(visit: &Visit<'_>, fleet: &Fleet, hosts: &[HostRow]) -> Markup {
                                     None => "never scanned",
                                 }
                             }
-                            span class="under" { (attempt(row.last_attempt_failed.as_ref())) }
+                            span class="under" { (attempt(row)) }
                         }
                     }
                 }
@@ -221,24 +219,27 @@ fn rules_unknown(visit: &Visit<'_>, unassessed: &[Unassessed]) -> Markup {
                 li {
                     a class="first" href=(visit.rule(&rule.rule)) { (super::title(&rule.title, &rule.rule)) }
                     span class="soft small" { (counted(rule.hosts, "host")) }
-                    span class="under" { (rule.reason) }
+                    span class="under" {
+                        (rule.reason)
+                        @if rule.alike < rule.hosts { " (on " (rule.alike) " of them; on the others for other reasons)" }
+                    }
                 }
             }
         }
     }
 }
 
-fn attempt(attempt: Option<&Attempt>) -> String {
-    attempt.map_or_else(
-        || "waits for its first scan".to_owned(),
-        |attempt| match attempt.failures {
-            1 => words::failure(attempt.reason).to_owned(),
-            failures => format!(
-                "{}, {failures} attempts in a row",
-                words::failure(attempt.reason)
-            ),
-        },
-    )
+fn attempt(row: &HostRow) -> String {
+    match &row.last_attempt_failed {
+        None if row.via == "offline" => "waits for facts that are brought by hand".to_owned(),
+        None => "waits for its first scan".to_owned(),
+        Some(attempt) if attempt.failures == 1 => words::failure(attempt.reason).to_owned(),
+        Some(attempt) => format!(
+            "{}, {} attempts in a row",
+            words::failure(attempt.reason),
+            attempt.failures
+        ),
+    }
 }
 
 /// `3 hosts could not be assessed: 2 cannot be reached, for up to 5 h; 1 waits for its first scan`.

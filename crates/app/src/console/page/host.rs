@@ -38,10 +38,10 @@ pub(in crate::console) fn host(visit: &Visit<'_>, name: &str) -> Result<Markup, 
             (badge::state(host.row.state))
             @if host.row.maintenance { span class="tag" { "maintenance" } }
             @if host.row.retired.is_some() { span class="tag" { "retired" } }
-            @if visit.at_least(Role::Auditor) { div class="aside" { (super::downloads(visit, Some(name))) } }
+            @if visit.at_least(Role::Auditor) && visit.sees_everything() { div class="aside" { (super::downloads(visit, Some(name))) } }
         }
         @if let Some(attempt) = &host.row.last_attempt_failed { (failed(visit, &host, attempt)) }
-        @if host.scan.is_none() { (never(visit)) }
+        @if host.scan.is_none() { (never(visit, &host)) }
         div class="grid" {
             (score(visit, &host, &trend))
             (about(visit, &host))
@@ -78,11 +78,12 @@ fn failed(visit: &Visit<'_>, host: &HostView, attempt: &Attempt) -> Markup {
     }
 }
 
-fn never(visit: &Visit<'_>) -> Markup {
+fn never(visit: &Visit<'_>, host: &HostView) -> Markup {
     html! {
         div class="note" {
             @match visit.at {
                 Some(at) => p { "Nothing was recorded of this host by " (when::full(at)) ". Move the slider to the right." },
+                None if host.row.via == "offline" => p { "Nothing is recorded of this host yet. It has no address, so it is never scanned: bring its facts with " code { "holdfast scan --replay FILE" } "." },
                 None => p { "This host was not scanned yet. It is, within a minute of `holdfast up`; what keeps it from that stands here." },
             }
         }
@@ -138,7 +139,7 @@ fn about(visit: &Visit<'_>, host: &HostView) -> Markup {
                         @else { (when::full(planned.next.0)) }
                     }
                     @if let Some(until) = planned.put_off_until { dt { "Put off until" } dd { (when::full(until.0)) } }
-                    @if let Some(version) = &planned.policy_version { dt { "Policy" } dd { a href=(visit.link("/policy")) { (version) } } }
+                    @if let Some(version) = &planned.policy_version { dt { "Policy" } dd { @if visit.sees_everything() { a href=(visit.link("/policy")) { (version) } } @else { (version) } } }
                 }
                 dt { "Reached" }
                 dd {
@@ -285,7 +286,7 @@ fn proof(visit: &Visit<'_>, finding: &Finding, with_facts: bool) -> Markup {
     html! {
         @if let Some(found) = found { (facts(&found.document)) }
         p class="small" {
-            a href=(visit.link("/evidence").segment(&finding.evidence)) { "Evidence" } " "
+            @if visit.sees_everything() { a href=(visit.link("/evidence").segment(&finding.evidence)) { "Evidence" } } @else { "Evidence" } " "
             code class="soft" { (finding.evidence.chars().take(16).collect::<String>()) "…" }
         }
     }

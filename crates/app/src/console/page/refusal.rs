@@ -62,6 +62,22 @@ pub(in crate::console) fn forbidden(visit: &Visit<'_>, role: Role) -> (StatusCod
     )
 }
 
+/// A page or a download about the whole site, for a token of some hosts.
+pub(in crate::console) fn not_of_the_site(visit: &Visit<'_>) -> (StatusCode, Markup) {
+    let detail = format!(
+        "This is about the whole site, and your token `{}` is for some hosts only.",
+        visit.viewer.name
+    );
+    let next = "Ask an administrator for a token without limits to its hosts. The attempt is in the audit log.";
+    whole(
+        visit,
+        StatusCode::FORBIDDEN,
+        "Your token may not do that",
+        &detail,
+        next,
+    )
+}
+
 /// A form that no page of this session made.
 pub(in crate::console) fn stale_form(visit: &Visit<'_>) -> (StatusCode, Markup) {
     let detail = "The form was not made by a page of this session, so nothing was done.";

@@ -18,9 +18,8 @@ const HOSTS_SHOWN: usize = 200;
 
 pub(in crate::console) fn rules(visit: &Visit<'_>) -> Result<Markup, view::Error> {
     let all = view::rules(&visit.reader);
-    let fleet = view::fleet(&visit.reader, visit.at)?;
-    let failing: BTreeMap<&str, u64> = fleet
-        .worst_rules
+    let failing = view::failing_rules(&visit.reader, visit.at)?;
+    let failing: BTreeMap<&str, u64> = failing
         .iter()
         .map(|count| (count.rule.as_str(), count.failing))
         .collect();
@@ -32,9 +31,11 @@ pub(in crate::console) fn rules(visit: &Visit<'_>) -> Result<Markup, view::Error
         .filter(|rule| text.is_empty() || has(rule, &text))
         .collect();
     shown.sort_by_key(|rule| {
+        let count = failing.get(rule.rule.as_str()).copied();
         (
-            std::cmp::Reverse(failing.get(rule.rule.as_str()).copied()),
+            count.is_none(),
             rule.severity,
+            std::cmp::Reverse(count),
             rule.rule.clone(),
         )
     });
@@ -167,6 +168,15 @@ pub(in crate::console) fn rule(visit: &Visit<'_>, id: &str) -> Result<Markup, vi
         .show(&content)
 }
 
+/// By the first digits of its digest; a token of some hosts is told no more than that.
+fn evidence(visit: &Visit<'_>, sha256: &str) -> Markup {
+    let shown: String = sha256.chars().take(10).collect();
+    html! {
+        @if visit.sees_everything() { a class="mono" href=(visit.link("/evidence").segment(sha256)) { (shown) } }
+        @else { span class="mono" { (shown) } }
+    }
+}
+
 fn values(rule: &RuleView) -> Markup {
     html! {
         @if !rule.variables.is_empty() {
@@ -214,7 +224,7 @@ fn places(visit: &Visit<'_>, rule: &RuleView) -> Markup {
                                 td { (badge::verdict(host.verdict)) }
                                 td class="words" { (host.reason) }
                                 td class="nowrap" data-label="Since" { (when::short(host.changed.0)) }
-                                td data-label="Evidence" { a class="mono" href=(visit.link("/evidence").segment(&host.evidence)) { (host.evidence.chars().take(10).collect::<String>()) } }
+                                td data-label="Evidence" { (evidence(visit, &host.evidence)) }
                             }
                         }
                     }

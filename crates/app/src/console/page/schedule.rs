@@ -26,6 +26,9 @@ pub(in crate::console) fn schedule(visit: &Visit<'_>) -> Result<Markup, view::Er
             h1 { "Schedule" }
             p class="soft" { (counted(rows.len() as u64, "host")) ", " (due) " due, " (counted(jobs.len() as u64, "scan")) " waiting or under way" }
         }
+        @if let Some(at) = visit.at {
+            div class="note doubt" role="note" { p { strong { "This is the schedule as it is now" } ", not as it was " (when::full(at)) ": no past of it is kept." } }
+        }
         (ticks(visit, &counters))
         div class="grid" { (under_way(visit, &jobs)) (left_alone(&maintenances)) }
         (next(visit, &rows))
@@ -72,7 +75,7 @@ fn left_alone(maintenances: &[MaintenanceRow]) -> Markup {
         section class="card w6" aria-labelledby="maintenance" {
             h2 id="maintenance" { "Maintenance" }
             @if maintenances.is_empty() {
-                p class="empty" { strong { "Nothing is left alone." } " An operator sets maintenance with " code { "holdfast maintenance on" } "." }
+                p class="empty" { strong { "Nothing is left alone." } " An operator sets maintenance with " code { "holdfast maintenance set" } "." }
             }
             ul class="list" {
                 @for set in maintenances {

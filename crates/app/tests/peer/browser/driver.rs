@@ -5,7 +5,7 @@ use std::{
     fmt,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -16,6 +16,9 @@ use crate::Peer;
 
 /// Longer than any page takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a script may look at a page, and how long a question of half a second may take.
+const SCRIPT_MS: u32 = 30_000;
+const QUESTION_MS: u32 = 2_000;
 /// Keys of the protocol that are no characters.
 pub(crate) const ARROW_LEFT: &str = "\u{e012}";
 pub(crate) const ARROW_RIGHT: &str = "\u{e014}";
@@ -277,26 +280,32 @@ impl Browser {
         self.send("/execute/sync", &json!({"script": script, "args": []}))
     }
 
-    /// Asks the page until the script says yes; the page tells when something happens, and a test that
-    /// waits for ever has failed.
+    /// Asks the page until the condition holds. Each time the page itself looks for a moment; a page that
+    /// is left takes the question with it, and the next one is asked.
     pub(crate) fn until(&self, what: &str, condition: &str) {
         let script = format!(
-            "const done = arguments[arguments.length - 1]; \
-             const holds = () => {{ try {{ return {condition}; }} catch (error) {{ return false; }} }}; \
-             const look = () => holds() ? done(true) : requestAnimationFrame(look); look();"
+            "const done = arguments[arguments.length - 1]; let looks = 10; \
+             const holds = () => {{ try {{ return Boolean({condition}); }} catch (error) {{ return false; }} }}; \
+             const look = () => {{ const now = holds(); looks -= 1; \
+                 if (now || looks === 0) done(now); else setTimeout(look, 50); }}; look();"
         );
-        // A page that is left in the middle takes the script with it: it is asked of the next one.
-        const PAGES_MAX: usize = 20;
-        for _ in 0..PAGES_MAX {
-            let body = json!({"script": script, "args": []});
+        let begun = Instant::now();
+        let body = json!({"script": script, "args": []});
+        let mut last = Value::Null;
+        // A question that went with its page is given up soon.
+        self.send("/timeouts", &json!({"script": QUESTION_MS}));
+        while begun.elapsed() < PATIENCE {
             match self.call("POST", "/execute/async", Some(&body)) {
-                Ok(_) => return,
-                Err(error) if error["error"] == "script timeout" => break,
-                Err(_) => {}
+                Ok(Value::Bool(true)) => {
+                    self.send("/timeouts", &json!({"script": SCRIPT_MS}));
+                    return;
+                }
+                Ok(_) => last = "it does not hold".into(),
+                Err(error) => last = error["error"].clone(),
             }
         }
         panic!(
-            "{what} did not happen on {}\n{}",
+            "{what} did not happen on {} ({last})\n{}",
             self.url(),
             self.text_of_page()
         );
@@ -349,7 +358,7 @@ fn capabilities(browser: &Browser, look: Look) -> Value {
             "args": args,
         },
         "goog:loggingPrefs": {"browser": "ALL"},
-        "timeouts": {"script": 30_000, "pageLoad": 60_000, "implicit": 0},
+        "timeouts": {"script": SCRIPT_MS, "pageLoad": 60_000, "implicit": 0},
     })
 }
 

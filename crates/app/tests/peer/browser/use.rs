@@ -163,6 +163,17 @@ pub(super) fn live(chromedriver: &Peer) {
     assert!(first.as_str().unwrap().contains("passes"), "{first}");
 }
 
+/// Sends a form from the page that is shown, as a page that shows too much would have it.
+fn post(browser: &Browser, path: &str, form: &str) -> u64 {
+    let script = format!(
+        "const form = new URLSearchParams({{form: {form}, name: 'evil', role: 'admin'}}); \
+             const request = new XMLHttpRequest(); request.open('POST', '{path}', false); \
+             request.setRequestHeader('Content-Type', 'application/x-www-form-urlencoded'); \
+             request.send(form.toString()); return request.status;"
+    );
+    browser.run(&script).as_u64().unwrap()
+}
+
 /// Nothing to press, no page, no form of another's making.
 pub(super) fn roles(chromedriver: &Peer) {
     let site = Site::with_history();
@@ -194,16 +205,6 @@ pub(super) fn roles(chromedriver: &Peer) {
             "{path}"
         );
     }
-    // With the session's own form token, as a page that shows too much would have it.
-    let post = |browser: &Browser, path: &str, form: &str| {
-        let script = format!(
-            "const form = new URLSearchParams({{form: {form}, name: 'evil', role: 'admin'}}); \
-             const request = new XMLHttpRequest(); request.open('POST', '{path}', false); \
-             request.setRequestHeader('Content-Type', 'application/x-www-form-urlencoded'); \
-             request.send(form.toString()); return request.status;"
-        );
-        browser.run(&script).as_u64().unwrap()
-    };
     const OWN: &str = "document.querySelector('input[name=form]').value";
     browser.open(&site.page("/"));
     for path in [

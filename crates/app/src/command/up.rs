@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
 };
 
 use scan::{
@@ -67,17 +68,25 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
         intake: intake.as_ref(),
     };
     let watched = watch(running, up, rules, first);
-    // Also when watching failed: what is in flight is finished either way.
-    if server.is_some_and(|server| !server.stop()) {
+    // Also when watching failed: what is in flight is finished either way. All three at once, because
+    // each may take most of the ten seconds of a stop when its clients do not let go (SVC-10).
+    let finished = thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Some(intake) = intake {
+                intake.stop(screen);
+            }
+        });
+        scope.spawn(|| {
+            if let Some(served) = served {
+                served.stop();
+            }
+        });
+        server.is_none_or(Server::stop)
+    });
+    if !finished {
         screen.remark(
             "requests that did not end in time were cut off; none of them was acknowledged",
         );
-    }
-    if let Some(intake) = intake {
-        intake.stop(screen);
-    }
-    if let Some(served) = served {
-        served.stop();
     }
     let failure = site.store().failure();
     site.close(screen);

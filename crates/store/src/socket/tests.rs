@@ -152,6 +152,8 @@ fn a_transaction_whose_client_is_gone_is_given_up_and_leaves_nothing() {
     (&raw).write_all(&len).unwrap();
     (&raw).write_all(&finish[..finish.len() - 3]).unwrap();
     drop(raw);
+    // A commit lets go of its position before it is published: only the connection's end is after it.
+    wait(|| place.serving.as_ref().unwrap().connections() == 0);
     place.wait_until_nothing_is_held();
     assert_eq!(get(&store, b"a"), None);
     assert_eq!(store.retained().unwrap().to.lsn, wal::Lsn::ZERO);

@@ -59,6 +59,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         _ => {}
     }
     let config = Config::load(&cli.global)?;
+    carried::seal();
     let screen = Screen::new(&cli.global);
     match &cli.command {
         Command::Up(up) => up::run(up, &config, screen),

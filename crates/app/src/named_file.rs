@@ -44,6 +44,7 @@ pub(crate) fn replaceable(path: &Path) -> io::Result<PathBuf> {
 
 /// The regular file behind `path` and its links.
 pub(crate) fn regular(path: &Path) -> io::Result<PathBuf> {
+    carried::may_touch(path)?;
     if std::fs::metadata(path)?.is_file() {
         std::fs::canonicalize(path)
     } else {

@@ -43,6 +43,7 @@ fn cells(row: Row) -> [String; 3] {
     [row.key.to_owned(), row.value, row.origin]
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn rows(config: &Config) -> Vec<Row> {
     let output = match config.output.value {
         Output::Table => "table",

@@ -9,7 +9,10 @@ use std::{
     collections::BTreeMap,
     io::{self, BufRead, Read},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -42,6 +45,29 @@ struct Kept {
 }
 
 static KEPT: OnceLock<Kept> = OnceLock::new();
+
+/// Set once the server's own configuration is read.
+static IS_SEALED: AtomicBool = AtomicBool::new(false);
+
+/// From here on the command reads and writes no files but its own: what it is given may name others, an
+/// `Include` for example.
+pub(crate) fn seal() {
+    IS_SEALED.store(KEPT.get().is_some(), Ordering::Relaxed);
+}
+
+/// Refuses a file that is not the command's own.
+pub(crate) fn may_touch(path: &Path) -> io::Result<()> {
+    if IS_SEALED.load(Ordering::Relaxed) {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "{} did not come along, and files of the server are not read",
+                path.display()
+            ),
+        ));
+    }
+    Ok(())
+}
 
 /// The words of the command that this process is to carry out; `None` where it was started by a person.
 pub(crate) fn take() -> io::Result<Option<Vec<String>>> {

@@ -108,7 +108,11 @@ fn fleet(page: &mut String, call: &Call) -> Result<(), Problem> {
     ] {
         writeln!(page, "{name}{{verdict=\"{verdict}\"}} {count}").expect(WRITES);
     }
-    let rows = view::schedule(&reader)?;
+    queue(page, &reader)
+}
+
+fn queue(page: &mut String, reader: &view::Reader<'_>) -> Result<(), Problem> {
+    let rows = view::schedule(reader)?;
     let failed = rows.iter().filter(|row| row.last_attempt_failed.is_some());
     let help = "hosts whose last attempt failed";
     gauge(
@@ -117,7 +121,7 @@ fn fleet(page: &mut String, call: &Call) -> Result<(), Problem> {
         help,
         failed.count() as u64,
     );
-    let jobs = view::jobs(&reader)?;
+    let jobs = view::jobs(reader)?;
     let leased = jobs.iter().filter(|job| job.worker.is_some()).count();
     gauge(
         page,
@@ -132,7 +136,7 @@ fn fleet(page: &mut String, call: &Call) -> Result<(), Problem> {
         "scans that wait for a worker",
         waiting as u64,
     );
-    let counters = view::counters(&reader)?;
+    let counters = view::counters(reader)?;
     for (name, help, value) in [
         (
             "holdfast_schedule_ticks_total",

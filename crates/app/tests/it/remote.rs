@@ -1,6 +1,6 @@
 //! Commands against a server: `holdfast --server URL`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{
     facts,
@@ -53,7 +53,7 @@ impl Far {
         self.server.data_dir().join("keys/admin.token")
     }
 
-    fn run_as(&self, token: &PathBuf, words: &[&str]) -> Run {
+    fn run_as(&self, token: &Path, words: &[&str]) -> Run {
         let mut all = vec![
             "--server",
             &self.url,
@@ -179,7 +179,24 @@ fn a_role_reaches_as_far_as_it_says_and_a_word_names_no_file_of_the_server() {
         );
     }
 
-    let secret = far.server.file("secret", "of the server");
+    let secret = far.server.file("secret", "of the server\n");
+    let include = format!("Include {}\n", secret.display());
+    let include = far.here.file("include", include);
+    let words = [
+        "host",
+        "import",
+        "--dry-run",
+        "--format",
+        "openssh",
+        "--skip-bad",
+    ];
+    let run = far.run(&[&words[..], &[include.to_str().unwrap()]].concat());
+    let told = run.stdout + &run.stderr;
+    assert!(
+        !told.contains("of the server\n") && told.contains("did not come along"),
+        "{told}"
+    );
+
     let token = std::fs::read_to_string(far.admin()).unwrap();
     for words in [
         serde_json::json!(["host", "import", secret]),

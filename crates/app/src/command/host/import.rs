@@ -20,6 +20,7 @@ use crate::{
     exit::{Exit, Refusal},
     named_file,
     present::{counted, csv, safe},
+    remote::carried,
     screen::Screen,
     site::{Site, fleet_refused},
 };
@@ -134,6 +135,7 @@ fn included(path: &str, base: &Path) -> Result<Vec<(String, String)>, String> {
         },
         None => base.join(path),
     };
+    carried::may_touch(&path).map_err(|error| error.to_string())?;
     let name = path
         .file_name()
         .and_then(|name| name.to_str())

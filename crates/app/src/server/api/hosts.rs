@@ -111,6 +111,7 @@ struct ScanBody {
     host: String,
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 pub(super) fn operations() -> Vec<Operation> {
     let one = "/api/v1/hosts/{host}";
     vec![

@@ -104,6 +104,7 @@ struct WhereAsked {
     of: Option<String>,
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 pub(super) fn operations() -> Vec<Operation> {
     let value = "/api/v1/variables/{rule}/{variable}";
     vec![

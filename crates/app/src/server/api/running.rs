@@ -156,6 +156,7 @@ struct Removed {
     hosts_without: Vec<String>,
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 pub(super) fn operations() -> Vec<Operation> {
     let credential = "/api/v1/credentials/{credential}";
     vec![

@@ -57,7 +57,7 @@ mod proptest_free {
         }
 
         pub(super) fn one_in(&mut self, many: u64) -> bool {
-            self.roll() % many == 0
+            self.roll().is_multiple_of(many)
         }
 
         pub(super) fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {

@@ -175,6 +175,7 @@ fn post(browser: &Browser, path: &str, form: &str) -> u64 {
 }
 
 /// Nothing to press, no page, no form of another's making.
+#[allow(clippy::too_many_lines, reason = "one walk of three roles")]
 pub(super) fn roles(chromedriver: &Peer) {
     let site = Site::with_history();
     let browser = Browser::start(chromedriver, Look::default());

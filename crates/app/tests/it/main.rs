@@ -19,6 +19,7 @@ mod hostile_fleet;
 mod imports;
 mod intake;
 mod journal;
+mod ledger;
 mod machine;
 mod own_rules;
 mod policy;

@@ -365,3 +365,23 @@ fn a_history_that_began_before_there_were_chains_verifies_and_its_rows_are_cover
         "{why}"
     );
 }
+
+/// Only the row of the host says so: everything below it is as it was.
+#[test]
+fn a_head_that_is_not_the_last_link_is_found() {
+    for (from, to) in [
+        (r#""sha256":""#, r#""sha256":"0"#),
+        (r#""changes":3"#, r#""changes":2"#),
+    ] {
+        let place = Place::with_history();
+        let tables = row::Tables::of(&place.store).unwrap();
+        let mut transaction = place.store.begin().unwrap();
+        replace(&mut transaction, tables.hosts, b"db", from, to);
+        transaction.commit().unwrap();
+        let why = place.verify(Kind::Ledger).expect_err(from);
+        assert!(
+            why.contains("host `db`: its head is not the last link"),
+            "{why}"
+        );
+    }
+}

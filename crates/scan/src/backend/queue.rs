@@ -209,7 +209,8 @@ impl Queue {
         self.put_line(transaction, site, &line)
     }
 
-    /// `key` is the first of its site: nobody is served before those who have waited longer.
+    /// `key` is the first of its site that no other worker holds: nobody is served before those who have
+    /// waited longer.
     fn leave_in(&self, transaction: &mut Transaction, key: &[u8]) -> Result<(), Error> {
         if transaction.get(self.waiting, key)?.is_none() {
             return Ok(());
@@ -223,8 +224,12 @@ impl Queue {
         if line.waiting == 0 {
             return Ok(transaction.delete(self.sites, site)?);
         }
-        if line.head.as_slice() <= key {
-            line.head = key.to_vec();
+        // Not past one that another worker holds: it may give it up.
+        let before = Keys::between(&line.head, key);
+        let earlier = transaction.range(self.waiting, &before, Order::Ascending, 1)?;
+        if earlier.is_empty() && line.head.as_slice() <= key {
+            // The first key that can follow.
+            line.head = [key, &[0]].concat();
         }
         self.put_line(transaction, site, &line)
     }
@@ -260,7 +265,11 @@ impl Queue {
         };
         let head = decode_line(line)?.head;
         let keys = Keys::between(&head, &[site, &[1][..]].concat());
-        let found = transaction.range(self.waiting, &keys, order, 1)?;
+        let found = transaction.claim(self.waiting, &keys, 1)?;
+        if found.is_empty() && !transaction.range(self.waiting, &keys, order, 1)?.is_empty() {
+            // Others hold all that waits, for as long as a commit takes.
+            return Ok(None);
+        }
         Ok(Some(match found.first() {
             Some((key, host)) => {
                 Waiting::read(key, host).unwrap_or_else(|| Waiting::nowhere(key, site))

@@ -259,11 +259,17 @@ pub(crate) fn run(
 
 fn show(done: &Done, understood: &Understood, screen: Screen) -> Result<(), Refusal> {
     let (stdout, stderr) = (decode(&done.stdout)?, decode(&done.stderr)?);
-    let stderr = String::from_utf8_lossy(&stderr).into_owned();
-    let files = understood.read.iter().chain(&understood.written);
-    let stderr = files.fold(stderr, |text, (number, path)| {
-        text.replace(&format!("{MARK}{number}"), &path.display().to_string())
-    });
+    let files: Vec<_> = understood.read.iter().chain(&understood.written).collect();
+    let named = |text: &str| {
+        files.iter().fold(text.to_owned(), |text, (number, path)| {
+            text.replace(&format!("{MARK}{number}"), &path.display().to_string())
+        })
+    };
+    let stderr = named(&String::from_utf8_lossy(&stderr));
+    let stdout = match std::str::from_utf8(&stdout) {
+        Ok(text) if !files.is_empty() => named(text).into_bytes(),
+        _ => stdout,
+    };
     let mut err = io::stderr().lock();
     // Nobody can be told that nobody reads it.
     drop(err.write_all(stderr.as_bytes()));

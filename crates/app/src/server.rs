@@ -70,6 +70,7 @@ pub(crate) struct Shared {
     followers: Arc<Semaphore>,
     exports: Arc<Semaphore>,
     carried: Arc<Semaphore>,
+    coming: Arc<Semaphore>,
     /// True once the server stops.
     stop: watch::Receiver<bool>,
     /// Of the events plane, where it runs.
@@ -117,6 +118,7 @@ impl Shared {
             followers: Arc::new(Semaphore::new(stream::FOLLOWERS_MAX)),
             exports: Arc::new(Semaphore::new(export::EXPORTS_MAX)),
             carried: Arc::new(Semaphore::new(carry::CARRIED_MAX)),
+            coming: Arc::new(Semaphore::new(carry::COMING_MAX)),
             stop,
             events,
         })

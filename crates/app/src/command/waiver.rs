@@ -13,6 +13,7 @@ use crate::{
     exit::{Exit, Refusal},
     moment,
     present::{csv, table},
+    remote::carried,
     ruleset::Ruleset,
     screen::Screen,
     site::{self, Site},
@@ -32,7 +33,7 @@ pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Ex
             ));
         }
         Action::Approve { id, by } => {
-            let by = by.by.clone().unwrap_or_else(super::actor);
+            let by = answerable(by.by.as_deref());
             let waiver = with_waivers(config, screen, |waivers| waivers.approve(*id, now, &by))?;
             screen.remark(format_args!(
                 "waiver {id} holds until {}; the verdict stays what it is",
@@ -40,7 +41,7 @@ pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Ex
             ));
         }
         Action::Revoke { id, reason, by } => {
-            let by = by.by.clone().unwrap_or_else(super::actor);
+            let by = answerable(by.by.as_deref());
             with_waivers(config, screen, |waivers| {
                 waivers.revoke(*id, reason, now, &by)
             })?;
@@ -50,6 +51,14 @@ pub(crate) fn run(action: &Action, config: &Config, screen: Screen) -> Result<Ex
     }
     site::changed(config.data_dir()?, screen);
     Ok(Exit::Clean)
+}
+
+/// Whoever asks from elsewhere has shown a token, and answers by its name whatever is typed.
+fn answerable(typed: Option<&str>) -> String {
+    match (carried::actor(), typed) {
+        (None, Some(typed)) => typed.to_owned(),
+        _ => super::actor(),
+    }
 }
 
 fn with_waivers<T>(

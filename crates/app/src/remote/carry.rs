@@ -20,7 +20,7 @@ use world::{Disk, RealDisk};
 use zeroize::Zeroizing;
 
 use super::{
-    Asked, Done, FILE_LEN_MAX, FILES_MAX,
+    Asked, Done, FILE_LEN_MAX, FILES_MAX, MARK,
     carried::{self, Carried},
     is_path,
     standing::{self, Standing},
@@ -202,6 +202,7 @@ fn run(asked: Asked, around: &Surroundings, scratch: &Path) -> Result<Done, Refu
     });
     let (exit, stdout, stderr) = end_of(child)?;
     drop(feeder.join());
+    let (stdout, stderr) = (named(stdout, scratch), named(stderr, scratch));
     let mut files = BTreeMap::new();
     for number in 0..u8::try_from(FILES_MAX).expect("a few") {
         let path = scratch.join(number.to_string());
@@ -219,6 +220,15 @@ fn run(asked: Asked, around: &Surroundings, scratch: &Path) -> Result<Done, Refu
         stderr: BASE64.encode(stderr),
         files,
     })
+}
+
+/// Files as they were asked for, in place of where they are here.
+fn named(printed: Vec<u8>, scratch: &Path) -> Vec<u8> {
+    let here = format!("{}/", scratch.display());
+    match String::from_utf8(printed) {
+        Ok(text) => text.replace(&here, &MARK.to_string()).into_bytes(),
+        Err(bytes) => bytes.into_bytes(),
+    }
 }
 
 #[allow(

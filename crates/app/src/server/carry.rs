@@ -30,10 +30,12 @@ use crate::{
 
 /// Commands at a time, each a process of its own.
 pub(super) const CARRIED_MAX: usize = 4;
+/// Commands that come in at a time: a slow sender keeps nobody from a place above.
+pub(super) const COMING_MAX: usize = 8;
 /// Longest command with the files that go along, as Base64: an ARF of oscap has 15 MB.
 const BODY_LEN_MAX: usize = 64 << 20;
 /// How long it may take to come: over a slow line.
-const BODY_TIME_MAX: Duration = Duration::from_secs(120);
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 pub(super) async fn carry(
     shared: Arc<Shared>,
@@ -45,8 +47,9 @@ pub(super) async fn carry(
     if !super::route::is_json(headers) {
         return Err(super::route::not_json());
     }
-    let place = Arc::clone(&shared.carried).try_acquire_owned();
-    let place = place.map_err(|_| Problem::busy("too many commands at a time; ask again later"))?;
+    let coming = Arc::clone(&shared.coming).try_acquire_owned();
+    let coming =
+        coming.map_err(|_| Problem::busy("too many commands at a time; ask again later"))?;
     let taken = timeout(BODY_TIME_MAX, take(body)).await;
     let body = taken.map_err(|_| {
         Problem::new(
@@ -57,7 +60,9 @@ pub(super) async fn carry(
     })??;
     let asked: Asked = serde_json::from_slice(&body)
         .map_err(|error| Problem::malformed(format!("the body is not a command: {error}")))?;
-    drop(body);
+    drop((body, coming));
+    let place = Arc::clone(&shared.carried).try_acquire_owned();
+    let place = place.map_err(|_| Problem::busy("too many commands at a time; ask again later"))?;
     let around = surroundings(&shared, &principal);
     let done = tokio::task::spawn_blocking(move || {
         let done = carry::carry_out(asked, &around);

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use super::{Principal, Shared, call::Problem, route::blocking};
+use super::{Principal, Shared, auth, call::Problem, route::blocking};
 use crate::{http::answer, view};
 
 /// Followers at a time: each is a connection of the console, and asks the store for its position twice
@@ -28,7 +28,9 @@ pub(crate) const FOLLOWERS_MAX: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a connection says nothing before it says that it lives. Proxies drop after 60 s.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a follower is served: a token that was revoked is looked at again by then.
+/// How often a follower's token is looked at again: one that was revoked follows no longer.
+const ASKED_EVERY: Duration = Duration::from_secs(5);
+/// How long a follower is served; it comes back from where it was.
 const LIFE_MAX: Duration = Duration::from_secs(15 * 60);
 /// Batches that wait for a slow reader; then nothing more is read for it.
 const WAITING_MAX: usize = 4;
@@ -144,7 +146,7 @@ impl Follower {
         place: OwnedSemaphorePermit,
     ) {
         let mut stop = self.shared.stop.clone();
-        let (begun, mut told) = (Instant::now(), Instant::now());
+        let (begun, mut told, mut asked) = (Instant::now(), Instant::now(), Instant::now());
         let mut seen = None;
         let mut looks = interval(LOOK_EVERY);
         if sender.send(text(&first)).await.is_err() {
@@ -157,12 +159,26 @@ impl Follower {
                 () = sender.closed() => break,
                 _ = looks.tick() => {}
             }
-            let store = self.shared.store.clone();
-            let Ok(Ok(position)) =
-                blocking(&self.shared, move || store.snapshot().map(|now| now.lsn())).await
+            let shared = Arc::clone(&self.shared);
+            let (name, is_due) = (self.principal.name.clone(), asked.elapsed() >= ASKED_EVERY);
+            let Ok(Ok((position, principal))) = blocking(&self.shared, move || {
+                let position = shared.store.snapshot()?.lsn();
+                let principal = is_due.then(|| auth::principal_of(&shared, &name));
+                Ok::<_, store::Error>((position, principal))
+            })
+            .await
             else {
                 break;
             };
+            match principal {
+                None => {}
+                // Revoked or expired.
+                Some(None) => break,
+                Some(Some(principal)) => {
+                    self.principal = principal;
+                    asked = Instant::now();
+                }
+            }
             let mut bytes = Bytes::new();
             if seen != Some(position) {
                 let Ok(changes) = self.read().await else {

@@ -28,7 +28,11 @@ begin
     select * into strict h from holdfast.head for update;
     select * into o from holdfast.origin where site = p_site;
     if found and o.finished then
-        return null;
+        if o.version = p_version and o.at = p_at then
+            return null;
+        end if;
+        raise exception 'this site was moved here, and was written to since where it came from'
+            using errcode = 'HF001';
     end if;
     if h.moving is distinct from p_site and (
         h.moving is not null or h.version > 0 or exists (select from holdfast.entry)

@@ -249,16 +249,25 @@ fn way(
     }
 }
 
-/// A token of a few hosts may not make or move a host to where it could not see it.
-fn must_hold(call: &Call, host: &Host) -> Result<(), Problem> {
-    if call.scope().holds(host) {
+/// A token of a few hosts may not make or move a host to where it could not see it. Nor may it turn one
+/// into the server itself, or give it the credential of others: both reach beyond its hosts.
+fn must_hold(call: &Call, before: Option<&Host>, host: &Host) -> Result<(), Problem> {
+    let scope = call.scope();
+    let refuse = |detail| Err(Problem::new(StatusCode::FORBIDDEN, "SCOPE", detail));
+    if !scope.holds(host) {
+        return refuse("the host would be outside of this token's scope");
+    }
+    if scope.is_everything() {
         return Ok(());
     }
-    Err(Problem::new(
-        StatusCode::FORBIDDEN,
-        "SCOPE",
-        "the host would be outside of this token's scope",
-    ))
+    let was_local = before.is_some_and(|before| before.reach == Way::Local);
+    if host.reach == Way::Local && !was_local {
+        return refuse("a token of some hosts does not make a host the server itself");
+    }
+    if host.credential != before.and_then(|before| before.credential.clone()) {
+        return refuse("a token of some hosts does not choose credentials");
+    }
+    Ok(())
 }
 
 fn add(call: &Call, transaction: &mut Transaction) -> Result<Answer, Problem> {
@@ -271,7 +280,7 @@ fn add(call: &Call, transaction: &mut Transaction) -> Result<Answer, Problem> {
     host.tags = asked.tags;
     host.credential = asked.credential;
     let host = host.checked()?;
-    must_hold(call, &host)?;
+    must_hold(call, None, &host)?;
     inventory(call)?.add_in(transaction, &host, &call.actor())?;
     let place = format!("/api/v1/hosts/{}", encoded(&host.name));
     let answer = Answer::with(StatusCode::CREATED, &HostEntry::from(&host))?;
@@ -304,6 +313,7 @@ fn update(call: &Call, transaction: &mut Transaction) -> Result<Answer, Problem>
     let NothingAsked {} = call.query()?;
     let asked: HostBody = call.json()?;
     let before = seen(call, transaction)?;
+    let was = before.clone();
     let host = Host {
         reach: way(asked.via, asked.address, asked.port, asked.user)?,
         site: asked.site.unwrap_or_else(|| SITE.to_owned()),
@@ -313,7 +323,7 @@ fn update(call: &Call, transaction: &mut Transaction) -> Result<Answer, Problem>
         ..before
     };
     let host = host.checked()?;
-    must_hold(call, &host)?;
+    must_hold(call, Some(&was), &host)?;
     inventory(call)?.update_in(transaction, &host, call.now, &call.actor())?;
     Ok(Answer::json(&HostEntry::from(&host))?.tagged(tag_of_row(&host)))
 }

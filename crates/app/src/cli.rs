@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod alert;
 pub(crate) mod collect;
 pub(crate) mod credential;
 pub(crate) mod drain;
@@ -125,6 +126,8 @@ pub(crate) enum Command {
     Fix(fix::Fix),
     /// The signed policy: how often hosts are scanned, and what a scan may cost
     Policy(policy::Policy),
+    /// What is wrong and who is told of it: list, acknowledge, silence, resolve
+    Alert(alert::Alert),
     /// Failures that somebody answers for until a date; the verdict stays what it is
     Waiver(waiver::Waiver),
     /// Values of the variables of rules: everywhere, for a site, a group or one host

@@ -17,6 +17,7 @@ use crate::{
     site::Site,
 };
 
+mod alert;
 mod audit;
 mod chosen;
 mod collect;
@@ -76,6 +77,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Rules(rules) => rules::run(&rules.action, &config, screen),
         Command::Fix(fix) => fix::run(fix, &config, screen),
         Command::Policy(policy) => policy::run(&policy.action, &config, screen),
+        Command::Alert(alert) => alert::run(&alert.action, &config, screen),
         Command::Waiver(waiver) => waiver::run(&waiver.action, &config, screen),
         Command::Variable(variable) => variable::run(&variable.action, &config, screen),
         Command::Schedule(asked) => schedule::run(asked, &config, screen),

@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::{
+    alerts,
     cli::{Global, Output},
     drains::{self, Configured, FileDrain},
     exit::Refusal,
@@ -70,6 +71,7 @@ pub(crate) struct Config {
     pub(crate) events_retention: events::Retention,
     pub(crate) events_drains: Vec<Configured>,
     pub(crate) server: server::Server,
+    pub(crate) alert_receivers: Vec<alerts::Configured>,
 }
 
 /// One key: its name in the file, its environment variable, what it means.
@@ -207,6 +209,15 @@ struct FileConfig {
     events: FileEvents,
     #[serde(default)]
     server: server::FileServer,
+    #[serde(default)]
+    alerts: FileAlerts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileAlerts {
+    #[serde(default)]
+    receiver: Vec<alerts::setting::FileReceiver>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -251,6 +262,7 @@ impl Config {
             events_retention: events::retention(&values.events, file.as_deref())?,
             events_drains: drains::configured(&values.events.drain, file.as_deref())?,
             server: server::server(&values.server, file.as_deref())?,
+            alert_receivers: alerts::setting::configured(&values.alerts.receiver, file.as_deref())?,
             file,
         };
         Ok(config)

@@ -5,6 +5,7 @@ use std::{fmt::Write, path::Path};
 use serde::Serialize;
 
 use crate::{
+    alerts,
     cli::{ConfigAction, Output},
     config::{Config, KEYS, events::size_text},
     exit::{Exit, Refusal},
@@ -147,5 +148,5 @@ fn default_file() -> String {
         )
         .expect("writing to a string cannot fail");
     }
-    text
+    text + alerts::setting::EXAMPLE
 }

@@ -22,6 +22,7 @@ use world::{Clock, Disk, RealClock, RealDisk, RealRandom};
 
 use super::events::serve::Intake;
 use crate::{
+    alerts,
     beside::Served,
     cli::Up,
     config::{Config, Origin},
@@ -53,6 +54,13 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     let site = Site::open_here(config, screen)?;
     super::fix::tell_unfinished_of(&site, screen)?;
     let first = begin(&site, config, screen)?;
+    // A receiver whose secret cannot be read is refused before anything is scanned.
+    let alerts = alerts::start(
+        site.store(),
+        &config.alert_receivers,
+        dir.to_owned(),
+        Arc::clone(&stop),
+    )?;
     // From here on commands beside work on what is open here; a shared database they reach themselves.
     let served = match site::shared::is_used(config) {
         true => None,
@@ -68,7 +76,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
         intake: intake.as_ref(),
     };
     let watched = watch(running, up, rules, first);
-    // Also when watching failed: what is in flight is finished either way. All three at once, because
+    // Also when watching failed: what is in flight is finished either way. All at once, because
     // each may take most of the ten seconds of a stop when its clients do not let go (SVC-10).
     let finished = thread::scope(|scope| {
         scope.spawn(|| {
@@ -81,6 +89,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
                 served.stop();
             }
         });
+        scope.spawn(|| alerts.stop());
         server.is_none_or(Server::stop)
     });
     if !finished {

@@ -6,6 +6,7 @@
     reason = "tests start the binary, lay out files for it to find, and fail by panicking"
 )]
 
+mod alerts;
 mod bad_input;
 mod commands;
 mod drain;

@@ -164,11 +164,20 @@ fn what_one_sends_another_does_not_until_the_lease_ends() {
         first.delivery.notice.id, second.delivery.notice.id,
         "dropped by its id"
     );
-    // The one that came too late changes nothing.
+    // The one that came too late changes nothing: neither the wait nor who has it.
+    let before = (
+        outbox.receiver("r").unwrap(),
+        outbox.deliveries("r").unwrap(),
+    );
     assert_eq!(
         outbox.finish(&first, &again(None), site.now()).unwrap(),
         None
     );
+    let after = (
+        outbox.receiver("r").unwrap(),
+        outbox.deliveries("r").unwrap(),
+    );
+    assert_eq!(after, before);
     outbox.finish(&second, &Tried::Taken, site.now()).unwrap();
     assert_eq!(
         outbox.finish(&first, &Tried::Taken, site.now()).unwrap(),

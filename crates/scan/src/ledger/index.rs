@@ -17,8 +17,9 @@ use super::{
     row::{Change, Host, ScanRow, Tables},
 };
 
-/// Rows that one transaction of [`complete`] looks at: a few hundred kilobytes to write.
-const PAGE: usize = 1000;
+/// Rows that one transaction of [`complete`] looks at: a few hundred kilobytes to write. In tests so
+/// few that changes of one scan lie on several pages.
+const PAGE: usize = if cfg!(test) { 2 } else { 1000 };
 
 /// How far the index is. No key of the other kinds begins with a zero byte.
 const PROGRESS: &[u8] = &[0];

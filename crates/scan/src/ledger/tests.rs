@@ -408,13 +408,19 @@ fn bad_evidence_refuses_the_whole_batch_and_names_the_rule() {
     ledger
         .apply(&place.scan("h", &[("a", Outcome::Pass)]), &Heard::default())
         .unwrap();
+    // Evidence that is there already, of another rule.
+    ledger
+        .apply(&place.scan("i", &[("b", Outcome::Fail)]), &Heard::default())
+        .unwrap();
     let before = everything(&ledger, "h");
     let long = vec![b'x'; crate::judge::EVIDENCE_BYTES_MAX + 1];
     let of_another_rule = finding("b", Outcome::Pass, "x").evidence;
-    let wrong: [(Vec<u8>, Option<String>, Class); 4] = [
+    let stored_for_another = finding("b", Outcome::Fail, "fail").evidence;
+    let wrong: [(Vec<u8>, Option<String>, Class); 5] = [
         (long, None, Class::EvidenceOversize),
         (b"{}".to_vec(), None, Class::EvidenceInvalid),
         (of_another_rule, None, Class::EvidenceInvalid),
+        (stored_for_another, None, Class::EvidenceInvalid),
         (
             finding("a", Outcome::Pass, "y").evidence,
             Some("0".repeat(64)),

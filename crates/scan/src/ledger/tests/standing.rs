@@ -271,6 +271,32 @@ proptest! {
     }
 }
 
+/// Two rules trade their verdicts and trade them back: the counts are the same each time, and what the
+/// third scan found is what the first one had found.
+/// Proves: LED-2, LED-7
+#[test]
+fn verdicts_that_trade_places_are_changes_although_their_counts_stay() {
+    let place = Place::new();
+    let (ledger, _) = place.open();
+    let mut moments = vec![place.now()];
+    let of = |verdicts: [Outcome; 2]| [("a", verdicts[0]), ("b", verdicts[1])];
+    let one = of([Outcome::Pass, Outcome::Fail]);
+    let other = of([Outcome::Fail, Outcome::Pass]);
+    for (verdicts, changed) in [(one, 2), (other, 2), (one, 2), (one, 0), (other, 2)] {
+        let scan = place.scan("a", &verdicts);
+        let applied = ledger.apply(&scan, &Heard::default()).unwrap();
+        assert_eq!(applied.changes.len(), changed, "{verdicts:?}");
+        let found: Vec<Outcome> = states(&ledger, "a", None)
+            .iter()
+            .map(|state| state.verdict)
+            .collect();
+        assert_eq!(found, verdicts.map(|(_, verdict)| verdict));
+        moments.push(place.now());
+        compare(&ledger, &moments);
+    }
+    assert_eq!(ledger.history("a", "a").unwrap().len(), 4);
+}
+
 /// A data directory as it was written before there were boards and an index.
 fn of_before() -> Place {
     fn copy(from: &std::path::Path, to: &std::path::Path) {

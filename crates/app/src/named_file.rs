@@ -27,6 +27,9 @@ pub(crate) fn read(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
 
 /// The file, for reading.
 pub(crate) fn open(path: &Path) -> io::Result<Arc<dyn File>> {
+    if let Some(spilled) = carried::spilled(path) {
+        return RealDisk.open(&spilled?, Open::Read);
+    }
     RealDisk.open(&regular(path)?, Open::Read)
 }
 

@@ -314,9 +314,22 @@ fn read_input() -> Result<String, Refusal> {
 
 fn ask(asked: &Asked, global: &Global, url: &str) -> Result<Done, Refusal> {
     let url = url.trim_end_matches('/');
-    let is_loopback = ["http://127.0.0.1", "http://[::1]", "http://localhost"]
-        .iter()
-        .any(|start| url.starts_with(start));
+    let parsed: ureq::http::Uri = url.parse().map_err(|error| {
+        Refusal::new(format!("`{url}` is no URL: {error}")).next("write it as https://HOST:PORT")
+    })?;
+    if parsed
+        .authority()
+        .is_none_or(|authority| authority.as_str().contains('@'))
+    {
+        return Err(Refusal::new(
+            "the URL of a server is https://HOST:PORT and nothing else",
+        ));
+    }
+    let host = parsed.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|host| host.is_loopback());
     if !url.starts_with("https://") && !is_loopback {
         return Err(
             Refusal::new(format!("`{url}` would send the token in the clear"))

@@ -222,6 +222,9 @@ impl Site {
 }
 
 fn after_store_error(error: &store::Error) -> &'static str {
+    if error.kind() == store::Kind::Conflict {
+        return "try again: somebody else changed the same meanwhile";
+    }
     if let Some(fault) = postgres::Fault::behind(error) {
         return fault.next();
     }

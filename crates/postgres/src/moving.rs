@@ -48,8 +48,8 @@ pub struct Move {
 /// The list of commits, among the numbers of tables.
 const COMMITS: i32 = 0;
 
-/// Keys of one question while a move is verified.
-const PAGE: i64 = 1_000;
+/// Keys of one question while a move is verified: a host has a version for each of its scans.
+const PAGE: i64 = 32;
 
 /// Raised by the functions of the database.
 const OTHER_SITE: &str = "HF001";

@@ -185,7 +185,16 @@ impl Pool {
         let mut patience = Patience::default();
         loop {
             let lease = self.lease(false).await?;
-            let answer = ask(Arc::clone(&lease.connection)).await;
+            // The server ends what takes long; one that was stopped in mid-air ends nothing.
+            let Ok(answer) = timeout(TURN_MAX, ask(Arc::clone(&lease.connection))).await else {
+                let said = format!("it does not answer for {} s", TURN_MAX.as_secs());
+                let attempted = format!("{attempted} {}", self.address);
+                return Err(Error::caused(
+                    Kind::Io,
+                    attempted,
+                    Fault::new(Cause::Slow, said),
+                ));
+            };
             match &answer {
                 Err(error) if fault::is_lost(error) => {}
                 _ => lease.give_back(),

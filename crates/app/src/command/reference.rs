@@ -28,6 +28,7 @@ pub(crate) fn man(asked: &reference::Man, screen: Screen) -> Result<Exit, Refusa
         screen.result(&page(command)?)?;
         return Ok(Exit::Clean);
     };
+    let dir = &std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
     let refuse = |error: std::io::Error| {
         Refusal::new(format!("man pages in {}: {error}", dir.display()))
             .next("name a directory that you may write to")

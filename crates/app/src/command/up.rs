@@ -30,6 +30,7 @@ use crate::{
     fleet::{self, events::Told},
     moment,
     present::safe,
+    remote::carry,
     ruleset::Ruleset,
     screen::Screen,
     sealing::{self, Sealer},
@@ -116,6 +117,12 @@ fn serve(
 ) -> Result<Option<Server>, Refusal> {
     if !config.server.enabled.value {
         return Ok(None);
+    }
+    if let Err(error) = carry::clear(site.dir()) {
+        screen.remark(format_args!(
+            "files of commands that were carried out before are left in {}: {error}",
+            site.dir().display()
+        ));
     }
     let made = server::first_token(site.store(), &site.keys_dir())?;
     let listen = &config.server.listen;

@@ -17,6 +17,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
+use world::{Disk, RealDisk};
 use zeroize::Zeroizing;
 
 use super::{FILE_LEN_MAX, FILES_MAX, MARK};
@@ -105,6 +106,15 @@ pub(crate) fn actor() -> Option<&'static str> {
 pub(crate) fn file(path: &Path) -> Option<&'static [u8]> {
     let content = KEPT.get()?.files.get(&number(path)?)?;
     Some(content)
+}
+
+/// A file that came along, where it has to be one on the disk: beside those that are written, and gone
+/// with them.
+pub(crate) fn spilled(path: &Path) -> Option<io::Result<PathBuf>> {
+    let content = file(path)?;
+    let kept = KEPT.get()?;
+    let place = kept.scratch.join(format!("read-{}", number(path)?));
+    Some(RealDisk.replace(&place, content).map(|()| place))
 }
 
 /// Where a file of the command is written instead; `None` for every other path.

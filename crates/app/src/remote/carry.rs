@@ -16,7 +16,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use clap::{ArgMatches, Command, CommandFactory, parser::ValueSource};
-use world::{Disk, RealDisk};
+use tokio::sync::watch;
+use world::{Clock, Disk, Random, RealClock, RealDisk, RealRandom};
 use zeroize::Zeroizing;
 
 use super::{
@@ -33,6 +34,10 @@ const WORDS_MAX: usize = 1024;
 const OUTPUT_LEN_MAX: u64 = 256 << 20;
 /// How long a command may take. A scan of a host has ten minutes.
 const TIME_MAX: Duration = Duration::from_secs(14 * 60);
+/// How soon a stop of the server ends a command.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Directories of files that commands write begin with this.
+const SCRATCH: &str = "carried-";
 /// Longest name of a time zone.
 const ZONE_LEN_MAX: usize = 64;
 
@@ -44,8 +49,8 @@ pub(crate) struct Surroundings {
     pub(crate) standing: Standing,
     pub(crate) data_dir: PathBuf,
     pub(crate) config: Option<PathBuf>,
-    /// Names the directory of files that are written: no other command may have it.
-    pub(crate) number: u64,
+    /// True once the server stops: the command is ended then.
+    pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// Why a command is not carried out.
@@ -64,7 +69,13 @@ pub(crate) fn carry_out(asked: Asked, around: &Surroundings) -> Result<Done, Ref
     if let Some(told) = check(&asked, around.standing)? {
         return Ok(told);
     }
-    let scratch = around.data_dir.join(format!("carried-{}", around.number));
+    // Of a name that nobody had or guesses: what a killed server left is never taken for this one's.
+    let mut name = [0; 16];
+    RealRandom
+        .fill(&mut name)
+        .map_err(|error| Refused::Failed(format!("no random bytes: {error}")))?;
+    let name = uuid::Builder::from_random_bytes(name).into_uuid();
+    let scratch = around.data_dir.join(format!("{SCRATCH}{name}"));
     RealDisk
         .create_dir_all_synced(&scratch)
         .map_err(|error| Refused::Failed(format!("no room for files that are written: {error}")))?;
@@ -72,6 +83,18 @@ pub(crate) fn carry_out(asked: Asked, around: &Surroundings) -> Result<Done, Ref
     // What could not be removed is a few files in a directory that says what it is.
     drop(std::fs::remove_dir_all(&scratch));
     done
+}
+
+/// Removes what commands of a server that was killed have left.
+pub(crate) fn clear(data_dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(data_dir)? {
+        let entry = entry?;
+        let is_left = entry.file_name().to_string_lossy().starts_with(SCRATCH);
+        if is_left && entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// `Some` is an answer that needs no process: a help text, or wrong usage.
@@ -200,7 +223,7 @@ fn run(asked: Asked, around: &Surroundings, scratch: &Path) -> Result<Done, Refu
                 .and_then(|()| stdin.write_all(&input)),
         );
     });
-    let (exit, stdout, stderr) = end_of(child)?;
+    let (exit, stdout, stderr) = end_of(child, &around.stop)?;
     drop(feeder.join());
     let (stdout, stderr) = (named(stdout, scratch), named(stderr, scratch));
     let mut files = BTreeMap::new();
@@ -263,7 +286,10 @@ fn start(around: &Surroundings, zone: Option<&str>) -> std::io::Result<Child> {
 }
 
 /// What the command printed, and its exit code. One that takes or prints too much is ended.
-fn end_of(mut child: Child) -> Result<(u8, Vec<u8>, Vec<u8>), Refused> {
+fn end_of(
+    mut child: Child,
+    stop: &watch::Receiver<bool>,
+) -> Result<(u8, Vec<u8>, Vec<u8>), Refused> {
     let (sender, printed) = mpsc::channel();
     let out = child.stdout.take().expect("it was asked for");
     let err = child.stderr.take().expect("it was asked for");
@@ -280,16 +306,18 @@ fn end_of(mut child: Child) -> Result<(u8, Vec<u8>, Vec<u8>), Refused> {
             drop(sender.send((which, read.map(|_| bytes))));
         });
     }
+    let clock = RealClock::new();
+    let end = clock.monotonic() + TIME_MAX;
     let mut outputs = [Vec::new(), Vec::new()];
     for _ in 0..2 {
-        let why = match printed.recv_timeout(TIME_MAX) {
+        let why = match next(&printed, stop, &clock, end) {
             Ok((which, Ok(bytes))) if bytes.len() as u64 <= OUTPUT_LEN_MAX => {
                 outputs[which] = bytes;
                 continue;
             }
             Ok((_, Ok(_))) => format!("it printed more than {OUTPUT_LEN_MAX} bytes"),
             Ok((_, Err(error))) => error.to_string(),
-            Err(_) => format!("it took more than {} s", TIME_MAX.as_secs()),
+            Err(why) => why,
         };
         drop(child.kill());
         drop(child.wait());
@@ -302,4 +330,26 @@ fn end_of(mut child: Child) -> Result<(u8, Vec<u8>, Vec<u8>), Refused> {
     let [stdout, stderr] = outputs;
     exit.map(|exit| (exit, stdout, stderr))
         .ok_or_else(|| Refused::Failed(format!("the command ended with {status}")))
+}
+
+type Printed = (usize, std::io::Result<Vec<u8>>);
+
+/// The next of the two outputs, or why the command is to be ended.
+fn next(
+    printed: &mpsc::Receiver<Printed>,
+    stop: &watch::Receiver<bool>,
+    clock: &RealClock,
+    end: Duration,
+) -> Result<Printed, String> {
+    loop {
+        if let Ok(next) = printed.recv_timeout(LOOK_EVERY) {
+            return Ok(next);
+        }
+        if *stop.borrow() {
+            return Err("the server stops".to_owned());
+        }
+        if clock.monotonic() >= end {
+            return Err(format!("it took more than {} s", TIME_MAX.as_secs()));
+        }
+    }
 }

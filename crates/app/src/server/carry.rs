@@ -1,12 +1,6 @@
 //! Commands of the command line that are asked for from elsewhere: `holdfast --server URL COMMAND`.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -91,7 +85,6 @@ pub(super) async fn carry(
 }
 
 fn surroundings(shared: &Shared, principal: &Principal) -> Surroundings {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
     Surroundings {
         actor: principal.actor(),
         standing: match principal.role {
@@ -102,7 +95,7 @@ fn surroundings(shared: &Shared, principal: &Principal) -> Surroundings {
         },
         data_dir: shared.dir.clone(),
         config: shared.config.file.clone(),
-        number: NUMBER.fetch_add(1, Ordering::Relaxed),
+        stop: shared.stop.clone(),
     }
 }
 

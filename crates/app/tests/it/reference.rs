@@ -1,6 +1,18 @@
 //! What the command line says of itself.
 
-use crate::holdfast::Sandbox;
+use crate::holdfast::{Sandbox, repository};
+
+/// Proves: SVC-8
+#[test]
+fn the_committed_reference_is_what_the_binary_prints() {
+    let run = Sandbox::new().run(["reference"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let committed = std::fs::read_to_string(repository("docs/CLI.md")).unwrap();
+    assert!(
+        committed == run.stdout,
+        "docs/CLI.md is not of this source: cargo run -- reference > docs/CLI.md"
+    );
+}
 
 #[test]
 fn each_command_has_a_manual_page_and_completions_name_it() {

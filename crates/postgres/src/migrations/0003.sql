@@ -40,10 +40,7 @@ begin
         raise exception 'the database holds another site' using errcode = 'HF001';
     end if;
     if h.moving is null or o.version is distinct from p_version or o.at is distinct from p_at then
-        delete from holdfast.entry;
-        delete from holdfast.past;
-        delete from holdfast.commit;
-        delete from holdfast.moved;
+        truncate holdfast.entry, holdfast.past, holdfast.commit, holdfast.moved;
         delete from holdfast.origin where site = p_site;
         insert into holdfast.origin (site, version, at, created) values (p_site, p_version, p_at, p_created);
         update holdfast.head set moving = p_site;

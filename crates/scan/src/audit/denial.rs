@@ -1,6 +1,6 @@
 //! Requests that were refused, on record without letting whoever makes them fill the disk.
 //!
-//! The first denial of a source is recorded at once. More of the same source within the minute are
+//! The first denial of a source and token is recorded at once. More of the same within the minute are
 //! counted, and told by one record when the minute is over; so are those of sources beyond
 //! [`SOURCES_MAX`], all together. What is counted and not yet told is lost with the process: that
 //! somebody was denied is on record then, how often within the last minute is not.
@@ -33,6 +33,8 @@ const TEXT_MAX: usize = 200;
 const ACTION: &str = "auth.denied";
 /// Stands for all sources beyond [`SOURCES_MAX`].
 const OTHERS: &str = "other sources";
+/// Who showed no token, or none of this site.
+const NOBODY: &str = "nobody";
 
 /// A request that was refused. Nothing in it may be a secret: a token is never part of it.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,9 @@ pub struct Denial<'a> {
     pub reason: &'a str,
 }
 
+/// Where from, and who: one that is known by a token does not hide behind another of the same address.
+type Who = (String, String);
+
 #[derive(Debug)]
 struct Counted {
     since: Timestamp,
@@ -59,7 +64,7 @@ struct Counted {
 /// The denials of a server.
 pub struct Denials {
     audit: Audit,
-    counted: Mutex<BTreeMap<String, Counted>>,
+    counted: Mutex<BTreeMap<Who, Counted>>,
 }
 
 impl fmt::Debug for Denials {
@@ -102,7 +107,7 @@ impl Denials {
             take_ended(&mut counted, now, &mut records);
             if all {
                 let rest = std::mem::take(&mut *counted);
-                records.extend(rest.iter().filter_map(|(source, of)| told(source, of)));
+                records.extend(rest.iter().filter_map(|(who, of)| told(who, of)));
             }
         }
         self.write(store, &records)
@@ -123,54 +128,54 @@ impl Denials {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Counted>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Who, Counted>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The record to be written at once, of a source that had none within the period.
 fn count(
-    counted: &mut BTreeMap<String, Counted>,
+    counted: &mut BTreeMap<Who, Counted>,
     now: Timestamp,
     denial: &Denial<'_>,
 ) -> Option<Record> {
-    let mut source = cut(denial.source);
-    if !counted.contains_key(&source) && counted.len() >= SOURCES_MAX {
-        source = OTHERS.to_owned();
+    let mut who = (cut(denial.source), cut(denial.actor.unwrap_or(NOBODY)));
+    if !counted.contains_key(&who) && counted.len() >= SOURCES_MAX {
+        who = (OTHERS.to_owned(), NOBODY.to_owned());
     }
-    if let Some(of) = counted.get_mut(&source) {
+    if let Some(of) = counted.get_mut(&who) {
         of.more += 1;
         of.last = now;
         *of.reasons.entry(cut(denial.reason)).or_default() += 1;
         return None;
     }
     let detail = json!({ "reason": cut(denial.reason), "request": cut(denial.request) });
-    let actor = cut(denial.actor.unwrap_or("nobody"));
-    let record = Record::new(now, &actor, ACTION, &source, detail);
+    let actor = cut(denial.actor.unwrap_or(NOBODY));
+    let record = Record::new(now, &actor, ACTION, &who.0, detail);
     let of = Counted {
         since: now,
         last: now,
         more: 0,
         reasons: BTreeMap::new(),
     };
-    counted.insert(source, of);
+    counted.insert(who, of);
     Some(record)
 }
 
 /// A clock that was set back ends a period too: nothing is counted for ever.
-fn take_ended(counted: &mut BTreeMap<String, Counted>, now: Timestamp, records: &mut Vec<Record>) {
-    counted.retain(|source, of| {
+fn take_ended(counted: &mut BTreeMap<Who, Counted>, now: Timestamp, records: &mut Vec<Record>) {
+    counted.retain(|who, of| {
         let is_within = now >= of.since && now < of.since.plus(PERIOD);
         if !is_within {
-            records.extend(told(source, of));
+            records.extend(told(who, of));
         }
         is_within
     });
 }
 
-fn told(source: &str, of: &Counted) -> Option<Record> {
+fn told((source, actor): &Who, of: &Counted) -> Option<Record> {
     let detail = json!({ "more": of.more, "reasons": of.reasons, "since": of.since.nanos() });
-    (of.more > 0).then(|| Record::new(of.last, "nobody", ACTION, source, detail))
+    (of.more > 0).then(|| Record::new(of.last, actor, ACTION, source, detail))
 }
 
 /// One line of bounded length, whatever a client sent.

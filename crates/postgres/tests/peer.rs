@@ -71,7 +71,6 @@ fn get(store: &Store, key: &[u8]) -> Option<Vec<u8>> {
     found.map(|value| value.to_vec())
 }
 
-/// Proves: LED-9
 fn conforms() {
     let server = Server::start();
     for case in conformance::CASES {

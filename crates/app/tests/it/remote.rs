@@ -137,6 +137,7 @@ fn files_go_along_and_come_back_and_are_named_as_they_are_here() {
 
 /// Proves: SVC-3
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of what must be refused")]
 fn a_role_reaches_as_far_as_it_says_and_a_word_names_no_file_of_the_server() {
     let far = Far::start();
     let viewer = far.token("viewer");

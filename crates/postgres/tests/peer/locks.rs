@@ -52,7 +52,6 @@ pub(crate) fn crossing() {
     assert_eq!(server.sql(&database, deadlocks), "0");
 }
 
-/// Proves: SCH-2
 pub(crate) fn claims() {
     let server = Server::start();
     let database = server.database();

@@ -140,12 +140,13 @@ fn a_moment_is_answered_as_it_was() {
         .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
         .must_be(201);
     record(&place.store, "one", "r", Outcome::Pass);
-    // Not the time of the scan: one that is recorded late counts from when it was recorded. To the
-    // millisecond; the end of it is now or later.
-    let at = crate::moment::rfc3339(place.server.shared().now());
-    let at = at.replace('Z', "999Z");
+    // Not the time of the scan: one that is recorded late counts from when it was recorded. The text is
+    // of the millisecond, rounded: two later, the moment is over in any case.
+    let moment = place.server.shared().now();
+    let at = crate::moment::rfc3339(moment).replace('Z', "999Z");
+    let over = moment.plus(Duration::from_millis(3));
     std::iter::repeat_with(|| place.server.shared().now())
-        .find(|now| crate::moment::rfc3339(*now) > at)
+        .find(|now| *now > over)
         .unwrap();
     record(&place.store, "one", "r", Outcome::Fail);
     let state = |path: &str| {

@@ -61,8 +61,11 @@ impl Address {
             .iter()
             .find_map(|scheme| base.strip_prefix(scheme))
             .ok_or_else(misunderstood)?;
-        // A second @ or a # belongs to a password that was not written as it has to be.
-        if rest.matches('@').count() > 1 || url.contains('#') {
+        // A second @, one behind a /, or a # belongs to a password that was not written as it has to be.
+        let is_behind_a_slash = rest
+            .split_once('/')
+            .is_some_and(|(_, path)| path.contains('@'));
+        if is_behind_a_slash || rest.matches('@').count() > 1 || url.contains('#') {
             return Err(misunderstood());
         }
         let mut mode = None;

@@ -1,0 +1,7 @@
+//! Replication: one journal on several nodes, and who may write to it.
+//!
+//! [`machine`] decides: authority, sessions, catch-up, rebuild, promotion, as pure steps without
+//! clocks, files or sockets. What carries its effects out lives beside it.
+//! The rules and why they are safe: docs/protocol/replication.md and docs/protocol/promotion.md.
+
+pub mod machine;

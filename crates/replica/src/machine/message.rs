@@ -1,0 +1,181 @@
+//! What nodes say to each other.
+
+use wal::{Epoch, Identity, Lsn, RecordKind};
+
+use super::{Config, EpochId, EpochStart, History, NodeId, Position, SessionId};
+
+/// In every message. A receiver takes nothing from another cluster or journal, and refuses a lower
+/// epoch with the highest it has on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub cluster: u128,
+    pub journal: Identity,
+    pub from: NodeId,
+    /// The sender's: that it holds, or that it has promised to.
+    pub epoch: Epoch,
+    pub epoch_id: EpochId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub header: Header,
+    pub body: Body,
+}
+
+/// A record on its way, with the epoch it was written under: not the sender's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub position: Position,
+    pub kind: RecordKind,
+    pub bytes: Vec<u8>,
+}
+
+/// The primary begins a session; whatever session was there ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    pub session: SessionId,
+    /// Version of the address the primary reached the replica at; in all that follows of it.
+    pub endpoint: u64,
+    pub config: Config,
+}
+
+/// What a replica has, in answer to [`Attach`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    pub session: SessionId,
+    pub endpoint: u64,
+    /// Everything up to it is durable, without a hole.
+    pub flushed: Position,
+    pub first_retained: Lsn,
+    pub history: History,
+    /// Derived state holds everything up to here: at most what was committed, unless it was primary.
+    pub derived: Lsn,
+    /// Its disk has less than it promised, or is being rebuilt.
+    pub is_amnesiac: bool,
+}
+
+/// A promise to take nothing below an epoch, and what the promising node has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    pub flushed: Position,
+    pub committed: Lsn,
+    pub config: Config,
+    /// The highest epoch before this one that it was asked to promise, and by whom.
+    pub before: (Epoch, EpochId, NodeId),
+    pub is_amnesiac: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    // From the primary to a replica, each with session and endpoint version.
+    Attach(Attach),
+    /// Cut everything after `keep`.
+    Truncate {
+        session: SessionId,
+        endpoint: u64,
+        keep: Position,
+    },
+    /// Contiguous, following `previous`.
+    Entries {
+        session: SessionId,
+        endpoint: u64,
+        previous: Position,
+        entries: Vec<Entry>,
+        committed: Lsn,
+    },
+    /// What lies at or below `base` comes as parts of derived state, the log begins after it.
+    /// `since`: the replica's own state up to there is kept, the parts are what changed.
+    BaseBegin {
+        session: SessionId,
+        endpoint: u64,
+        base: Position,
+        history: History,
+        since: Option<Lsn>,
+        parts: u32,
+    },
+    BasePart {
+        session: SessionId,
+        endpoint: u64,
+        index: u32,
+        bytes: Vec<u8>,
+    },
+    /// Also says how far derived state may be flushed.
+    Heartbeat {
+        session: SessionId,
+        endpoint: u64,
+        committed: Lsn,
+    },
+    /// The configuration as it is to be; answered by `Configured` once it is on disk.
+    Configure {
+        session: SessionId,
+        endpoint: u64,
+        config: Config,
+    },
+    /// All of a drained journal is yours: mint an epoch and go on.
+    HandOver {
+        session: SessionId,
+        endpoint: u64,
+        end: Position,
+    },
+
+    // From a replica to the primary.
+    Attached(Attached),
+    Truncated {
+        session: SessionId,
+        endpoint: u64,
+        end: Position,
+    },
+    /// Contiguous and durable up to here. Also answers a heartbeat.
+    Flushed {
+        session: SessionId,
+        endpoint: u64,
+        position: Position,
+        applied: Lsn,
+    },
+    /// Where in the stream the replica is, when entries did not fit: sends again from after it.
+    Missing {
+        session: SessionId,
+        endpoint: u64,
+        position: Position,
+    },
+    BaseStored {
+        session: SessionId,
+        endpoint: u64,
+        /// Parts stored so far, in order; all of them: derived state is sound up to the base.
+        parts: u32,
+    },
+    Configured {
+        session: SessionId,
+        endpoint: u64,
+        version: u64,
+    },
+    /// The replica cannot go on with this session (full disk, failed sync, corrupt record).
+    Failed {
+        session: SessionId,
+        endpoint: u64,
+        reason: String,
+    },
+
+    // Between a candidate and everybody, under the epoch it wants; no session.
+    /// Says what it has, promises nothing.
+    Inquire {
+        candidate: NodeId,
+    },
+    Inquired(Sealed),
+    /// Promise, on disk, to take nothing below the header's epoch, nor that number of another id.
+    Seal {
+        candidate: NodeId,
+    },
+    Sealed(Sealed),
+
+    /// A message came under an epoch that is too low; `highest` is on the sender's disk.
+    Refused {
+        highest: Epoch,
+        id: EpochId,
+    },
+    /// The promoted node's start, for nodes that it has no session with yet.
+    Promoted {
+        start: EpochStart,
+        holder: NodeId,
+    },
+}

@@ -1,0 +1,64 @@
+//! What an operator set, and the bounds of the machine.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::NodeId;
+
+/// How many durable copies an acknowledgement needs besides the primary's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Async,
+    /// At least one; `Sync(members - 1)` is `All` as long as nobody joins.
+    Sync(u32),
+    All,
+}
+
+/// What happens to a write when too few replicas are in sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    Refuse,
+    /// Waits, up to [`Limits::write_wait`].
+    Wait,
+}
+
+/// Members and mode. Changed only by the primary at an operator's order, one member at a time; in
+/// force once a majority of the old and of the new members has it on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Rises with every change. Of two configurations of a cluster the higher one counts.
+    pub version: u64,
+    /// The primary among them.
+    pub members: BTreeSet<NodeId>,
+    pub mode: Mode,
+    pub policy: Policy,
+}
+
+/// Bounds. A simulation draws its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A peer that was not heard of for this long is disconnected.
+    pub silence: Duration,
+    pub heartbeat: Duration,
+    /// Bytes and records sent to a replica and not yet acknowledged as durable.
+    pub window_bytes: u64,
+    pub window_records: u64,
+    /// One message of entries.
+    pub entries_bytes: u64,
+    /// Catch-up and rebuild: how long in all, how many records, how long without progress.
+    pub catch_up_duration: Duration,
+    pub catch_up_records: u64,
+    pub progress: Duration,
+    /// Writes that wait for copies; above it they are refused.
+    pub waiting_writes: usize,
+    pub write_wait: Duration,
+    /// Rebuilds at once.
+    pub rebuilds: usize,
+    /// Answers of a promotion are waited for this long; then it is denied by what is known.
+    pub validation: Duration,
+    /// Records held back from removal for one replica; beyond it the hold becomes a set of changes.
+    pub retained_records: u64,
+    /// A lease ends this long before the coordinator says so.
+    pub lease_margin: Duration,
+    /// Lines of the recovery log kept in memory.
+    pub log_lines: usize,
+}

@@ -83,7 +83,12 @@ pub enum Effect {
         number: u64,
         record: Record,
     },
-    /// Read for a session from the log; then `ReadBack`.
+    /// End what connection there is and make another, at whatever address is known for the peer; then
+    /// `Connected`, as soon as it can be reached.
+    Reconnect {
+        peer: NodeId,
+    },
+    /// Read for a session from the log, both inclusive; then `ReadBack`.
     Read {
         session: SessionId,
         from: Lsn,
@@ -98,7 +103,8 @@ pub enum Effect {
     Unpin {
         session: SessionId,
     },
-    /// Look for a checkpoint of derived state, and hold it; what changed since, if that can be told.
+    /// Look for a checkpoint of derived state, and hold it; what changed since, if that can be told; or
+    /// make a base. None that is beyond `committed`.
     OpenBase {
         session: SessionId,
         since: Option<Lsn>,
@@ -107,10 +113,12 @@ pub enum Effect {
         session: SessionId,
         index: u32,
     },
+    /// Let go of a base, also of one that is still being looked for.
     CloseBase {
         session: SessionId,
     },
-    /// Throw away derived state (or keep it up to `since`) and the log; the log begins after `base`.
+    /// Throw away derived state (or keep it up to `since`) and the log; the log begins after `base`. Then
+    /// `BaseStored` with no parts.
     BeginBase {
         session: SessionId,
         base: Position,

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use wal::{Epoch, Lsn, RecordKind};
 
-use super::{Config, Entry, EpochId, History, Message, NodeId, Outcome, Position, SessionId};
+use super::{
+    Config, Entry, EpochId, History, Message, NodeId, Outcome, Position, Record, SessionId,
+};
 
 /// What a node finds on its disk when it starts.
 #[derive(Clone, Debug)]
 pub struct Durable {
-    /// Highest epoch promised or held, its id, and who asked for it.
-    pub promised: (Epoch, EpochId, NodeId),
-    /// The authority that was granted last, as far as this node knows.
-    pub granted: (Epoch, EpochId, NodeId),
-    pub config: Config,
+    /// What was kept last. Of a node that has none yet: what `group` commands put there.
+    pub record: Record,
     /// The log: its last position, its oldest record, its epochs.
     pub end: Position,
     pub first_retained: Lsn,
@@ -21,8 +20,12 @@ pub struct Durable {
     /// Known to be committed; the truth may be higher.
     pub committed: Lsn,
     pub derived: Lsn,
-    /// The disk has less than this node had promised, or a rebuild was not finished.
-    pub is_amnesiac: bool,
+    /// What lies there is known not to be all: a record did not fit, a part of it was lost.
+    pub is_damaged: bool,
+    /// A holder acknowledges only as long as a coordinator's lease lasts.
+    pub is_leased: bool,
+    /// A fresh random number, for the epoch under which a holder that starts again goes on.
+    pub fresh: EpochId,
 }
 
 /// An operator's order.
@@ -63,7 +66,8 @@ pub enum Event {
         number: u64,
     },
     Received(Message),
-    /// A peer can be reached, at an address of this version; ids are fresh random numbers.
+    /// A peer can be reached, at an address of this version. `session` is a fresh random number, good
+    /// for one session; the next one comes after [`super::Effect::Reconnect`].
     Connected {
         peer: NodeId,
         endpoint: u64,
@@ -71,6 +75,11 @@ pub enum Event {
     },
     Disconnected {
         peer: NodeId,
+    },
+    /// A hold could not be taken, or was taken away.
+    PinLost {
+        session: SessionId,
+        reason: String,
     },
     /// The log is durable up to here: an answer to `Append`, in order.
     Flushed(Position),
@@ -93,7 +102,8 @@ pub enum Event {
         session: SessionId,
         entries: Result<Vec<Entry>, Outcome>,
     },
-    /// Answer to `OpenBase`: a checkpoint of derived state at `base`, held until `Release`.
+    /// Answer to `OpenBase`: a checkpoint of derived state, held until `CloseBase`. `None`: there is
+    /// none and none can be made.
     BaseOpened {
         session: SessionId,
         base: Option<BaseFound>,
@@ -142,4 +152,7 @@ pub struct BaseFound {
     pub parts: u32,
     /// The parts hold only what changed since then.
     pub since: Option<Lsn>,
+    /// Why it was made for this rebuild: there was no checkpoint, or none that is to be trusted, or its
+    /// tail is not retained. `None`: it lay there.
+    pub made: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use wal::{Epoch, Identity, Lsn, RecordKind};
 
-use super::{Config, EpochId, EpochStart, History, NodeId, Position, SessionId};
+use super::{Config, EpochId, EpochStart, History, NodeId, Position, SessionId, Version};
 
 /// In every message. A receiver takes nothing from another cluster or journal, and refuses a lower
 /// epoch with the highest it has on disk.
@@ -99,11 +99,21 @@ pub enum Body {
         index: u32,
         bytes: Vec<u8>,
     },
-    /// Also says how far derived state may be flushed.
+    /// Also says how far derived state may be flushed, and the last entry that was sent: a replica that
+    /// has less says `Missing`.
     Heartbeat {
         session: SessionId,
         endpoint: u64,
+        /// Rises in a session; comes back in `Flushed`.
+        ordinal: u64,
+        sent: Position,
         committed: Lsn,
+    },
+    /// All that was planned for a replica without a sound disk is done: it may count again once it
+    /// has that on disk.
+    Rebuilt {
+        session: SessionId,
+        endpoint: u64,
     },
     /// The configuration as it is to be; answered by `Configured` once it is on disk.
     Configure {
@@ -111,11 +121,14 @@ pub enum Body {
         endpoint: u64,
         config: Config,
     },
-    /// All of a drained journal is yours: mint an epoch and go on.
+    /// The journal is drained and all of it is yours: ask to be promoted. The primary that says so takes
+    /// no writes until it has an answer or gives up waiting.
     HandOver {
         session: SessionId,
         endpoint: u64,
         end: Position,
+        /// Fresh, for the epoch to be minted.
+        epoch_id: EpochId,
     },
 
     // From a replica to the primary.
@@ -131,6 +144,8 @@ pub enum Body {
         endpoint: u64,
         position: Position,
         applied: Lsn,
+        /// The highest ordinal of a heartbeat that this session heard.
+        heartbeat: u64,
     },
     /// Where in the stream the replica is, when entries did not fit: sends again from after it.
     Missing {
@@ -144,10 +159,15 @@ pub enum Body {
         /// Parts stored so far, in order; all of them: derived state is sound up to the base.
         parts: u32,
     },
+    /// Answer to `Rebuilt`.
+    Sound {
+        session: SessionId,
+        endpoint: u64,
+    },
     Configured {
         session: SessionId,
         endpoint: u64,
-        version: u64,
+        version: Version,
     },
     /// The replica cannot go on with this session (full disk, failed sync, corrupt record).
     Failed {
@@ -172,6 +192,7 @@ pub enum Body {
     Refused {
         highest: Epoch,
         id: EpochId,
+        asker: NodeId,
     },
     /// The promoted node's start, for nodes that it has no session with yet.
     Promoted {

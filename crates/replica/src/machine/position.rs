@@ -37,6 +37,23 @@ impl fmt::Display for Position {
     }
 }
 
+/// How many epochs one promotion reserves: a holder that starts again goes on under the next number,
+/// with nobody's leave, as long as that is below the next multiple. A promotion takes a multiple above
+/// everything it heard of, so it is always above all starts of a holder that it did not reach.
+/// A holder that used up its starts (a power of two, by eye) is promoted anew.
+pub const STARTS: u64 = 1 << 16;
+
+/// The epoch of a promotion that heard of no higher one. `None` where numbers end.
+pub fn next_promotion(highest: Epoch) -> Option<Epoch> {
+    (highest.0 / STARTS + 1).checked_mul(STARTS).map(Epoch)
+}
+
+/// The epoch under which the holder of this one goes on when it starts again.
+pub fn next_start(epoch: Epoch) -> Option<Epoch> {
+    let next = epoch.0.checked_add(1)?;
+    (next % STARTS != 0).then_some(Epoch(next))
+}
+
 /// Where an epoch began in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochStart {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use wal::Epoch;
+
 use super::NodeId;
 
 /// How many durable copies an acknowledgement needs besides the primary's.
@@ -21,12 +23,20 @@ pub enum Policy {
     Wait,
 }
 
+/// The epoch under which a configuration was made, or taken over by a promotion, and its number there.
+/// Without the epoch two primaries could give one number to two configurations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    pub epoch: Epoch,
+    pub number: u64,
+}
+
 /// Members and mode. Changed only by the primary at an operator's order, one member at a time; in
 /// force once a majority of the old and of the new members has it on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Rises with every change. Of two configurations of a cluster the higher one counts.
-    pub version: u64,
+    /// Of two configurations of a cluster the higher one counts.
+    pub version: Version,
     /// The primary among them.
     pub members: BTreeSet<NodeId>,
     pub mode: Mode,

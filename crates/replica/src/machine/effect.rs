@@ -1,6 +1,6 @@
 //! What a step wants done. Effects are carried out in order; answers come back as events.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use wal::{Epoch, Lsn};
 
@@ -11,6 +11,9 @@ use super::{Config, Entry, EpochId, EpochStart, History, Message, NodeId, Positi
 pub struct Record {
     pub promised: (Epoch, EpochId, NodeId),
     pub granted: (Epoch, EpochId, NodeId),
+    /// Whoever was promised an epoch since the one that was granted, and that one's holder: any of them
+    /// may hold an epoch, whatever was promised to others after it. At most the members.
+    pub holders: BTreeSet<NodeId>,
     /// First record of the granted epoch, and the last of the one before.
     pub start: Option<EpochStart>,
     pub previous_end: Position,

@@ -1,5 +1,7 @@
 //! What nodes say to each other.
 
+use std::collections::BTreeSet;
+
 use wal::{Epoch, Identity, Lsn, RecordKind};
 
 use super::{Config, EpochId, EpochStart, History, NodeId, Position, SessionId, Version};
@@ -48,6 +50,8 @@ pub struct Attached {
     pub flushed: Position,
     pub first_retained: Lsn,
     pub history: History,
+    /// What it knows to be committed; the truth may be higher.
+    pub committed: Lsn,
     /// Derived state holds everything up to here: at most what was committed, unless it was primary.
     pub derived: Lsn,
     /// Its disk has less than it promised, or is being rebuilt.
@@ -60,8 +64,8 @@ pub struct Sealed {
     pub flushed: Position,
     pub committed: Lsn,
     pub config: Config,
-    /// The highest epoch before this one that it was asked to promise, and by whom.
-    pub before: (Epoch, EpochId, NodeId),
+    /// Nodes that may hold an epoch below this one: [`super::Record::holders`].
+    pub holders: BTreeSet<NodeId>,
     pub is_amnesiac: bool,
 }
 

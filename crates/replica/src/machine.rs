@@ -18,4 +18,4 @@ pub use position::{
     EpochId, EpochStart, History, NodeId, Position, STARTS, SessionId, Time, next_promotion,
     next_start,
 };
-pub use settings::{Config, Limits, Mode, Policy, Version};
+pub use settings::{Config, Limits, MEMBERS_MAX, Mode, Policy, Replaced, Version};

@@ -62,6 +62,9 @@ pub struct Attached {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     pub flushed: Position,
+    /// Of the epoch of its last record: the number may have been minted twice.
+    pub flushed_id: EpochId,
+    /// May be beyond `flushed`: it was told.
     pub committed: Lsn,
     pub config: Config,
     /// Nodes that may hold an epoch below this one: [`super::Record::holders`].

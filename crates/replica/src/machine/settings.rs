@@ -6,6 +6,9 @@ use wal::Epoch;
 
 use super::NodeId;
 
+/// Members of a group; a handful is what it is for. The record on disk has room for so many.
+pub const MEMBERS_MAX: usize = 16;
+
 /// How many durable copies an acknowledgement needs besides the primary's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -13,6 +16,17 @@ pub enum Mode {
     /// At least one; `Sync(members - 1)` is `All` as long as nobody joins.
     Sync(u32),
     All,
+}
+
+impl Mode {
+    /// Copies besides the primary's, for so many members.
+    pub fn copies(self, members: usize) -> usize {
+        match self {
+            Self::Async => 0,
+            Self::Sync(copies) => usize::try_from(copies).unwrap_or(usize::MAX),
+            Self::All => members.saturating_sub(1),
+        }
+    }
 }
 
 /// What happens to a write when too few replicas are in sync.
@@ -41,6 +55,16 @@ pub struct Config {
     pub members: BTreeSet<NodeId>,
     pub mode: Mode,
     pub policy: Policy,
+    /// What it takes the place of, as long as an acknowledged record may lie on no more copies than
+    /// that one asked for: a promotion must satisfy both. The next version is without it.
+    pub previous: Option<Replaced>,
+}
+
+/// What a configuration takes the place of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    pub members: BTreeSet<NodeId>,
+    pub mode: Mode,
 }
 
 /// Bounds. A simulation draws its own.

@@ -10,6 +10,7 @@ pub(crate) mod auth;
 mod call;
 mod carry;
 mod export;
+mod kept;
 mod listen;
 mod metrics;
 mod openapi;
@@ -61,6 +62,9 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     /// Who is signed in to the console.
     pub(crate) sessions: Sessions,
+    /// Tokens that were looked up, and answers that were made, since the newest commit.
+    known: auth::Known,
+    kept: kept::Kept,
     /// When each token was last noted as used.
     used: Mutex<HashMap<Print, Timestamp>>,
     attempts: attempts::Attempts,
@@ -110,6 +114,8 @@ impl Shared {
             config: config.clone(),
             dir: dir.to_owned(),
             clock: RealClock::new(),
+            known: auth::Known::default(),
+            kept: kept::Kept::default(),
             used: Mutex::default(),
             attempts: attempts::Attempts::default(),
             denials: Denials::new(audit),

@@ -112,6 +112,10 @@ impl Local {
         Ok(Transaction::here(Arc::clone(self.inner()), hold, commit))
     }
 
+    pub(crate) fn newest(&self) -> Commit {
+        self.inner().horizon.visible()
+    }
+
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
         self.inner().open()?;
         let (hold, commit) = self.inner().horizon.hold_visible(Holder::Snapshot);

@@ -63,6 +63,23 @@ impl Store {
         }
     }
 
+    /// The newest commit that can be read. Two equal answers say that nothing was committed in between:
+    /// what was read after the first still holds. Costs an engine one round trip.
+    pub fn newest(&self) -> Result<Commit, Error> {
+        match &self.0 {
+            Kept::Here(local) => Ok(local.newest()),
+            Kept::Elsewhere(engine) => engine.newest(),
+        }
+    }
+
+    /// As [`Store::newest`], where it can be told without waiting: of a store on this machine.
+    pub fn newest_here(&self) -> Option<Commit> {
+        match &self.0 {
+            Kept::Here(local) => Some(local.newest()),
+            Kept::Elsewhere(_) => None,
+        }
+    }
+
     /// Everything committed so far.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         match &self.0 {

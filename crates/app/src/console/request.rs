@@ -356,6 +356,7 @@ pub(super) async fn sign_in(
         zeroize::Zeroizing::new(form.get("token").map_or("", |text| text.trim()).to_owned());
     let asked = tokio::task::spawn_blocking(move || {
         auth::authenticate(&shared, &token, visitor.ip(), "console.sign_in")
+            .map(|(principal, _)| principal)
     });
     let denied = match asked.await {
         Ok(Ok(principal)) => {

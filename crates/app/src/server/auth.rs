@@ -1,10 +1,17 @@
 //! Who asks: tokens, and what was denied to whom (SVC-3).
 
-use std::{net::IpAddr, sync::PoisonError, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::http::{HeaderMap, header};
 use scan::audit::Denial;
 use scan::token::{Print, Role, Scope, Standing, TOKENS_MAX, Token};
+use wal::Lsn;
 use world::Timestamp;
 
 use super::Shared;
@@ -88,14 +95,66 @@ pub(super) fn token_of(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     Ok(Some(token.trim()))
 }
 
-/// Who has this token. Failures are counted by address and audited; a valid token is taken whatever
+/// Tokens as they are at a position of the store: those that were looked up since its newest commit. So
+/// one that is revoked is refused by the first request after that.
+#[derive(Default)]
+pub(super) struct Known(Mutex<Found>);
+
+#[derive(Default)]
+struct Found {
+    position: Lsn,
+    tokens: HashMap<Print, Token>,
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Known")
+    }
+}
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        // Nothing is left half done by a panic: each change is one call of the map.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token as it was at `position` or later.
+    fn find(&self, print: Print, position: Lsn) -> Option<Token> {
+        let found = self.lock();
+        let token = found.tokens.get(&print);
+        token.filter(|_| found.position >= position).cloned()
+    }
+
+    /// A token as it was looked up when the store was at `position`.
+    fn put(&self, print: Print, token: &Token, position: Lsn) {
+        let mut found = self.lock();
+        if found.position < position {
+            found.tokens.clear();
+            found.position = position;
+        }
+        if found.position == position && found.tokens.len() < TOKENS_MAX {
+            found.tokens.insert(print, token.clone());
+        }
+    }
+}
+
+/// Who has this token, where that can be told at once: it was looked up since `position`, and its use
+/// was noted.
+pub(super) fn at_once(shared: &Shared, text: &str, position: Lsn) -> Option<Principal> {
+    let (print, now) = (Print::of(text)?, shared.now());
+    let token = shared.known.find(print, position)?;
+    let may_be_used = token.standing(now) == Standing::Valid && is_noted(shared, print, now);
+    may_be_used.then(|| token.into())
+}
+
+/// Who has this token, and the position of the store at which that is so. Failures are counted by address and audited; a valid token is taken whatever
 /// its neighbours did, so that nobody can lock another out. Blocks.
 pub(crate) fn authenticate(
     shared: &Shared,
     text: &str,
     peer: Option<IpAddr>,
     request: &str,
-) -> Result<Principal, Denied> {
+) -> Result<(Principal, Lsn), Denied> {
     look_up(shared, text, shared.now()).map_err(|denied| fail(shared, denied, peer, request))
 }
 
@@ -125,30 +184,45 @@ fn note(shared: &Shared, actor: Option<&str>, peer: Option<IpAddr>, request: &st
     }
 }
 
-fn look_up(shared: &Shared, text: &str, now: Timestamp) -> Result<Principal, Denied> {
+fn look_up(shared: &Shared, text: &str, now: Timestamp) -> Result<(Principal, Lsn), Denied> {
     let print = Print::of(text).ok_or(Denied::Unknown)?;
-    let found = shared.tokens.find(print).map_err(|error| {
-        tracing::error!(%error, "tokens cannot be looked up");
-        Denied::Broken
-    })?;
-    let token = found.ok_or(Denied::Unknown)?;
+    // Before the token: what is read later is of this position or of one after it.
+    let position = shared.store.newest().map_err(|error| broken(&error))?.lsn;
+    let token = match shared.known.find(print, position) {
+        Some(token) => token,
+        None => {
+            let found = shared.tokens.find(print).map_err(|error| broken(&error))?;
+            let token = found.ok_or(Denied::Unknown)?;
+            shared.known.put(print, &token, position);
+            token
+        }
+    };
     match token.standing(now) {
         Standing::Valid => {}
         Standing::Expired => return Err(Denied::Expired),
         Standing::Revoked => return Err(Denied::Revoked),
     }
     note_use(shared, print, now);
-    Ok(token.into())
+    Ok((token.into(), position))
+}
+
+fn broken(error: &dyn fmt::Display) -> Denied {
+    tracing::error!(%error, "tokens cannot be looked up");
+    Denied::Broken
+}
+
+fn is_noted(shared: &Shared, print: Print, now: Timestamp) -> bool {
+    let used = shared.used.lock().unwrap_or_else(PoisonError::into_inner);
+    used.get(&print).is_some_and(|at| now < at.plus(USED_STEP))
 }
 
 /// Best effort: what a list of tokens says of use is not worth refusing a request.
 fn note_use(shared: &Shared, print: Print, now: Timestamp) {
+    if is_noted(shared, print, now) {
+        return;
+    }
     {
         let mut used = shared.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_fresh = used.get(&print).is_some_and(|at| now < at.plus(USED_STEP));
-        if is_fresh {
-            return;
-        }
         if used.len() >= TOKENS_MAX {
             used.clear();
         }

@@ -1,12 +1,13 @@
 //! One request as an operation sees it, and what it answers.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io::Write, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
+use flate2::{Compression, write::GzEncoder};
 use scan::token::Scope;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -18,6 +19,11 @@ use crate::{
     http::answer,
     view::{self, Reader},
 };
+
+/// How bodies are compressed for those who take it.
+pub(super) const PACKING: &str = "gzip";
+/// Bytes from which on that is worth it: below, an answer is one packet either way.
+const PACKED_LEAST: usize = 1 << 10;
 
 /// A request that was let in.
 pub(super) struct Call {
@@ -260,6 +266,8 @@ pub(super) struct Answer {
     pub(super) location: Option<String>,
     /// It holds a secret: it is remembered and cached nowhere.
     pub(super) is_secret: bool,
+    /// The body is compressed.
+    pub(super) is_packed: bool,
 }
 
 impl Answer {
@@ -283,6 +291,7 @@ impl Answer {
             tag: None,
             location: None,
             is_secret: false,
+            is_packed: false,
         })
     }
 
@@ -294,7 +303,25 @@ impl Answer {
             tag: None,
             location: None,
             is_secret: false,
+            is_packed: false,
         }
+    }
+
+    /// With its body compressed, where that is worth it. Of answers that repeat nothing of what was sent
+    /// with a request: from the length of others, whoever chooses a part of them could guess the rest.
+    pub(super) fn packed(mut self) -> Self {
+        if self.body.len() < PACKED_LEAST || self.is_packed {
+            return self;
+        }
+        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+        // Memory takes every write.
+        if packer.write_all(&self.body).is_ok()
+            && let Ok(packed) = packer.finish()
+        {
+            self.body = packed.into();
+            self.is_packed = true;
+        }
+        self
     }
 
     pub(super) fn tagged(mut self, tag: String) -> Self {
@@ -328,6 +355,10 @@ impl Answer {
             false => answer::response(self.status, self.media_type, self.body),
         };
         let headers = response.headers_mut();
+        if self.is_packed && !is_known {
+            let encoding = HeaderValue::from_static(PACKING);
+            headers.insert(header::CONTENT_ENCODING, encoding);
+        }
         if let Some(tag) = tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
             headers.insert(header::ETAG, tag);
         }

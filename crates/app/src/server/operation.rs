@@ -66,6 +66,8 @@ pub(super) struct Operation {
     pub(super) status: u16,
     /// It shows or changes a row that has a version: `ETag`, `If-Match`.
     pub(super) has_version: bool,
+    /// Its answer is of the store, the rules and the moment alone: one that was made is given again.
+    pub(super) is_kept: bool,
 }
 
 fn schema_of<T: ToSchema>() -> SchemaOf {
@@ -87,6 +89,7 @@ impl Operation {
             gives: None,
             status: 200,
             has_version: false,
+            is_kept: false,
         }
     }
 
@@ -161,6 +164,11 @@ impl Operation {
 
     pub(super) fn versioned(mut self) -> Self {
         self.has_version = true;
+        self
+    }
+
+    pub(super) fn kept(mut self) -> Self {
+        self.is_kept = true;
         self
     }
 

@@ -18,13 +18,14 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use utoipa::openapi::path::HttpMethod;
+use wal::Lsn;
 use zeroize::Zeroizing;
 
 use super::{
     Principal, Shared, api,
     auth::{self, Denied},
-    call::{Answer, Call, Problem},
-    carry, export,
+    call::{Answer, Call, PACKING, Problem},
+    carry, export, kept,
     operation::{BODY_LEN_MAX, Does, Operation, Reach},
     stream,
 };
@@ -182,7 +183,7 @@ async fn carry_out(
         .ok()
         .flatten()
         .map(|token| Zeroizing::new(token.to_owned()));
-    let principal = let_in(&shared, &operation, &parts, peer).await?;
+    let (principal, position) = let_in(&shared, &operation, &parts, peer).await?;
     match operation.does {
         Does::Follow => {
             return stream::follow(shared, principal, parts.uri.query(), &parts.headers).await;
@@ -196,7 +197,17 @@ async fn carry_out(
         Does::Read(_) | Does::Change(_) | Does::Act(_) => {}
     }
     let body = read_body(&operation, &parts.headers, body).await?;
-    let fingerprint = fingerprint(salt.as_deref(), &parts, &body);
+    let fingerprint = match operation.does {
+        Does::Change(_) => fingerprint(salt.as_deref(), &parts, &body),
+        _ => String::new(),
+    };
+    let position = position.filter(|_| operation.is_kept);
+    let packs = operation.is_kept && takes_packed(&parts.headers);
+    let kept = position.map(|position| {
+        let key = kept::Key::new(operation.id, parts.uri.to_string(), packs, &principal);
+        (key, position)
+    });
+    let is_kept = operation.is_kept;
     let params = params
         .iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -211,8 +222,37 @@ async fn carry_out(
         fingerprint,
         shared: Arc::clone(&shared),
     };
-    let answer = blocking(&shared, move || run(&operation, &call)).await??;
-    Ok(answer.into_response(wanted.as_ref()))
+    let now = call.now;
+    let make = || async {
+        let work = move || match packs {
+            true => run(&operation, &call).map(Answer::packed),
+            false => run(&operation, &call),
+        };
+        blocking(&shared, work).await?
+    };
+    let answer = match kept {
+        Some((key, position)) => shared.kept.answer(key, position, now, make).await?,
+        None => make().await?,
+    };
+    let mut response = answer.into_response(wanted.as_ref());
+    if is_kept {
+        let by = HeaderValue::from_static("accept-encoding");
+        response.headers_mut().insert(header::VARY, by);
+    }
+    Ok(response)
+}
+
+/// Whether the asker says that it takes compressed bodies.
+fn takes_packed(headers: &HeaderMap) -> bool {
+    let named = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let mut named = named
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    named.any(|one| {
+        let (name, weight) = one.split_once(';').unwrap_or((one, ""));
+        let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
+        name.trim().eq_ignore_ascii_case(PACKING) && weight.parse::<f32>().is_ok_and(|it| it > 0.0)
+    })
 }
 
 /// Runs `work` on a thread that may wait, once there is a place for it.
@@ -243,17 +283,25 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Who asks, once it is sure that they may.
+/// Who asks, once it is sure that they may, and where the store was then: that is told where it costs
+/// nothing.
 async fn let_in(
     shared: &Arc<Shared>,
     operation: &Arc<Operation>,
     parts: &Parts,
     peer: Option<IpAddr>,
-) -> Result<Principal, Problem> {
+) -> Result<(Principal, Option<Lsn>), Problem> {
     let token = match auth::token_of(&parts.headers) {
         Ok(token) => token.map(|token| Zeroizing::new(token.to_owned())),
         Err(_) => Some(Zeroizing::new(String::new())),
     };
+    let position = shared.store.newest_here().map(|commit| commit.lsn);
+    let known = token.as_ref().zip(position);
+    let known = known.and_then(|(token, position)| auth::at_once(shared, token, position));
+    // What is refused is audited, on a thread that may wait.
+    if let Some(principal) = known.filter(|known| refusal(known, operation).is_none()) {
+        return Ok((principal, position));
+    }
     // Questions only: a page of another site can make a browser send the cookie, but no header.
     let session = match token.is_none() && parts.method.is_safe() {
         true => session(shared, &parts.headers),
@@ -263,13 +311,19 @@ async fn let_in(
     blocking(shared, move || {
         let of_session = session.and_then(|token| auth::principal_of(&asked, &token));
         let principal = match token {
-            None if of_session.is_some() => of_session.ok_or(Denied::Missing),
-            Some(token) => auth::authenticate(&asked, &token, peer, wanted.id),
+            None if of_session.is_some() => of_session
+                .map(|principal| (principal, position))
+                .ok_or(Denied::Missing),
+            Some(token) => auth::authenticate(&asked, &token, peer, wanted.id)
+                .map(|(principal, position)| (principal, Some(position))),
             None => Err(auth::fail(&asked, Denied::Missing, peer, wanted.id)),
         };
-        let principal = principal.map_err(no_token)?;
-        may(&asked, &principal, peer, &wanted)?;
-        Ok(principal)
+        let (principal, position) = principal.map_err(no_token)?;
+        if let Some(refused) = refusal(&principal, &wanted) {
+            auth::denied(&asked, &principal, peer, wanted.id);
+            return Err(refused);
+        }
+        Ok((principal, position))
     })
     .await?
 }
@@ -297,29 +351,22 @@ fn no_token(denied: Denied) -> Problem {
 }
 
 /// The one check of roles and scopes.
-fn may(
-    shared: &Shared,
-    principal: &Principal,
-    peer: Option<IpAddr>,
-    operation: &Operation,
-) -> Result<(), Problem> {
-    let refused = if principal.role < operation.role {
+fn refusal(principal: &Principal, operation: &Operation) -> Option<Problem> {
+    if principal.role < operation.role {
         let detail = format!(
             "{} may be done by {} or above; this token is {}",
             operation.id, operation.role, principal.role
         );
-        Problem::new(StatusCode::FORBIDDEN, "ROLE", detail)
+        Some(Problem::new(StatusCode::FORBIDDEN, "ROLE", detail))
     } else if operation.reach == Reach::Site && !principal.scope.is_everything() {
         let detail = format!(
             "{} is about the whole site; this token is for some hosts",
             operation.id
         );
-        Problem::new(StatusCode::FORBIDDEN, "SCOPE", detail)
+        Some(Problem::new(StatusCode::FORBIDDEN, "SCOPE", detail))
     } else {
-        return Ok(());
-    };
-    auth::denied(shared, principal, peer, operation.id);
-    Err(refused)
+        None
+    }
 }
 
 async fn read_body(

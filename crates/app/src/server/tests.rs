@@ -3,6 +3,7 @@
 mod changes;
 mod console;
 mod fuzz;
+mod kept;
 mod limits;
 mod roles;
 mod site;
@@ -69,10 +70,17 @@ impl Place {
     }
 
     pub(super) fn with(prepare: impl FnOnce(&Store)) -> Self {
+        Self::behind(|store| {
+            prepare(store);
+            store.clone()
+        })
+    }
+
+    /// On the store that `serve` makes of the one on this disk.
+    pub(super) fn behind(serve: impl FnOnce(&Store) -> Store) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = open_store(dir.path());
         let config = config(dir.path());
-        prepare(&store);
+        let store = serve(&open_store(dir.path()));
         let listening = Listening {
             store: store.clone(),
             rules: Ruleset::load(&config, None).unwrap(),

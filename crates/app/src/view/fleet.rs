@@ -6,14 +6,14 @@ use std::{
 };
 
 use scan::{
-    backend::{Backend, Maintenance},
+    backend::{Backend, Embedded, Maintenance},
     failure::Reason,
     inventory::{Host, Reach},
     judge::{Outcome, Summary},
     ledger::{self, Status},
     policy::{Bands, ComplianceState, Registry},
     rule::Severity,
-    schedule::{Probe, Row, state_of},
+    schedule::{self, Probe, Row, state_of},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -208,7 +208,27 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Of every host.
     pub(super) fn of(reader: &Reader<'_>, at: Option<Timestamp>) -> Result<Self, Error> {
+        Self::with(reader, at, |backend| backend.schedule())
+    }
+
+    /// Of one host alone.
+    pub(super) fn of_one(
+        reader: &Reader<'_>,
+        host: &str,
+        at: Option<Timestamp>,
+    ) -> Result<Self, Error> {
+        Self::with(reader, at, |backend| {
+            Ok(backend.row(host)?.into_iter().collect())
+        })
+    }
+
+    fn with(
+        reader: &Reader<'_>,
+        at: Option<Timestamp>,
+        rows: impl FnOnce(&Embedded) -> Result<Vec<Row>, schedule::Error>,
+    ) -> Result<Self, Error> {
         // The bands are those of today at any moment, as `holdfast status --at` has it.
         let bands = Registry::new(reader.store.clone())
             .and_then(|policies| policies.in_force(reader.now))
@@ -222,7 +242,7 @@ impl Known {
             });
         }
         let backend = reader.backend()?;
-        let rows = backend.schedule()?;
+        let rows = rows(&backend)?;
         Ok(Self {
             rows: rows
                 .into_iter()

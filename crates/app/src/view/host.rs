@@ -127,7 +127,7 @@ pub(crate) fn host(
     };
     let is_known = found.is_some();
     let host = found.unwrap_or_else(|| Host::new(name, Reach::Offline, Timestamp::from_nanos(0)));
-    let known = Known::of(reader, at)?;
+    let known = Known::of_one(reader, name, at)?;
     let standing = match name.is_empty() {
         true => return Err(Error::no_host(name)),
         false => known.standing(reader, &host, at)?,

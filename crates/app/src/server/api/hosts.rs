@@ -122,7 +122,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 "The whole fleet on one page, now or at a moment",
             )
             .asks::<AtAsked>()
-            .gives::<view::Fleet>(),
+            .gives::<view::Fleet>()
+            .kept(),
         Operation::read("/api/v1/hosts", "listHosts", list)
             .by(
                 Role::Viewer,
@@ -130,7 +131,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 "Hosts and how they stand, now or at a moment",
             )
             .asks::<view::HostsAsked>()
-            .gives::<view::HostPage>(),
+            .gives::<view::HostPage>()
+            .kept(),
         Operation::change(HttpMethod::Post, "/api/v1/hosts", "addHost", add)
             .by(
                 Role::Operator,
@@ -147,7 +149,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 "One host and its findings, now or at a moment",
             )
             .asks::<AtAsked>()
-            .gives::<view::HostView>(),
+            .gives::<view::HostView>()
+            .kept(),
         Operation::read("/api/v1/hosts/{host}/entry", "getHostEntry", entry)
             .by(
                 Role::Viewer,

@@ -1,0 +1,304 @@
+//! Answers that were made a moment ago, for whoever asks the same.
+//!
+//! Each is of a position of the store, and is given only to requests that found the store there: no
+//! answer is older than what anybody was acknowledged before asking. Answers tell moments too (what is
+//! overdue, how long ago it was), so that they age without a commit, and are gone after [`AGE_MAX`].
+//! The key holds everything but the position that an answer may depend on: what is asked and how it is
+//! sent, and the role and the scope of whoever asks. Refusals are not kept.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use scan::token::{Role, Scope};
+use tokio::time::timeout;
+use wal::Lsn;
+use world::Timestamp;
+
+use super::{
+    Principal,
+    call::{Answer, Problem, tag_of},
+};
+
+/// How long an answer is given again while nothing is committed: what it says of time is told to the
+/// second.
+const AGE_MAX: Duration = Duration::from_secs(1);
+/// Bytes of all answers together: some hundred hosts of 400 findings each. Arbitrary.
+const BYTES_MAX: usize = 16 << 20;
+/// Answers at a time, for those that are small.
+const ANSWERS_MAX: usize = 4_096;
+/// How long another who makes the same answer is waited for, before it is made beside it.
+const TURN_MAX: Duration = Duration::from_secs(10);
+
+/// Everything that two requests must have in common to be answered alike.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    operation: &'static str,
+    /// Path and query as they came.
+    asked: String,
+    is_packed: bool,
+    role: Role,
+    scope: Scope,
+}
+
+impl Key {
+    pub(super) fn new(
+        operation: &'static str,
+        asked: String,
+        is_packed: bool,
+        principal: &Principal,
+    ) -> Self {
+        Self {
+            operation,
+            asked,
+            is_packed,
+            role: principal.role,
+            scope: principal.scope.clone(),
+        }
+    }
+}
+
+/// An answer, and of what it is one.
+struct Made {
+    /// The newest commit before it was made: it shows that one, and may show later ones.
+    position: Lsn,
+    at: Timestamp,
+    answer: Answer,
+}
+
+#[derive(Default)]
+struct Place {
+    made: Option<Made>,
+    /// Whoever makes the answer: the others wait, so that many who ask the same cost one answer.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Default)]
+struct Places {
+    by_key: HashMap<Key, Place>,
+    bytes: usize,
+}
+
+/// The answers of this process.
+#[derive(Default)]
+pub(super) struct Kept(Mutex<Places>);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+/// How far time moves before an answer is of another moment, in either direction.
+fn is_fresh(made: &Made, position: Lsn, now: Timestamp) -> bool {
+    let apart = made.at.nanos().abs_diff(now.nanos());
+    made.position >= position && Duration::from_nanos(apart) < AGE_MAX
+}
+
+impl Kept {
+    /// The answer that `make` makes, or one that it would have made. `position` is that of the store
+    /// at some moment since the request came.
+    pub(super) async fn answer<F: Future<Output = Result<Answer, Problem>>>(
+        &self,
+        key: Key,
+        position: Lsn,
+        now: Timestamp,
+        make: impl FnOnce() -> F,
+    ) -> Result<Answer, Problem> {
+        let turn = match self.find(&key, position, now) {
+            Ok(answer) => return Ok(answer),
+            Err(turn) => turn,
+        };
+        let turn = timeout(TURN_MAX, turn.lock_owned()).await;
+        if let Ok(answer) = self.find(&key, position, now) {
+            return Ok(answer);
+        }
+        let mut answer = make().await?;
+        drop(turn);
+        if answer.is_secret {
+            return Ok(answer);
+        }
+        if answer.tag.is_none() {
+            answer.tag = Some(tag_of(&answer.body));
+        }
+        let made = Made {
+            position,
+            at: now,
+            answer: answer.clone(),
+        };
+        self.lock().put(key, made, now);
+        Ok(answer)
+    }
+
+    fn find(
+        &self,
+        key: &Key,
+        position: Lsn,
+        now: Timestamp,
+    ) -> Result<Answer, Arc<tokio::sync::Mutex<()>>> {
+        let mut places = self.lock();
+        if let Some(place) = places.by_key.get(key) {
+            let made = place.made.as_ref();
+            return match made.filter(|made| is_fresh(made, position, now)) {
+                Some(made) => Ok(made.answer.clone()),
+                None => Err(Arc::clone(&place.turn)),
+            };
+        }
+        places.make_room(0, now);
+        let place = places.by_key.entry(key.clone()).or_default();
+        Err(Arc::clone(&place.turn))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        // Nothing is left half done by a panic that a later request could not do with: at worst the
+        // bytes are counted too high, and room is made earlier.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    fn put(&mut self, key: Key, made: Made, now: Timestamp) {
+        let len = made.answer.body.len();
+        if len > BYTES_MAX / 4 {
+            return;
+        }
+        self.make_room(len, now);
+        let place = self.by_key.entry(key).or_default();
+        // Another may have made a later one meanwhile, beside this one.
+        let is_older = |kept: &Made| kept.position <= made.position;
+        if place.made.as_ref().is_none_or(is_older) {
+            let before = place.made.replace(made);
+            let freed = before.map_or(0, |before| before.answer.body.len());
+            self.bytes = self.bytes + len - freed;
+        }
+    }
+
+    /// What is too old makes room; where that is not enough, everything does.
+    fn make_room(&mut self, len: usize, now: Timestamp) {
+        let is_full =
+            |places: &Self| places.bytes + len > BYTES_MAX || places.by_key.len() >= ANSWERS_MAX;
+        if !is_full(self) {
+            return;
+        }
+        self.by_key.retain(|_, place| {
+            let made = place.made.as_ref();
+            made.is_some_and(|made| is_fresh(made, made.position, now))
+        });
+        let lens = self.by_key.values().filter_map(|place| place.made.as_ref());
+        self.bytes = lens.map(|made| made.answer.body.len()).sum();
+        if is_full(self) {
+            *self = Self::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    fn key(asked: &str) -> Key {
+        Key {
+            operation: "getHost",
+            asked: asked.to_owned(),
+            is_packed: false,
+            role: Role::Viewer,
+            scope: Scope::default(),
+        }
+    }
+
+    fn answer(len: usize) -> Answer {
+        Answer::json(&"x".repeat(len)).unwrap()
+    }
+
+    async fn asked(kept: &Kept, key: &str, position: u64, at: Duration, len: usize) -> bool {
+        let is_made = AtomicUsize::new(0);
+        let now = Timestamp::from_nanos(1 << 60).plus(at);
+        let position = Lsn::new(position);
+        let make = || async {
+            is_made.fetch_add(1, Ordering::Relaxed);
+            Ok(answer(len))
+        };
+        let given = kept.answer(self::key(key), position, now, make).await;
+        assert!(given.unwrap().body.len() > len);
+        is_made.into_inner() == 1
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_given_again_at_its_position_and_its_moment_and_no_other() {
+        let kept = Kept::default();
+        let ms = Duration::from_millis;
+        let check = async |key: &str, position, at, is_made| {
+            let told = format!("{key} at {position}, {at:?}");
+            assert_eq!(asked(&kept, key, position, at, 10).await, is_made, "{told}");
+        };
+        check("a", 5, ms(0), true).await;
+        check("a", 5, ms(999), false).await;
+        check("b", 5, ms(0), true).await;
+        // Whoever found the store at an earlier position may be shown more.
+        check("a", 4, ms(0), false).await;
+        check("a", 6, ms(0), true).await;
+        check("a", 6, ms(1_000), true).await;
+        // A clock that goes back does not make an answer last.
+        check("a", 6, ms(0), true).await;
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_the_same_cost_one_answer_and_refusals_are_not_kept() {
+        let (kept, made) = (Arc::new(Kept::default()), Arc::new(AtomicUsize::new(0)));
+        let now = Timestamp::from_nanos(1 << 60);
+        let refused = Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no");
+        let told = refused.clone();
+        let first = kept.answer(key("a"), Lsn::FIRST, now, || async { Err(told) });
+        assert_eq!(first.await.unwrap_err(), refused);
+        let all: Vec<_> = (0..50)
+            .map(|_| {
+                let (kept, made) = (Arc::clone(&kept), Arc::clone(&made));
+                tokio::spawn(async move {
+                    let make = || async {
+                        made.fetch_add(1, Ordering::Relaxed);
+                        tokio::task::yield_now().await;
+                        Ok(answer(1))
+                    };
+                    kept.answer(key("a"), Lsn::FIRST, now, make).await.unwrap();
+                })
+            })
+            .collect();
+        for one in all {
+            one.await.unwrap();
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_bounded_in_bytes_and_in_number() {
+        let kept = Kept::default();
+        let bytes = |kept: &Kept| {
+            let places = kept.lock();
+            let made = places
+                .by_key
+                .values()
+                .filter_map(|place| place.made.as_ref());
+            let sum: usize = made.map(|made| made.answer.body.len()).sum();
+            assert_eq!(sum, places.bytes);
+            (sum, places.by_key.len())
+        };
+        for number in 0..40 {
+            asked(&kept, &number.to_string(), 1, Duration::ZERO, 1 << 20).await;
+            assert!(bytes(&kept).0 <= BYTES_MAX);
+        }
+        assert!(bytes(&kept).0 > BYTES_MAX / 4);
+        asked(&kept, "large", 1, Duration::ZERO, BYTES_MAX / 4).await;
+        assert!(asked(&kept, "large", 1, Duration::ZERO, BYTES_MAX / 4).await);
+        for number in 0..2 * ANSWERS_MAX {
+            asked(&kept, &number.to_string(), 1, Duration::ZERO, 1).await;
+            assert!(bytes(&kept).1 <= ANSWERS_MAX);
+        }
+    }
+}

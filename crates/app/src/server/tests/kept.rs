@@ -1,0 +1,228 @@
+//! Answers that are given again: never older than what was acknowledged, never another's.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use serde_json::json;
+
+use super::*;
+use crate::beside::{self, Served};
+
+/// What is kept, of the host `one` or of all hosts.
+const KEPT: [&str; 3] = ["/api/v1/hosts/one", "/api/v1/hosts", "/api/v1/fleet"];
+
+fn moved(place: &Place, site: &str) {
+    let body = json!({ "address": "192.0.2.7", "site": site });
+    let path = "/api/v1/hosts/one";
+    place.tell(Role::Operator, "PUT", path, &body).must_be(200);
+}
+
+fn site_of_one(place: &Place) -> String {
+    let shown = place.ask(Role::Viewer, "GET", KEPT[0]).must_be(200).json();
+    shown["site"].as_str().unwrap().to_owned()
+}
+
+fn with_host(prepare: impl FnOnce(&Store) -> Store) -> Place {
+    let place = Place::behind(prepare);
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
+        .must_be(201);
+    place
+}
+
+/// Proves: SVC-5
+#[test]
+fn what_was_changed_is_in_the_next_answer_however_often_it_was_asked_for_before() {
+    let place = with_host(Store::clone);
+    for number in 0..20 {
+        let site = format!("site-{number}");
+        moved(&place, &site);
+        for _ in 0..3 {
+            assert_eq!(site_of_one(&place), site);
+            let all = place.ask(Role::Viewer, "GET", KEPT[1]).must_be(200).json();
+            assert_eq!(all["hosts"][0]["site"], site);
+        }
+    }
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("two"))
+        .must_be(201);
+    let fleet = place.ask(Role::Viewer, "GET", KEPT[2]).must_be(200).json();
+    assert_eq!(fleet["hosts"], 2);
+}
+
+/// While others write: nobody is shown less than what was acknowledged before they asked.
+///
+/// Proves: SVC-5
+#[test]
+fn no_answer_is_older_than_what_was_acknowledged_before_it_was_asked_for() {
+    let place = with_host(Store::clone);
+    moved(&place, "0");
+    let acknowledged = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let before = acknowledged.load(Ordering::SeqCst);
+                    let shown: u64 = site_of_one(&place).parse().unwrap();
+                    assert!(shown >= before, "{shown} after {before}");
+                    if before == 100 {
+                        return;
+                    }
+                }
+            });
+        }
+        for number in 1..=100 {
+            moved(&place, &number.to_string());
+            acknowledged.store(number, Ordering::SeqCst);
+        }
+    });
+}
+
+/// Of a store that others write to as well: another process on the same database.
+///
+/// Proves: SVC-5
+#[test]
+fn what_another_process_changed_is_in_the_next_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut theirs = None;
+    let mut served = None;
+    let place = with_host(|store| {
+        theirs = Some(store.clone());
+        served = Some(Served::start(dir.path(), store.clone()).unwrap());
+        beside::reach(dir.path()).unwrap().unwrap()
+    });
+    let inventory = inventory::Inventory::new(theirs.unwrap()).unwrap();
+    for number in 0..10 {
+        assert_eq!(site_of_one(&place), site_of_one(&place));
+        let mut host = inventory.get("one").unwrap().unwrap();
+        host.site = format!("site-{number}");
+        let mut transaction = inventory.store().begin().unwrap();
+        let now = RealClock::new().now();
+        inventory
+            .update_in(&mut transaction, &host, now, "another")
+            .unwrap();
+        transaction.commit().unwrap();
+        assert_eq!(site_of_one(&place), host.site);
+    }
+    drop(place);
+    served.unwrap().stop();
+}
+
+/// Proves: SVC-3
+#[test]
+fn a_token_that_is_revoked_or_ends_gets_no_answer_that_is_there_already() {
+    let place = with_host(Store::clone);
+    let soon = RealClock::new().now().plus(Duration::from_millis(500));
+    let ends = place.token("ends", Role::Admin, Scope::default(), Some(soon));
+    let revoked = place.token("revoked", Role::Admin, Scope::default(), None);
+    let ask = |token: &str| place.send(&Sent::new("GET", KEPT[0]).token(token));
+    for _ in 0..3 {
+        ask(&revoked).must_be(200);
+    }
+    place
+        .ask(Role::Admin, "DELETE", "/api/v1/tokens/revoked")
+        .must_be(200);
+    ask(place.of(Role::Admin)).must_be(200);
+    ask(&revoked).must_be(401);
+    let begun = Instant::now();
+    while ask(&ends).status != 401 {
+        assert!(begun.elapsed() < PATIENCE, "it is taken after its end");
+    }
+}
+
+/// Proves: SVC-3
+#[test]
+fn a_token_of_some_hosts_gets_no_answer_that_was_made_for_another() {
+    let place = with_host(Store::clone);
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("other"))
+        .must_be(201);
+    let token = |name: &str, host: &str| {
+        let scope = Scope {
+            hosts: [host.to_owned()].into(),
+            ..Scope::default()
+        };
+        place.token(name, Role::Viewer, scope, None)
+    };
+    let (one, other) = (token("of-one", "one"), token("of-other", "other"));
+    let ask = |token: &str, path: &str| place.send(&Sent::new("GET", path).token(token));
+    let everything = place.of(Role::Viewer);
+    for _ in 0..3 {
+        for (token, hosts, status) in [(everything, 2, 200), (&one, 1, 200), (&other, 1, 404)] {
+            ask(token, KEPT[0]).must_be(status);
+            assert_eq!(ask(token, KEPT[1]).must_be(200).json()["total"], hosts);
+            assert_eq!(ask(token, KEPT[2]).must_be(200).json()["hosts"], hosts);
+        }
+        assert_eq!(ask(&one, KEPT[1]).json()["hosts"][0]["host"], "one");
+        assert_eq!(ask(&other, KEPT[1]).json()["hosts"][0]["host"], "other");
+    }
+}
+
+#[test]
+fn an_answer_tells_the_moment_that_it_is_of_and_that_moves_on() {
+    let place = with_host(Store::clone);
+    for path in KEPT.iter().filter(|path| **path != KEPT[1]) {
+        let ask = || place.ask(Role::Viewer, "GET", path).must_be(200);
+        let first = ask();
+        let begun = Instant::now();
+        loop {
+            let again = ask();
+            let is_same = again.header("etag") == first.header("etag");
+            assert_eq!(is_same, again.body == first.body);
+            if first.json()["at"] != again.json()["at"] {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{path} stands still");
+        }
+    }
+}
+
+/// Proves: SVC-5
+#[test]
+fn an_answer_is_packed_for_those_who_take_it_and_says_the_same() {
+    let place = with_host(Store::clone);
+    for name in ["two", "three", "four"] {
+        place
+            .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host(name))
+            .must_be(201);
+    }
+    let ask = |encoding: &str, known: &str| {
+        let sent = Sent::new("GET", KEPT[1]).token(place.of(Role::Viewer));
+        let sent = sent.header("Accept-Encoding", encoding);
+        place.send(&sent.header("If-None-Match", known))
+    };
+    let plain = ask("identity", "").must_be(200);
+    for (encoding, is_packed) in [
+        ("gzip", true),
+        ("GZIP;q=0.5, br", true),
+        ("br, gzip", true),
+        ("gzip;q=0", false),
+        ("br", false),
+        ("", false),
+        ("x-gzip-not", false),
+    ] {
+        for _ in 0..2 {
+            let heard = ask(encoding, "").must_be(200);
+            assert_eq!(heard.header("vary"), Some("accept-encoding"));
+            let told = heard.header("content-encoding");
+            assert_eq!(told == Some("gzip"), is_packed, "{encoding}");
+            let mut body = Vec::new();
+            match is_packed {
+                true => {
+                    let mut unpacked = flate2::read::GzDecoder::new(heard.body.as_slice());
+                    unpacked.read_to_end(&mut body).unwrap();
+                }
+                false => body.clone_from(&heard.body),
+            }
+            assert_eq!(body, plain.body, "{encoding}");
+        }
+    }
+    // What is known is known in the form in which it was sent.
+    let packed = ask("gzip", "");
+    let (of_packed, of_plain) = (packed.header("etag"), plain.header("etag"));
+    assert_ne!(of_packed, of_plain);
+    let known = ask("gzip", of_packed.unwrap()).must_be(304);
+    assert!(known.body.is_empty() && known.header("content-encoding").is_none());
+}

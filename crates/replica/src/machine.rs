@@ -9,6 +9,10 @@ mod event;
 mod message;
 mod position;
 mod settings;
+pub mod states;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod validation;
 
 pub use announcement::{ANNOUNCEMENT, announce, announced};
 pub use effect::{Effect, Line, Outcome, Record, Refusal, Role};

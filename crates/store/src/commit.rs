@@ -124,6 +124,12 @@ impl Writer {
         self.failed.as_ref()
     }
 
+    /// Commits are made from here on, above those that others made up to `visible`.
+    pub(crate) fn begin(&mut self, visible: Commit) {
+        self.recent.restart(visible.lsn);
+        self.last_time = self.last_time.max(visible.time);
+    }
+
     /// Nothing is committed from here on.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone());
@@ -140,7 +146,7 @@ impl Inner {
 
     fn lead(&self, requests: Vec<Request>) -> Vec<Result<Outcome, Error>> {
         let mut writer = self.line.writer();
-        if let Err(error) = self.ready(&writer) {
+        if let Err(error) = self.check_leads().and_then(|()| self.ready(&writer)) {
             return requests.iter().map(|_| Err(error.clone())).collect();
         }
         // Commits can still be collided with by whoever is in flight: this group and those to come.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use world::{Disk, RealDisk};
 
-use crate::{local, manifest, record, tree};
+use crate::{follow, local, manifest, record, tree};
 
 #[test]
 fn the_byte_map_has_the_constants_of_the_code() {
@@ -28,6 +28,7 @@ fn the_byte_map_has_the_constants_of_the_code() {
         ("TABLE_ENTRY_LEN", manifest::TABLE_ENTRY_LEN as u64),
         ("FIRST_TABLE", u64::from(local::FIRST_TABLE)),
         ("COMMIT", u64::from(record::COMMIT.0)),
+        ("TABLES", u64::from(follow::TABLES.0)),
         ("VERSION", u64::from(record::VERSION)),
         ("HEADER_LEN", record::HEADER_LEN as u64),
         ("CHANGE_HEADER_LEN", record::CHANGE_HEADER_LEN as u64),

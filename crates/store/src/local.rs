@@ -19,6 +19,7 @@ use crate::{
     TableId, TableStats, Transaction,
     checkpoint::Checkpointer,
     commit::CommitLine,
+    follow::{self, Following},
     history::{CommitTimes, moment},
     horizon::{Holder, Horizon},
     once::OnceKeys,
@@ -31,6 +32,13 @@ use crate::{
 
 /// The id of the first table; lower ones are the store's own.
 pub(crate) const FIRST_TABLE: u32 = 16;
+
+/// Who commits when a store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begins {
+    Leading,
+    Following,
+}
 
 /// Tables over a journal, in this process. Clones are handles of the same one; when the last is
 /// dropped its threads end, without a checkpoint: what was committed is in the journal.
@@ -58,6 +66,7 @@ pub(crate) struct Inner {
     pub(crate) horizon: Arc<Horizon>,
     pub(crate) hasher: KeyHasher,
     pub(crate) line: CommitLine,
+    pub(crate) following: Following,
     pub(crate) counters: Counters,
     pub(crate) upkeep: Upkeep,
     pub(crate) checkpointer: Mutex<Checkpointer>,
@@ -81,10 +90,14 @@ impl Local {
     pub(crate) fn open(
         options: Options,
         journal: Arc<dyn Journal>,
+        begins: Begins,
     ) -> Result<(Self, RecoveryReport), Error> {
-        let (inner, report) = recovery::open(options, journal)?;
+        let (inner, report) = recovery::open(options, journal, begins)?;
         let inner = Arc::new(inner);
-        let threads = Upkeep::start(&inner)?;
+        let mut threads = Upkeep::start(&inner)?;
+        if begins == Begins::Following {
+            threads.push(follow::start(&inner).inspect_err(|_| inner.upkeep.stop())?);
+        }
         tracing::info!(dir = %inner.dir.display(), "store {report}");
         let running = Running {
             inner,
@@ -146,8 +159,14 @@ impl Local {
             // A group that was dated before we asked may still be on its way; wait for it.
             drop(inner.line.writer());
         }
+        // Taken first: who leads in between has dates above what was visible.
+        let follows = inner.following.is_on();
         let retained = inner.retained();
-        if time < retained.from.time || time > now.max(retained.to.time) {
+        let newest = match follows {
+            true => retained.to.time,
+            false => now.max(retained.to.time),
+        };
+        if time < retained.from.time || time > newest {
             return Err(Error::out_of_range(moment(time), retained));
         }
         let commit = inner.times.not_after(time, retained.to.lsn)?;
@@ -201,7 +220,14 @@ impl Local {
     pub(crate) fn failure(&self) -> Option<Error> {
         let inner = self.inner();
         let failed = inner.line.writer().failed().cloned();
-        failed.or_else(|| inner.upkeep.failed())
+        failed
+            .or_else(|| inner.upkeep.failed())
+            .or_else(|| inner.following.failed())
+    }
+
+    pub(crate) fn lead(&self) -> Result<(), Error> {
+        self.inner().open()?;
+        self.inner().take_over()
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -95,7 +95,7 @@ impl Recent {
 
     /// Refuses a transaction begun at `begun` when a commit above it wrote what it read.
     pub(crate) fn validate(&mut self, begun: Lsn, reads: &Reads) -> Result<(), Error> {
-        if reads.is_empty() || self.commits.back().is_none_or(|(last, _)| *last <= begun) {
+        if reads.is_empty() {
             return Ok(());
         }
         if begun < self.complete_above {
@@ -105,6 +105,9 @@ impl Recent {
                 self.complete_above
             );
             return Err(Error::new(Kind::Conflict, message));
+        }
+        if self.commits.back().is_none_or(|(last, _)| *last <= begun) {
+            return Ok(());
         }
         if !reads.points.is_empty() {
             self.index();
@@ -126,6 +129,11 @@ impl Recent {
             }
         }
         Ok(())
+    }
+
+    /// Nothing is known of the commits up to `visible`: others made them.
+    pub(crate) fn restart(&mut self, visible: Lsn) {
+        *self = Self::new(self.hasher.clone(), visible);
     }
 
     /// Adds a commit above all others.

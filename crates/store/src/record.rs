@@ -154,7 +154,7 @@ fn len_u32(len: usize) -> u32 {
     u32::try_from(len).expect("lengths of a transaction are checked when it is written")
 }
 
-fn len_u16(len: usize) -> u16 {
+pub(crate) fn len_u16(len: usize) -> u16 {
     u16::try_from(len).expect("lengths of keys are checked when they are written")
 }
 

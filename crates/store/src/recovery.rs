@@ -16,10 +16,11 @@ use crate::{
     Commit, Error, Kind, Options, RecoveryReport, TableId,
     checkpoint::Checkpointer,
     commit::CommitLine,
+    follow::Following,
     history::CommitTimes,
     horizon::Horizon,
     index,
-    local::{FIRST_TABLE, Inner, TableState},
+    local::{Begins, FIRST_TABLE, Inner, TableState},
     manifest::{Identity, Manifest, TableEntry},
     once::OnceKeys,
     recent::KeyHasher,
@@ -40,6 +41,7 @@ const DESCRIPTORS: usize = 256;
 pub(crate) fn open(
     options: Options,
     journal: Arc<dyn Journal>,
+    begins: Begins,
 ) -> Result<(Inner, RecoveryReport), Error> {
     options.check()?;
     let (disk, dir) = (Arc::clone(&options.disk), options.dir.clone());
@@ -74,7 +76,11 @@ pub(crate) fn open(
             time: manifest.checkpoint_time,
         },
     };
-    trees.replay(&*journal, options.memtable_bytes, created, &mut report)?;
+    // A copy that begins with the first record has missed none.
+    let is_whole = begins == Begins::Following && journal.first_retained() == Lsn::FIRST;
+    let must_be_new = created && !is_whole;
+    trees.replay(&*journal, options.memtable_bytes, must_be_new, &mut report)?;
+    let applied = report.replayed.map_or(report.checkpoint, |(_, last)| last);
 
     let horizon = Horizon::default();
     horizon.publish(report.visible);
@@ -88,6 +94,7 @@ pub(crate) fn open(
         horizon: Arc::new(horizon),
         hasher: hasher.clone(),
         line: CommitLine::new(hasher, report.visible),
+        following: Following::new(begins == Begins::Following, applied),
         counters: Counters::default(),
         upkeep: Upkeep::new(
             options.memtable_bytes,
@@ -365,7 +372,7 @@ impl Trees {
         &self,
         journal: &dyn Journal,
         memtable_bytes: u64,
-        created: bool,
+        must_be_new: bool,
         report: &mut RecoveryReport,
     ) -> Result<(), Error> {
         let from = report.checkpoint.next();
@@ -385,7 +392,7 @@ impl Trees {
             if record.kind != record::COMMIT {
                 continue;
             }
-            if created {
+            if must_be_new {
                 let message = format!(
                     "journal holds commits, lsn {} is one, but the store's directory was empty: \
                      restore it from a backup",

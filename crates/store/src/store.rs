@@ -1,6 +1,6 @@
 //! A store as everybody uses it: on this machine, or kept elsewhere by an engine.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use wal::{Journal, Lsn};
 use world::Timestamp;
@@ -8,7 +8,7 @@ use world::Timestamp;
 use crate::{
     Commit, Engine, Error, Feed, Kind, Options, RecoveryReport, Retained, Snapshot, Stats, TableId,
     Transaction,
-    local::{Inner, Local},
+    local::{Begins, Inner, Local},
 };
 
 /// An open store. Clones are handles of the same one.
@@ -31,8 +31,48 @@ impl Store {
         options: Options,
         journal: Arc<dyn Journal>,
     ) -> Result<(Self, RecoveryReport), Error> {
-        let (local, report) = Local::open(options, journal)?;
+        let (local, report) = Local::open(options, journal, Begins::Leading)?;
         Ok((Self(Kept::Here(local)), report))
+    }
+
+    /// Opens the store over a journal that somebody else writes: commits are applied as they become
+    /// readable, and made here only after [`Store::lead`]; until then they are refused as `Fenced`.
+    /// A moment that the writer has not passed yet, as far as is known here, is `OutOfRange`.
+    pub fn open_following(
+        options: Options,
+        journal: Arc<dyn Journal>,
+    ) -> Result<(Self, RecoveryReport), Error> {
+        let (local, report) = Local::open(options, journal, Begins::Following)?;
+        Ok((Self(Kept::Here(local)), report))
+    }
+
+    /// Ends following: applies everything that the journal has, and commits from then on. The
+    /// journal must be this store's to write. An error leaves it following.
+    pub fn lead(&self) -> Result<(), Error> {
+        match &self.0 {
+            Kept::Here(local) => local.lead(),
+            Kept::Elsewhere(engine) => Err(only_here("leading", engine)),
+        }
+    }
+
+    /// Waits until the commit at `lsn` can be read here, at most `timeout`; `OutOfRange` then. So that
+    /// whoever was acknowledged a commit by one copy finds it in another.
+    pub fn wait_for(&self, lsn: Lsn, timeout: Duration) -> Result<(), Error> {
+        let Some(inner) = self.inner_here() else {
+            return Ok(());
+        };
+        let seen = Lsn::new(lsn.get().saturating_sub(1));
+        if inner.horizon.wait_above(seen, timeout) >= lsn {
+            return Ok(());
+        }
+        let what = format!("after {timeout:?} of waiting, lsn {lsn}");
+        Err(Error::out_of_range(what, inner.retained()))
+    }
+
+    /// How far a store that follows has come: every record up to here is applied.
+    pub fn applied(&self) -> Option<Lsn> {
+        let following = &self.inner_here()?.following;
+        following.is_on().then(|| following.applied())
     }
 
     /// The store whose tables `engine` keeps.

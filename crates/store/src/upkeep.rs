@@ -260,7 +260,7 @@ impl Upkeep {
         !state.is_stopping && state.failed.is_none()
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.state().is_stopping
     }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use wal::{Epoch, Identity, Lsn, RecordKind};
 
 use super::{Config, EpochId, EpochStart, History, NodeId, Position, SessionId, Version};
 
 /// In every message. A receiver takes nothing from another cluster or journal, and refuses a lower
 /// epoch with the highest it has on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     pub cluster: u128,
     pub journal: Identity,
@@ -18,22 +19,23 @@ pub struct Header {
     pub epoch_id: EpochId,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     pub header: Header,
     pub body: Body,
 }
 
 /// A record on its way, with the epoch it was written under: not the sender's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub position: Position,
     pub kind: RecordKind,
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
 }
 
 /// The primary begins a session; whatever session was there ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
     pub session: SessionId,
     /// Version of the address the primary reached the replica at; in all that follows of it.
@@ -42,7 +44,7 @@ pub struct Attach {
 }
 
 /// What a replica has, in answer to [`Attach`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     pub session: SessionId,
     pub endpoint: u64,
@@ -59,7 +61,7 @@ pub struct Attached {
 }
 
 /// A promise to take nothing below an epoch, and what the promising node has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
     pub flushed: Position,
     /// Of the epoch of its last record: the number may have been minted twice.
@@ -72,7 +74,7 @@ pub struct Sealed {
     pub is_amnesiac: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     // From the primary to a replica, each with session and endpoint version.
     Attach(Attach),
@@ -104,6 +106,7 @@ pub enum Body {
         session: SessionId,
         endpoint: u64,
         index: u32,
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// Also says how far derived state may be flushed, and the last entry that was sent: a replica that

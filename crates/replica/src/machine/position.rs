@@ -2,18 +2,21 @@
 
 use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use wal::{Epoch, Lsn};
 
 /// A node, for ever: random, made by `node init`. Never derived from an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u128);
 
 /// Tells two epochs apart that were minted with the same number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct EpochId(pub u128);
 
 /// A session with a replica, unique for ever: random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u128);
 
 /// Monotonic time of one node, from an arbitrary start. Comparable on that node only.
@@ -25,7 +28,9 @@ pub struct Time(pub Duration);
 ///
 /// Ordered by epoch first: of two logs the one whose last position is higher has every record that
 /// was acknowledged to a client in the other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Position {
     pub epoch: Epoch,
     pub lsn: Lsn,
@@ -55,7 +60,7 @@ pub fn next_start(epoch: Epoch) -> Option<Epoch> {
 }
 
 /// Where an epoch began in a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochStart {
     pub epoch: Epoch,
     pub id: EpochId,
@@ -64,7 +69,7 @@ pub struct EpochStart {
 }
 
 /// The epochs of a log, oldest first: numbers and first positions rise strictly.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     pub starts: Vec<EpochStart>,
 }

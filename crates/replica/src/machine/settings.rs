@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use wal::Epoch;
 
 use super::NodeId;
@@ -10,7 +11,7 @@ use super::NodeId;
 pub const MEMBERS_MAX: usize = 16;
 
 /// How many durable copies an acknowledgement needs besides the primary's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     Async,
     /// At least one; `Sync(members - 1)` is `All` as long as nobody joins.
@@ -30,7 +31,7 @@ impl Mode {
 }
 
 /// What happens to a write when too few replicas are in sync.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
     Refuse,
     /// Waits, up to [`Limits::write_wait`].
@@ -39,7 +40,9 @@ pub enum Policy {
 
 /// The epoch under which a configuration was made, or taken over by a promotion, and its number there.
 /// Without the epoch two primaries could give one number to two configurations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Version {
     pub epoch: Epoch,
     pub number: u64,
@@ -47,7 +50,7 @@ pub struct Version {
 
 /// Members and mode. Changed only by the primary at an operator's order, one member at a time; in
 /// force once a majority of the old and of the new members has it on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Of two configurations of a cluster the higher one counts.
     pub version: Version,
@@ -61,7 +64,7 @@ pub struct Config {
 }
 
 /// What a configuration takes the place of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
     pub members: BTreeSet<NodeId>,
     pub mode: Mode,

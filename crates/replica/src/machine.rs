@@ -4,20 +4,45 @@
 //! maps are ordered, so the same events give the same effects, in the product and in a simulation.
 
 mod announcement;
+mod budget;
+mod candidate;
+mod configure;
 mod effect;
 mod event;
+mod feed;
+mod hear;
+mod keeper;
+mod lease;
+mod log;
 mod message;
+mod node;
+mod outbox;
+mod phase;
+mod plan;
 mod position;
+mod primary;
+mod promise;
+mod promotion;
+mod receiver;
+mod sender;
+mod session;
 mod settings;
 pub mod states;
+mod switchover;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod validation;
 
 pub use announcement::{ANNOUNCEMENT, announce, announced};
+pub use budget::Violation;
 pub use effect::{Effect, Line, Outcome, Record, Refusal, Role};
 pub use event::{BaseFound, Durable, Event, Order};
 pub use message::{Attach, Attached, Body, Entry, Header, Message, Sealed};
+pub use node::Node;
+pub use phase::{IllegalMove, Kind, Phase, State};
+pub use plan::{Plan, Source, Way};
 pub use position::{
     EpochId, EpochStart, History, NodeId, Position, STARTS, SessionId, Time, next_promotion,
     next_start,

@@ -51,22 +51,39 @@ pub enum Outcome {
 /// Why something was refused. Displayed, it says what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    NotPrimary { holder: Option<NodeId> },
-    Fenced { highest: Epoch },
-    TooFewReplicas { in_sync: u32, wanted: u32 },
+    NotPrimary {
+        holder: Option<NodeId>,
+    },
+    Fenced {
+        highest: Epoch,
+    },
+    TooFewReplicas {
+        in_sync: u32,
+        wanted: u32,
+    },
     TooManyWaiting,
+    /// Enough replicas are in sync, and yet it was not durable in time.
+    TookTooLong,
     LogFailed,
     LeaseEnded,
-    ReplicaBehind { own: Position, highest: Position },
+    ReplicaBehind {
+        own: Position,
+        highest: Position,
+    },
     InvalidState(&'static str),
     PrimaryStillActive,
     AuthorityAmbiguous(String),
-    VisibilityViolation { committed: Lsn, own: Lsn },
+    VisibilityViolation {
+        committed: Lsn,
+        own: Lsn,
+    },
     NotAReplica,
     ReplicationDisabled,
     InvalidRequest(String),
     EvidenceMissing(String),
-    EpochStale { highest: Epoch },
+    EpochStale {
+        highest: Epoch,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

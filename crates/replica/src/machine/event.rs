@@ -118,6 +118,11 @@ pub enum Event {
         session: SessionId,
         parts: u32,
     },
+    /// The owner of derived state cannot take the base, or cannot go back to `since`.
+    BaseFailed {
+        session: SessionId,
+        reason: String,
+    },
     /// Derived state of this node's owner reached here.
     Applied {
         applied: Lsn,

@@ -56,6 +56,8 @@ pub struct Attached {
     pub committed: Lsn,
     /// Derived state holds everything up to here: at most what was committed, unless it was primary.
     pub derived: Lsn,
+    /// The configuration that it has on disk.
+    pub configured: Version,
     /// Its disk has less than it promised, or is being rebuilt.
     pub is_amnesiac: bool,
 }
@@ -209,4 +211,65 @@ pub enum Body {
         start: EpochStart,
         holder: NodeId,
     },
+}
+
+impl Body {
+    /// Session and version of the address, of what belongs to a session.
+    pub fn session(&self) -> Option<(SessionId, u64)> {
+        match self {
+            Self::Attach(Attach {
+                session, endpoint, ..
+            })
+            | Self::Attached(Attached {
+                session, endpoint, ..
+            })
+            | Self::Truncate {
+                session, endpoint, ..
+            }
+            | Self::Entries {
+                session, endpoint, ..
+            }
+            | Self::BaseBegin {
+                session, endpoint, ..
+            }
+            | Self::BasePart {
+                session, endpoint, ..
+            }
+            | Self::Heartbeat {
+                session, endpoint, ..
+            }
+            | Self::Rebuilt { session, endpoint }
+            | Self::Configure {
+                session, endpoint, ..
+            }
+            | Self::HandOver {
+                session, endpoint, ..
+            }
+            | Self::Truncated {
+                session, endpoint, ..
+            }
+            | Self::Flushed {
+                session, endpoint, ..
+            }
+            | Self::Missing {
+                session, endpoint, ..
+            }
+            | Self::BaseStored {
+                session, endpoint, ..
+            }
+            | Self::Sound { session, endpoint }
+            | Self::Configured {
+                session, endpoint, ..
+            }
+            | Self::Failed {
+                session, endpoint, ..
+            } => Some((*session, *endpoint)),
+            Self::Inquire { .. }
+            | Self::Inquired(_)
+            | Self::Seal { .. }
+            | Self::Sealed(_)
+            | Self::Refused { .. }
+            | Self::Promoted { .. } => None,
+        }
+    }
 }

@@ -23,6 +23,12 @@ pub struct SessionId(pub u128);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub Duration);
 
+impl Time {
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// A record and the authority it was written under. Two logs that have the same position, by
 /// number and [`EpochId`], have the same records up to it.
 ///
@@ -73,3 +79,77 @@ pub struct EpochStart {
 pub struct History {
     pub starts: Vec<EpochStart>,
 }
+
+/// What every log of one journal and generation begins with, announced or not.
+const ORIGIN: EpochStart = EpochStart {
+    epoch: Epoch(0),
+    id: EpochId(0),
+    first: Lsn::FIRST,
+};
+
+impl History {
+    /// The epoch that the record at `lsn` was written under, if the log goes that far.
+    pub fn at(&self, lsn: Lsn) -> EpochStart {
+        let started = self.starts.iter().rev().find(|start| start.first <= lsn);
+        started.copied().unwrap_or(ORIGIN)
+    }
+
+    /// Whether a log with this history and this end has `position`.
+    pub fn has(&self, end: Position, position: Position) -> bool {
+        position.lsn <= end.lsn
+            && (position == Position::default()
+                || (position.lsn > Lsn::ZERO && self.at(position.lsn).epoch == position.epoch))
+    }
+
+    /// Whether it can be the history of a log with this end. What comes from a peer is asked that first.
+    pub fn is_sound(&self, end: Position) -> bool {
+        let first = self.starts.first();
+        let mut pairs = self.starts.iter().zip(self.starts.iter().skip(1));
+        end.lsn < LSN_MAX
+            && first.is_none_or(|start| start.epoch > ORIGIN.epoch && start.first >= Lsn::FIRST)
+            && pairs.all(|(one, next)| one.epoch < next.epoch && one.first < next.first)
+            && self
+                .starts
+                .last()
+                .is_none_or(|start| start.first <= end.lsn)
+            && self.has(end, end)
+    }
+
+    pub fn begin(&mut self, start: EpochStart) {
+        self.starts.push(start);
+    }
+
+    /// Forgets what began behind `keep`.
+    pub fn cut(&mut self, keep: Lsn) {
+        self.starts.retain(|start| start.first <= keep);
+    }
+
+    /// The last position that two logs have in common: the highest epoch, by id, that both have, and in
+    /// it the smaller of its two ends. Numbers alone agree on nothing.
+    pub fn common(&self, end: Position, other: &Self, other_end: Position) -> Position {
+        let shared = other
+            .starts
+            .iter()
+            .rev()
+            .find(|start| self.starts.contains(start));
+        let start = shared.copied().unwrap_or(ORIGIN);
+        let lsn = self.end_of(start, end).min(other.end_of(start, other_end));
+        Position {
+            epoch: if lsn == Lsn::ZERO {
+                ORIGIN.epoch
+            } else {
+                start.epoch
+            },
+            lsn,
+        }
+    }
+
+    /// The last record of an epoch in a log that ends at `end`.
+    fn end_of(&self, start: EpochStart, end: Position) -> Lsn {
+        let next = self.starts.iter().find(|next| next.epoch > start.epoch);
+        next.map_or(end.lsn, |next| Lsn::new(next.first.get() - 1))
+    }
+}
+
+/// No log gets here; positions of a peer beyond it are not computed with. 2^62 by eye.
+pub(super) const LSN_MAX: Lsn = Lsn::new(1 << 62);

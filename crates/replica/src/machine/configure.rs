@@ -1,0 +1,178 @@
+//! A change of members or mode, on its way into force.
+//!
+//! Three records: the one before; one that names what it replaces, in force once a majority of both
+//! has it; and one without that, after all that the primary had at that moment is committed by the
+//! mode of the second. Until it is in force an acknowledgement needs what the first asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wal::{Epoch, Lsn};
+
+use super::{
+    Body, Config, MEMBERS_MAX, NodeId, Refusal, Replaced, Version,
+    primary::{Office, Primary},
+    sender::Sender,
+};
+
+#[derive(Debug)]
+pub(super) struct Change {
+    /// Of the order; a promotion goes on with a change that nobody waits for.
+    pub(super) number: Option<u64>,
+    /// Said to be stopped: they need not have it.
+    fenced: BTreeSet<NodeId>,
+    /// The end of the primary's log when it came into force.
+    in_force: Option<Lsn>,
+}
+
+impl Change {
+    pub(super) fn new(number: Option<u64>, fenced: BTreeSet<NodeId>) -> Self {
+        Self {
+            number,
+            fenced,
+            in_force: None,
+        }
+    }
+
+    pub(super) fn is_in_force(&self) -> bool {
+        self.in_force.is_some()
+    }
+}
+
+/// The configuration that an order asks for, naming what it replaces. `Ok(None)`: it is as it is.
+pub(super) fn replace(
+    own: &Config,
+    wanted: Config,
+    me: NodeId,
+    epoch: Epoch,
+    fenced: &BTreeMap<NodeId, String>,
+) -> Result<Option<Config>, Refusal> {
+    let invalid = |what: &str| Err(Refusal::InvalidRequest(what.to_owned()));
+    if own.previous.is_some() {
+        return invalid("a change of the configuration is not in force yet");
+    }
+    let size = wanted.members.len();
+    if !wanted.members.contains(&me) {
+        return invalid("the primary is a member; switch over first");
+    }
+    if size > MEMBERS_MAX {
+        return invalid("so many members are not a group");
+    }
+    if wanted.mode.copies(size) >= size {
+        return invalid("a mode cannot ask for more copies than there are members");
+    }
+    if own.members.symmetric_difference(&wanted.members).count() > 1 {
+        return invalid("members come and go one at a time");
+    }
+    if fenced.values().any(|words| words.trim().is_empty()) {
+        return invalid("a member that is fenced needs a statement how it was stopped");
+    }
+    let is_quorum_same = own.members == wanted.members && own.mode == wanted.mode;
+    if is_quorum_same && own.policy == wanted.policy {
+        return Ok(None);
+    }
+    let previous = (!is_quorum_same).then(|| Replaced {
+        members: own.members.clone(),
+        mode: own.mode,
+    });
+    let version = next(own.version, epoch);
+    Ok(Some(Config {
+        version,
+        previous,
+        ..wanted
+    }))
+}
+
+/// The same, replacing nothing.
+pub(super) fn settle(own: &Config, epoch: Epoch) -> Config {
+    let version = next(own.version, epoch);
+    Config {
+        version,
+        previous: None,
+        ..own.clone()
+    }
+}
+
+fn next(version: Version, epoch: Epoch) -> Version {
+    let number = if version.epoch == epoch {
+        version.number + 1
+    } else {
+        0
+    };
+    Version { epoch, number }
+}
+
+impl Primary {
+    /// A sender for each member, also of those that are replaced, and for nobody else.
+    pub(super) fn reconcile(&mut self, office: &mut Office<'_>) {
+        let mut members = office.config.members.clone();
+        if let Some(previous) = &office.config.previous {
+            members.extend(&previous.members);
+        }
+        members.remove(&office.me);
+        self.senders.retain(|node, sender| {
+            let stays = members.contains(node);
+            if !stays {
+                let cause = "it is no member".to_owned();
+                let state = super::State::Disconnected;
+                sender.end("session_invalidated", cause.clone(), state, office.out);
+                office.out.log(Some(*node), None, "sender_removed", cause);
+            }
+            stays
+        });
+        for member in members {
+            let sender = self.senders.entry(member);
+            sender.or_insert_with(|| Sender::new(member, office.now, office.out));
+        }
+    }
+
+    /// Whether the change is done: in force, and what was there then is committed by it.
+    pub(super) fn has_settled(&mut self, office: &mut Office<'_>) -> bool {
+        let Some(change) = &mut self.change else {
+            return false;
+        };
+        if let Some(end) = change.in_force {
+            return office.log.committed >= end;
+        }
+        let version = office.config.version;
+        let has_it = |node: &NodeId| {
+            let sender = self.senders.get(node);
+            let configured = sender.and_then(|sender| sender.configured);
+            *node == office.me
+                || change.fenced.contains(node)
+                || configured.is_some_and(|configured| configured >= version)
+        };
+        let is_majority = |members: &BTreeSet<NodeId>| {
+            members.iter().filter(|node| has_it(node)).count() > members.len() / 2
+        };
+        let previous = office.config.previous.as_ref();
+        let is_in_force = is_majority(&office.config.members)
+            && previous.is_none_or(|previous| is_majority(&previous.members));
+        if is_in_force {
+            let end = office.log.received.lsn;
+            change.in_force = Some(end);
+            let cause = format!("version {}.{} at {end}", version.epoch.0, version.number);
+            office.out.log(None, None, "configuration_in_force", cause);
+        }
+        is_in_force && office.log.committed >= office.log.received.lsn
+    }
+
+    /// To everybody who has a session and an older one.
+    pub(super) fn tell_config(&mut self, office: &mut Office<'_>) {
+        self.each(office, |sender, desk| {
+            let Some(session) = sender.session.as_ref().filter(|session| session.is_alive()) else {
+                return;
+            };
+            if sender
+                .configured
+                .is_some_and(|configured| configured < desk.config.version)
+            {
+                let body = Body::Configure {
+                    session: session.id,
+                    endpoint: session.endpoint,
+                    config: desk.config.clone(),
+                };
+                desk.out.send(sender.replica, body);
+            }
+        });
+    }
+}

@@ -1,0 +1,55 @@
+//! A coordinator's lease: until when this node may acknowledge. Measured on its own clock only.
+
+use wal::Epoch;
+
+use super::{Limits, STARTS, Time};
+
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// There is a coordinator: without a lease nothing is acknowledged.
+    is_wanted: bool,
+    held: Option<(Epoch, Time)>,
+}
+
+impl Lease {
+    pub(super) fn new(is_wanted: bool) -> Self {
+        Self {
+            is_wanted,
+            held: None,
+        }
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    pub(super) fn grant(&mut self, epoch: Epoch, until: Time) {
+        // An answer that comes late does not take back what a later one gave.
+        self.held = match self.held {
+            Some((held, end)) if held == epoch => Some((held, end.max(until))),
+            _ => Some((epoch, until)),
+        };
+    }
+
+    pub(super) fn lose(&mut self) {
+        self.held = None;
+    }
+
+    /// Whether what is done under `epoch` may be acknowledged at `now`. A lease is for the epoch of a
+    /// promotion, and for the starts of its holder.
+    pub(super) fn covers(&self, epoch: Epoch, now: Time, limits: &Limits) -> bool {
+        !self.is_wanted
+            || self.held.is_some_and(|(held, until)| {
+                held.0 / STARTS == epoch.0 / STARTS
+                    && now
+                        .0
+                        .checked_add(limits.lease_margin)
+                        .is_some_and(|soon| soon < until.0)
+            })
+    }
+
+    /// It was held and is at its end. One that was never held does not end.
+    pub(super) fn has_ended(&self, epoch: Epoch, now: Time, limits: &Limits) -> bool {
+        self.is_wanted && self.held.is_some() && !self.covers(epoch, now, limits)
+    }
+}

@@ -1,0 +1,183 @@
+//! One session with one replica, on the primary's side: the two lanes, and what is held for them.
+//!
+//! Holds are taken by the methods here and released by [`Session::release`], once: it takes the flags
+//! that taking them set.
+
+use std::collections::VecDeque;
+
+use wal::Lsn;
+
+use super::{
+    Attached, BaseFound, Effect, IllegalMove, Kind, Phase, Plan, Position, SessionId, Time,
+    budget::Budget, outbox::Outbox,
+};
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) endpoint: u64,
+    pub(super) kind: Kind,
+    pub(super) phase: Phase,
+    pub(super) cause: Option<String>,
+    /// What the replica said, until a plan is bound.
+    pub(super) attached: Option<Attached>,
+    pub(super) plan: Option<Plan>,
+    pub(super) log_lane: LogLane,
+    pub(super) base_lane: Option<BaseLane>,
+    /// The end of the primary's log when feeder and base were done: in sync once that is durable there.
+    pub(super) met: Option<Lsn>,
+    /// The replica has to have on disk that it is sound, before it counts.
+    pub(super) is_unsound: bool,
+    pub(super) budget: Budget,
+    /// Of the last heartbeat, and the highest that came back. They rise over all sessions of a primary.
+    pub(super) ordinal: u64,
+    pub(super) heard: u64,
+    /// The ordinal before this session's first: answers to higher ones were given since it began.
+    pub(super) began: u64,
+    is_pinned: bool,
+    is_base_open: bool,
+}
+
+/// Log entries on their way, by one feeder.
+#[derive(Debug, Default)]
+pub(super) struct LogLane {
+    /// Entries may go out: nothing is left to cut or to begin.
+    pub(super) is_open: bool,
+    pub(super) sent: Position,
+    /// Durable on the replica, without a hole.
+    pub(super) flushed: Position,
+    pub(super) is_reading: bool,
+    /// Sent and not durable: last position and weight of each message.
+    pub(super) outstanding: VecDeque<(Lsn, u64)>,
+    pub(super) outstanding_bytes: u64,
+    pub(super) applied: Lsn,
+}
+
+/// A base on its way, part by part.
+#[derive(Debug, Default)]
+pub(super) struct BaseLane {
+    pub(super) found: Option<BaseFound>,
+    /// The replica's log begins after the base.
+    pub(super) has_begun: bool,
+    pub(super) stored: u32,
+    pub(super) is_reading: bool,
+}
+
+impl BaseLane {
+    pub(super) fn is_done(&self) -> bool {
+        self.has_begun
+            && self
+                .found
+                .as_ref()
+                .is_some_and(|found| self.stored >= found.parts)
+    }
+}
+
+impl LogLane {
+    /// The feeder goes on behind `position`.
+    pub(super) fn start_at(&mut self, position: Position) {
+        self.sent = position;
+        self.flushed = position;
+        self.outstanding.clear();
+        self.outstanding_bytes = 0;
+        self.is_open = true;
+    }
+
+    pub(super) fn rewind(&mut self, position: Position) {
+        self.sent = position;
+        while let Some((last, weight)) = self.outstanding.back().copied()
+            && last > position.lsn
+        {
+            self.outstanding.pop_back();
+            self.outstanding_bytes -= weight;
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, position: Position) {
+        self.flushed = position;
+        while let Some((last, weight)) = self.outstanding.front().copied()
+            && last <= position.lsn
+        {
+            self.outstanding.pop_front();
+            self.outstanding_bytes -= weight;
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(id: SessionId, endpoint: u64, kind: Kind, now: Time) -> Self {
+        Self {
+            id,
+            endpoint,
+            kind,
+            phase: Phase::Init,
+            cause: None,
+            attached: None,
+            plan: None,
+            log_lane: LogLane::default(),
+            base_lane: None,
+            met: None,
+            is_unsound: false,
+            budget: Budget::new(now, Lsn::ZERO),
+            ordinal: 0,
+            heard: 0,
+            began: 0,
+            is_pinned: false,
+            is_base_open: false,
+        }
+    }
+
+    pub(super) fn advance(&mut self, to: Phase) -> Result<(), IllegalMove> {
+        self.phase = self.phase.moved(to)?;
+        Ok(())
+    }
+
+    /// It can send and be answered: it was not ended.
+    pub(super) fn is_alive(&self) -> bool {
+        self.phase != Phase::Invalidated && self.cause.is_none()
+    }
+
+    pub(super) fn is_in_sync(&self) -> bool {
+        self.phase == Phase::Completed && self.cause.is_none()
+    }
+
+    pub(super) fn is_rebuild(&self) -> bool {
+        self.base_lane.is_some()
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.is_pinned
+    }
+
+    /// Before anything is read.
+    pub(super) fn pin(&mut self, from: Lsn, out: &mut Outbox) {
+        self.is_pinned = true;
+        out.push(Effect::Pin {
+            session: self.id,
+            from,
+        });
+    }
+
+    pub(super) fn open_base(&mut self, since: Option<Lsn>, out: &mut Outbox) {
+        self.is_base_open = true;
+        self.base_lane = Some(BaseLane::default());
+        out.push(Effect::OpenBase {
+            session: self.id,
+            since,
+        });
+    }
+
+    /// However it ended. What was released says so in the log.
+    pub(super) fn release(&mut self, out: &mut Outbox) -> bool {
+        let session = self.id;
+        let is_pinned = std::mem::take(&mut self.is_pinned);
+        let is_base_open = std::mem::take(&mut self.is_base_open);
+        if is_base_open {
+            out.push(Effect::CloseBase { session });
+        }
+        if is_pinned {
+            out.push(Effect::Unpin { session });
+        }
+        is_pinned || is_base_open
+    }
+}

@@ -139,6 +139,9 @@ pub trait File: Send + Sync + fmt::Debug {
     fn sync_data(&self) -> io::Result<()>;
     /// Makes bytes and all metadata durable (`fsync`).
     fn sync_all(&self) -> io::Result<()>;
+    /// Asks that the next read of these bytes, which were synced, comes from the disk and not from
+    /// memory: to see what a disk kept that lost a write or put it elsewhere.
+    fn drop_cache(&self, offset: u64, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
     fn set_len(&self, len: u64) -> io::Result<()>;
 

@@ -190,6 +190,10 @@ impl File for Patched {
         Err(io::ErrorKind::PermissionDenied.into())
     }
 
+    fn drop_cache(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Err(io::ErrorKind::PermissionDenied.into())
     }

@@ -227,6 +227,17 @@ impl File for RealFile {
         self.0.sync_all()
     }
 
+    fn drop_cache(&self, offset: u64, len: u64) -> io::Result<()> {
+        // The kernel keeps pages that are dirty or in use; these were synced by us.
+        let len = std::num::NonZeroU64::new(len);
+        Ok(rustix::fs::fadvise(
+            &self.0,
+            offset,
+            len,
+            rustix::fs::Advice::DontNeed,
+        )?)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

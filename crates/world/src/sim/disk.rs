@@ -302,7 +302,7 @@ impl Machine {
     ) -> io::Result<T> {
         let result = match self.enter(call, path)? {
             Some(Fault::Fail(kind) | Fault::FailScattered(kind)) => Err(injected(kind, call, path)),
-            Some(Fault::Short(_)) | None => body(self),
+            _ => body(self),
         };
         self.record(path, effect, result.is_ok());
         result
@@ -543,7 +543,7 @@ impl File {
                 file.sync_failed_scattered(&mut machine.dice);
                 Err(injected(kind, call, &self.path))
             }
-            Some(Fault::Short(_)) | None => {
+            _ => {
                 file.sync();
                 Ok(())
             }
@@ -581,7 +581,7 @@ impl crate::File for File {
                 return Err(injected(kind, Call::Read, &self.path));
             }
             Some(Fault::Short(len)) => wanted = wanted.min(len),
-            None => {}
+            Some(Fault::Lost | Fault::Misdirected(_)) | None => {}
         }
         let held = machine.image.file(self.node).current.len();
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(held);
@@ -621,11 +621,16 @@ impl crate::File for File {
                 Err(about(io::ErrorKind::StorageFull, &self.path))
             }
             Some(Fault::Short(len)) => Ok(fits.min(len)),
-            None => Ok(fits),
+            Some(Fault::Lost | Fault::Misdirected(_)) | None => Ok(fits),
         };
         let len = *result.as_ref().unwrap_or(&0);
         if len > 0 {
-            machine.image.file(self.node).write(at, &bytes[..len]);
+            let file = machine.image.file(self.node);
+            match fault {
+                Some(Fault::Lost) => file.write_lost(at, &bytes[..len]),
+                Some(Fault::Misdirected(to)) => file.write_misdirected(at, to, &bytes[..len]),
+                _ => file.write(at, &bytes[..len]),
+            }
         }
         machine.record(&self.path, Effect::Write { offset, len }, result.is_ok());
         result
@@ -637,6 +642,15 @@ impl crate::File for File {
 
     fn sync_all(&self) -> io::Result<()> {
         self.sync(Call::SyncAll, Effect::SyncAll)
+    }
+
+    fn drop_cache(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        let mut machine = self.disk.machine();
+        if machine.crashed {
+            return Err(io::Error::other(Crashed));
+        }
+        machine.image.file(self.node).drop_cache();
+        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {

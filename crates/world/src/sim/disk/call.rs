@@ -86,6 +86,12 @@ pub enum Fault {
     /// A file's sync that fails after an arbitrary part of its bytes reached the disk. Any other call:
     /// like `Fail`.
     FailScattered(io::ErrorKind),
+    /// A write that says it was done, and never reaches the disk: readers see it until they drop what
+    /// is cached. Any other call goes through.
+    Lost,
+    /// A write that says it was done, and lands at this offset of the file, which is inside it. Any other
+    /// call goes through.
+    Misdirected(usize),
     /// A read or write stops after this many bytes and says so. Any other call goes through.
     Short(usize),
 }

@@ -33,7 +33,8 @@ enum Change {
 pub(super) struct FileBytes {
     pub(super) current: Vec<u8>,
     pub(super) durable: Vec<u8>,
-    /// Oldest first: `durable` with all of these applied is `current`, unless a sync failed.
+    /// Oldest first: `durable` with all of these applied is `current`, unless a sync failed or a write
+    /// went astray.
     unsynced: Vec<Change>,
 }
 
@@ -82,6 +83,33 @@ impl FileBytes {
         };
         change.apply(&mut self.current);
         self.unsynced.push(change);
+    }
+
+    /// Readers see it until the bytes are read from the disk again; no sync writes it.
+    pub(super) fn write_lost(&mut self, offset: usize, bytes: &[u8]) {
+        let change = Change::Write {
+            offset,
+            bytes: bytes.to_vec(),
+        };
+        change.apply(&mut self.current);
+    }
+
+    /// Readers see it where it was meant to be, until they read from the disk; it lands elsewhere.
+    pub(super) fn write_misdirected(&mut self, meant: usize, landed: usize, bytes: &[u8]) {
+        self.write_lost(meant, bytes);
+        let change = Change::Write {
+            offset: landed,
+            bytes: bytes.to_vec(),
+        };
+        self.unsynced.push(change);
+    }
+
+    /// Forgets what reading would show and the disk does not have. Bytes that wait for a sync stay.
+    pub(super) fn drop_cache(&mut self) {
+        self.current.clone_from(&self.durable);
+        for change in &self.unsynced {
+            change.apply(&mut self.current);
+        }
     }
 
     pub(super) fn set_len(&mut self, len: usize) {

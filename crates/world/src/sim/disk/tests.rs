@@ -98,6 +98,28 @@ fn unsynced_writes_are_kept_lost_torn_by_sector_and_reordered() {
     assert_eq!(seen.len(), 27, "{seen:?}");
 }
 
+/// What a reader sees before and after it asks for the bytes from the disk.
+#[test]
+fn a_write_that_went_astray_shows_only_when_the_cache_is_dropped() {
+    for (fault, from_disk) in [(Fault::Lost, b"oldold"), (Fault::Misdirected(0), b"newold")] {
+        let disk = prepared();
+        let file = write_synced(&disk, "a", b"oldold");
+        disk.inject(Call::Write, 1, fault);
+        file.write_all_at(b"new", 3).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(read(&disk, "a").unwrap(), b"oldnew", "{fault:?}");
+        file.drop_cache(0, 6).unwrap();
+        assert_eq!(read(&disk, "a").unwrap(), from_disk, "{fault:?}");
+        assert_eq!(disk.durable(&path("a")).unwrap(), from_disk);
+    }
+    // Bytes that wait for a sync are in no danger of it.
+    let disk = prepared();
+    let file = write_synced(&disk, "a", b"oldold");
+    file.write_all_at(b"new", 3).unwrap();
+    file.drop_cache(0, 6).unwrap();
+    assert_eq!(read(&disk, "a").unwrap(), b"oldnew");
+}
+
 #[test]
 fn unsynced_lengths_are_chosen_apart_from_the_bytes() {
     let disk = prepared();

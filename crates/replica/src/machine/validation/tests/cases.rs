@@ -100,12 +100,11 @@ fn so_many_promises_are_enough_and_one_less_is_not() {
     }
 }
 
-/// Proves: AUT-7, AUT-8
-#[test]
-fn a_denial_is_typed_and_names_rule_and_clause() {
-    let sound = || evidence(3, Mode::Sync(1), &[(2, 1, 5), (3, 1, 5)]);
-    type Case = (fn(&mut Evidence), Rule, Refusal, &'static str);
-    let cases: [Case; 13] = [
+/// What is changed in sound evidence, and what that gives.
+type Case = (fn(&mut Evidence), Rule, Refusal, &'static str);
+
+fn cases_of_positions() -> Vec<Case> {
+    vec![
         (
             |e| change(e, 3, |answer| answer.flushed = position(1, 6)),
             Rule::NothingLost,
@@ -133,6 +132,17 @@ fn a_denial_is_typed_and_names_rule_and_clause() {
             },
             "AUT-8",
         ),
+        (
+            |e| change(e, 3, |answer| answer.flushed_id = EpochId(77)),
+            Rule::NothingLost,
+            Refusal::AuthorityAmbiguous(format!("{:032x} ends in another epoch 1", 3)),
+            "AUT-1",
+        ),
+    ]
+}
+
+fn cases_of_nodes() -> Vec<Case> {
+    vec![
         (
             |e| change(e, 2, |answer| answer.is_amnesiac = true),
             Rule::Sound,
@@ -165,11 +175,16 @@ fn a_denial_is_typed_and_names_rule_and_clause() {
             "AUT-1",
         ),
         (
-            |e| change(e, 3, |answer| answer.flushed_id = EpochId(77)),
-            Rule::NothingLost,
-            Refusal::AuthorityAmbiguous(format!("{:032x} ends in another epoch 1", 3)),
-            "AUT-1",
+            |e| e.answers = e.answers.split_off(&NodeId(3)),
+            Rule::Answer,
+            Refusal::EvidenceMissing(format!("no answer of {:032x} itself", 2)),
+            "AUT-6",
         ),
+    ]
+}
+
+fn cases_of_configurations_and_orders() -> Vec<Case> {
+    vec![
         (
             |e| change(e, 3, |answer| answer.config.mode = Mode::Async),
             Rule::Enabled,
@@ -207,20 +222,25 @@ fn a_denial_is_typed_and_names_rule_and_clause() {
             "AUT-9",
         ),
         (
-            |e| e.answers = e.answers.split_off(&NodeId(3)),
-            Rule::Answer,
-            Refusal::EvidenceMissing(format!("no answer of {:032x} itself", 2)),
-            "AUT-6",
-        ),
-        (
             |e| e.heard = EPOCH,
             Rule::Number,
             Refusal::EpochStale { highest: EPOCH },
             "AUT-3",
         ),
-    ];
+    ]
+}
+
+/// Proves: AUT-7, AUT-8
+#[test]
+fn a_denial_is_typed_and_names_rule_and_clause() {
+    let sound = || evidence(3, Mode::Sync(1), &[(2, 1, 5), (3, 1, 5)]);
     assert_eq!(denied(&sound()), None);
-    for (change, rule, refusal, clause) in cases {
+    let cases = [
+        cases_of_positions(),
+        cases_of_nodes(),
+        cases_of_configurations_and_orders(),
+    ];
+    for (change, rule, refusal, clause) in cases.concat() {
         let mut evidence = sound();
         change(&mut evidence);
         let Verdict::Denied(denial) = judge(&evidence).verdict else {
@@ -294,81 +314,32 @@ fn a_stale_configuration_decides_nothing() {
 /// A record that was acknowledged by the old rule may lie on fewer nodes than the new one meets.
 #[test]
 fn as_long_as_a_configuration_names_what_it_replaces_both_must_be_satisfied() {
-    let replaced = |mode, members: &[u128]| Replaced {
-        mode,
-        members: nodes(members.iter().copied()),
-    };
-    for (members, mode, previous, ends, expected) in [
+    use Mode::{Async, Sync};
+    use Rule::{Fence, Member, OneAtATime};
+    // Members of a sync(1), then what it replaces, then who promised.
+    type Case = (u128, Mode, &'static [u128], &'static [u128], Option<Rule>);
+    let cases: [Case; 8] = [
         // Acknowledged by node 1 alone, before sync(1).
-        (
-            2,
-            Mode::Sync(1),
-            replaced(Mode::Async, &[1, 2]),
-            &[2][..],
-            Some(Rule::OneAtATime),
-        ),
-        (
-            3,
-            Mode::Sync(1),
-            replaced(Mode::Async, &[1, 2, 3]),
-            &[2, 3],
-            Some(Rule::Fence),
-        ),
-        (
-            3,
-            Mode::Sync(1),
-            replaced(Mode::Async, &[1, 2, 3]),
-            &[2, 1],
-            None,
-        ),
+        (2, Async, &[1, 2], &[2], Some(OneAtATime)),
+        (3, Async, &[1, 2, 3], &[2, 3], Some(Fence)),
+        (3, Async, &[1, 2, 3], &[2, 1], None),
         // Acknowledged by nodes 1 and 3, before node 3 was removed.
-        (
-            2,
-            Mode::Sync(1),
-            replaced(Mode::Sync(1), &[1, 2, 3]),
-            &[2],
-            Some(Rule::OneAtATime),
-        ),
-        (
-            2,
-            Mode::Sync(1),
-            replaced(Mode::Sync(1), &[1, 2, 3]),
-            &[2, 3],
-            None,
-        ),
+        (2, Sync(1), &[1, 2, 3], &[2], Some(OneAtATime)),
+        (2, Sync(1), &[1, 2, 3], &[2, 3], None),
         // Node 3 is being added: as a primary it would be one more copy than the pair counts.
-        (
-            3,
-            Mode::Sync(1),
-            replaced(Mode::Sync(1), &[1, 2]),
-            &[3, 2],
-            Some(Rule::Member),
-        ),
-        (
-            3,
-            Mode::Sync(1),
-            replaced(Mode::Sync(1), &[1, 2]),
-            &[2, 3],
-            None,
-        ),
-        (
-            3,
-            Mode::Sync(1),
-            replaced(Mode::Sync(1), &[1, 2]),
-            &[2],
-            Some(Rule::OneAtATime),
-        ),
-    ] {
-        let ends: Vec<_> = ends.iter().map(|&node| (node, 1, 5)).collect();
-        let mut evidence = evidence(members, mode, &ends);
+        (3, Sync(1), &[1, 2], &[3, 2], Some(Member)),
+        (3, Sync(1), &[1, 2], &[2, 3], None),
+        (3, Sync(1), &[1, 2], &[2], Some(OneAtATime)),
+    ];
+    for (members, mode, replaced, promised, expected) in cases {
+        let ends: Vec<_> = promised.iter().map(|&node| (node, 1, 5)).collect();
+        let mut evidence = evidence(members, Sync(1), &ends);
         for answer in evidence.answers.values_mut() {
-            answer.config.previous = Some(previous.clone());
+            let members = nodes(replaced.iter().copied());
+            answer.config.previous = Some(Replaced { members, mode });
         }
-        assert_eq!(
-            failed(&evidence),
-            expected,
-            "{members} {mode:?} {previous:?} {ends:?}"
-        );
+        let story = format!("{members} instead of {replaced:?} {mode:?}, {promised:?}");
+        assert_eq!(failed(&evidence), expected, "{story}");
     }
 }
 

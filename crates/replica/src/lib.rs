@@ -8,5 +8,7 @@
 pub mod authority;
 mod error;
 pub mod machine;
+#[cfg(feature = "transport")]
+pub mod transport;
 
 pub use error::{Error, Kind};

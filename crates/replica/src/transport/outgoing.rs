@@ -1,0 +1,244 @@
+//! The connection to one peer: a bounded box of frames, and the thread that writes them.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    net::SocketAddr,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use rustls::{ClientConnection, StreamOwned};
+
+use super::{
+    CONNECT_MAX, Counters, Heard, KEEPALIVE, LOOK_EVERY, OUTBOX_BYTES_MAX, RETRY_FIRST, RETRY_LAST,
+    SILENCE_MAX, Shared, credentials,
+    frame::{self, Broken, Frames},
+    greeting::{Answer, GREETING_LEN_MAX, Hello},
+    patience::{self, Patience},
+};
+use crate::machine::NodeId;
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    pub(super) peer: NodeId,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    address: SocketAddr,
+    endpoint: u64,
+    frames: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Frames are taken; else they are lost.
+    is_up: bool,
+    /// The connection is to end, and another to be made.
+    is_given_up: bool,
+    is_closed: bool,
+}
+
+type Connection = StreamOwned<ClientConnection, Patience>;
+
+impl Outbox {
+    pub(super) fn new(peer: NodeId, address: SocketAddr, endpoint: u64) -> Self {
+        Self {
+            peer,
+            state: Mutex::new(State {
+                address,
+                endpoint,
+                frames: VecDeque::new(),
+                bytes: 0,
+                is_up: false,
+                is_given_up: false,
+                is_closed: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn push(&self, frame: Vec<u8>) {
+        let mut state = self.state();
+        if !state.is_up || state.is_given_up {
+            return;
+        }
+        if state.bytes + frame.len() > OUTBOX_BYTES_MAX {
+            state.is_given_up = true;
+        } else {
+            state.bytes += frame.len();
+            state.frames.push_back(frame);
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn move_to(&self, address: SocketAddr, endpoint: u64) {
+        let mut state = self.state();
+        if (state.address, state.endpoint) != (address, endpoint) {
+            (state.address, state.endpoint) = (address, endpoint);
+            state.is_given_up = true;
+            self.changed.notify_all();
+        }
+    }
+
+    pub(super) fn give_up(&self) {
+        self.state().is_given_up = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn close(&self) {
+        self.state().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Everything that waits; nothing after a while of idleness; `None` when the connection is to end.
+    fn take(&self) -> Option<VecDeque<Vec<u8>>> {
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(self.state(), KEEPALIVE, |state| {
+                state.frames.is_empty() && !state.is_given_up && !state.is_closed
+            })
+            .expect("never poisoned: holds no code that panics");
+        if state.is_given_up || state.is_closed {
+            return None;
+        }
+        state.bytes = 0;
+        Some(std::mem::take(&mut state.frames))
+    }
+
+    /// Waits between two attempts. False when there is to be no other.
+    fn pause(&self, pause: Duration) -> bool {
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(self.state(), pause, |state| {
+                !state.is_closed && !state.is_given_up
+            })
+            .expect("never poisoned: holds no code that panics");
+        !state.is_closed
+    }
+
+    /// Where to connect. Forgets what was to be sent before.
+    fn target(&self) -> Option<(SocketAddr, u64)> {
+        let mut state = self.state();
+        state.is_given_up = false;
+        (!state.is_closed).then_some((state.address, state.endpoint))
+    }
+
+    /// False when the address changed meanwhile.
+    fn begin(&self, endpoint: u64) -> bool {
+        let mut state = self.state();
+        state.is_up = state.endpoint == endpoint && !state.is_given_up && !state.is_closed;
+        state.is_up
+    }
+
+    fn end(&self) {
+        let mut state = self.state();
+        state.is_up = false;
+        state.frames.clear();
+        state.bytes = 0;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+}
+
+pub(super) fn send_loop(shared: &Shared, outbox: &Outbox) {
+    let mut pause = RETRY_FIRST;
+    let mut said = String::new();
+    while !shared.is_stopping() {
+        let Some((address, endpoint)) = outbox.target() else {
+            return;
+        };
+        let ended = match connect(shared, outbox.peer, address) {
+            Ok(mut connection) => {
+                pause = RETRY_FIRST;
+                said.clear();
+                if !outbox.begin(endpoint) {
+                    continue;
+                }
+                (shared.inbox)(Heard::Up {
+                    peer: outbox.peer,
+                    endpoint,
+                });
+                let ended = write_loop(shared, outbox, &mut connection);
+                outbox.end();
+                (shared.inbox)(Heard::Down { peer: outbox.peer });
+                // Told to the other side as well as it can be; it finds out by silence else.
+                connection.conn.send_close_notify();
+                drop(connection.flush());
+                ended
+            }
+            Err(broken) => Some(broken),
+        };
+        if let Some(broken) = ended {
+            let saying = broken.to_string();
+            // Once for each cause: a peer that is off for a week is not news twice a second.
+            if saying != said {
+                let peer = format!("{:032x}", outbox.peer.0);
+                tracing::warn!(peer, %address, cause = saying, "no connection to a node");
+                said = saying;
+            }
+        }
+        if !outbox.pause(pause) {
+            return;
+        }
+        pause = (pause * 2).min(RETRY_LAST);
+    }
+}
+
+fn connect(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<Connection, Broken> {
+    let socket = shared
+        .net
+        .connect(address, CONNECT_MAX)
+        .map_err(Broken::Io)?;
+    socket.set_read_timeout(LOOK_EVERY).map_err(Broken::Io)?;
+    socket.set_write_timeout(SILENCE_MAX).map_err(Broken::Io)?;
+    let name = credentials::server_name(peer, shared.cluster);
+    let tls = ClientConnection::new(Arc::clone(&shared.client), name)
+        .map_err(|error| Broken::Io(io::Error::other(error)))?;
+    let mut connection = StreamOwned::new(tls, Patience::new(socket, &shared.clock));
+    let hello = Hello::new(shared.cluster, shared.me, peer);
+    let hello = postcard::to_stdvec(&hello).expect("a greeting can be written");
+    let greeting = frame::wrap(&hello);
+    // The handshake reads, so it may pause before anything of the greeting is taken; after that, only
+    // while what was taken leaves.
+    patience::until_done(|| connection.write_all(&greeting))?;
+    patience::until_done(|| connection.flush())?;
+    let mut frames = Frames::default();
+    let payload = loop {
+        if let Some(payload) = frames.next(&mut connection, GREETING_LEN_MAX, &mut false)? {
+            break payload;
+        }
+    };
+    match postcard::from_bytes(&payload).map_err(Broken::Undecodable)? {
+        Answer::Welcome(_) => {
+            connection.sock.lift();
+            Ok(connection)
+        }
+        Answer::Refused(reason) => Err(Broken::Io(io::Error::other(reason.to_string()))),
+    }
+}
+
+/// Ends when the owner wants it to (`None`), or by an error.
+fn write_loop(shared: &Shared, outbox: &Outbox, connection: &mut Connection) -> Option<Broken> {
+    let alive = frame::wrap(&[]);
+    loop {
+        let frames = outbox.take()?;
+        let mut write = || {
+            if frames.is_empty() {
+                connection.write_all(&alive)?;
+            }
+            for frame in &frames {
+                connection.write_all(frame)?;
+                Counters::add(&shared.counters.sent_bytes, frame.len());
+            }
+            connection.flush()
+        };
+        if let Err(error) = write() {
+            return Some(Broken::Io(error));
+        }
+    }
+}

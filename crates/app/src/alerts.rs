@@ -18,7 +18,7 @@ use scan::alert::{self, Claimed, Condition, Evaluator, Kind, Notice, Outbox, Tri
 use store::Store;
 use world::{Clock, Disk, RealClock, RealDisk, RealRandom};
 
-use crate::{exit::Refusal, present::safe, site};
+use crate::{exit::Refusal, present::safe, sealing::Health, site};
 
 pub(crate) mod document;
 mod mail;
@@ -62,6 +62,7 @@ pub(crate) fn start(
     store: &Store,
     receivers: &[Configured],
     data_dir: PathBuf,
+    sealing: Health,
     stop: Arc<AtomicBool>,
 ) -> Result<Running, Refusal> {
     let outbox = Outbox::new(store.clone(), Arc::new(RealRandom)).map_err(refused)?;
@@ -81,7 +82,9 @@ pub(crate) fn start(
         };
         running.spawn("alert-send", move |stop| sender.run(stop))?;
     }
-    running.spawn("alerts", move |stop| look(&evaluator, &data_dir, stop))?;
+    running.spawn("alerts", move |stop| {
+        look(&evaluator, &data_dir, &sealing, stop)
+    })?;
     Ok(running)
 }
 
@@ -116,7 +119,7 @@ impl Running {
     }
 }
 
-fn look(evaluator: &Evaluator, data_dir: &std::path::Path, stop: &AtomicBool) {
+fn look(evaluator: &Evaluator, data_dir: &std::path::Path, sealing: &Health, stop: &AtomicBool) {
     let clock = RealClock::new();
     let mut next = clock.monotonic();
     while !stop.load(Ordering::Relaxed) {
@@ -125,7 +128,7 @@ fn look(evaluator: &Evaluator, data_dir: &std::path::Path, stop: &AtomicBool) {
             continue;
         }
         next = clock.monotonic() + alert::EVERY;
-        let site = disk(data_dir).into_iter().collect::<Vec<_>>();
+        let site: Vec<Condition> = disk(data_dir).into_iter().chain([seal(sealing)]).collect();
         match evaluator.look(clock.now(), &site) {
             Ok(done) if done.is_more => next = clock.monotonic(),
             Ok(_) => {}
@@ -148,6 +151,16 @@ fn disk(data_dir: &std::path::Path) -> Option<Condition> {
         subject: None,
         detail: (space.available < wanted).then_some(detail),
     })
+}
+
+/// Of this machine: where several share a store, another may well have the key.
+fn seal(sealing: &Health) -> Condition {
+    let why = sealing.failing();
+    Condition {
+        kind: Kind::SealFailing,
+        subject: Some(node()),
+        detail: why.map(|why| format!("where everything stands was not signed: {}", safe(&why))),
+    }
 }
 
 /// What sends the notices of one receiver.

@@ -68,8 +68,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     -> Result<Timestamp, Error>;
 
     /// Records the scan and ends its job, in one transaction. The second time changes nothing.
-    /// `scan.id` must be the claim's. `sink` is told after the commit, as by [`ledger::Ledger::apply`];
-    /// of a scan that came too late it is told nothing.
+    /// `scan.id` must be the claim's. `sink` is told when nothing was left; of a scan that came too late
+    /// it is told nothing.
     fn complete(
         &self,
         claimed: &Claimed,

@@ -371,9 +371,13 @@ impl Fleet {
     }
 
     fn record(&self, claimed: &Claimed, policy: &Arc<Policy>, executed: &Arc<Executed>) {
+        let once = Arc::new(Once {
+            sink: Arc::clone(&self.ledger_sink),
+            is_told: AtomicBool::new(false),
+        });
         let recorded = self.insist(|| {
             let (claimed, executed) = (claimed.clone(), Arc::clone(executed));
-            let (policy, sink) = (Arc::clone(policy), Arc::clone(&self.ledger_sink));
+            let (policy, sink) = (Arc::clone(policy), Arc::clone(&once));
             let now = self.clock.now();
             Box::new(move |backend| {
                 backend.complete(&claimed, &executed.scan, now, &policy, sink.as_ref())
@@ -507,4 +511,18 @@ fn room(policy: &Policy, running: usize) -> usize {
         .unwrap_or(usize::MAX)
         .min(CONCURRENCY_MAX)
         .saturating_sub(running)
+}
+
+/// Tells of the first failure of an apply that is tried until it goes through (LED-6).
+struct Once {
+    sink: Arc<dyn ledger::Sink + Send + Sync>,
+    is_told: AtomicBool,
+}
+
+impl ledger::Sink for Once {
+    fn failed(&self, scan: &ledger::Scan, error: &ledger::Error) {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            self.sink.failed(scan, error);
+        }
+    }
 }

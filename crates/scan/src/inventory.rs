@@ -7,12 +7,13 @@
 use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use store::{History, Keys, Order, Store, Table, TableId, Transaction};
 use world::Timestamp;
 
 use crate::{
     audit::{Audit, Record},
-    ledger::Ledger,
+    ledger::{self, Applied, Ledger, Scan},
     schedule::{self, Place},
 };
 
@@ -318,6 +319,34 @@ impl Inventory {
         }
         let found = transaction.get(self.hosts, name.as_bytes())?;
         found.map(|row| decode(&row)).transpose()
+    }
+
+    /// Records a scan of facts that somebody brought, with what the audit log has of that, in one
+    /// transaction. A host that is not here comes in, without a way to it. `digest` names the facts.
+    pub fn replay(
+        &self,
+        scan: &Scan,
+        digest: &str,
+        actor: &str,
+        sink: &dyn ledger::Sink,
+    ) -> Result<Applied, ledger::Error> {
+        self.ledger.apply_with(scan, sink, |transaction, applied| {
+            if applied.replayed {
+                return Ok(());
+            }
+            let at = scan.finished;
+            if self.get_in(transaction, &scan.host)?.is_none() {
+                let host = Host::new(&scan.host, Reach::Offline, at);
+                self.add_in(transaction, &host, actor)?;
+            }
+            let row = json!({
+                "scan": scan.id.to_string(),
+                "facts": digest,
+                "changes": applied.changes.len(),
+            });
+            let record = Record::new(at, actor, "scan.replayed", &scan.host, row);
+            Ok(self.audit.append(transaction, &record)?)
+        })
     }
 
     /// The host of that name that still takes scans.

@@ -13,8 +13,11 @@ use store::{Bytes, Keys, Order, Snapshot, Store, TableId, Transaction};
 use wal::Lsn;
 use world::Timestamp;
 
+use crate::inventory;
+
+mod announce;
 mod apply;
-mod board;
+pub(crate) mod board;
 mod cause;
 pub mod chain;
 mod error;
@@ -27,6 +30,7 @@ pub(crate) mod row;
 mod tests;
 mod timeline;
 
+pub use announce::{Announced, Untold};
 pub(crate) use apply::unpack_evidence;
 pub use apply::{Applied, Finding, Scan};
 pub use cause::Cause;
@@ -44,15 +48,9 @@ pub use timeline::{Cursor, Entry, Filter, PAGE_MAX, Page};
 /// hundred rules; a rule that flips with every scan, five minutes apart, gets here in a year.
 const ROWS_MAX: usize = 100_000;
 
-/// What is told after an apply. Exactly one `persisted` per change row, after the commit, or exactly
-/// one `failed` for an apply that left nothing.
-///
-/// The change row is the record and this only its announcement: a process that dies between commit
-/// and call leaves a row that nobody was told of, and the replay of its scan id tells nothing either.
-/// Whoever must miss none reads the rows.
+/// What is told of an apply that left nothing, once. What one did leave is told from the record, by
+/// [`Ledger::announce`].
 pub trait Sink {
-    /// `finding.persisted`.
-    fn persisted(&self, scan: &Scan, change: &Change);
     /// `apply.failed`.
     fn failed(&self, scan: &Scan, error: &Error);
 }
@@ -62,18 +60,6 @@ pub trait Sink {
 pub struct LogSink;
 
 impl Sink for LogSink {
-    fn persisted(&self, scan: &Scan, change: &Change) {
-        tracing::info!(
-            event = "finding.persisted",
-            host = scan.host,
-            rule = change.rule,
-            scan_id = %scan.id,
-            change_kind = ?change.kind,
-            status = ?change.to,
-            prior_status = ?change.from,
-        );
-    }
-
     fn failed(&self, scan: &Scan, error: &Error) {
         tracing::error!(
             event = "apply.failed",
@@ -119,7 +105,23 @@ impl Ledger {
     /// Applies one scan, all of it or nothing. A scan id that was applied before changes nothing.
     pub fn apply(&self, scan: &Scan, sink: &dyn Sink) -> Result<Applied, Error> {
         let outcome = apply::apply(&self.store, &self.tables, scan);
-        Self::tell(scan, outcome.as_ref(), sink);
+        if let Err(error) = &outcome {
+            sink.failed(scan, error);
+        }
+        outcome
+    }
+
+    /// As [`Ledger::apply`], with what `also` does in the same transaction.
+    pub(crate) fn apply_with(
+        &self,
+        scan: &Scan,
+        sink: &dyn Sink,
+        also: impl FnMut(&mut Transaction, &Applied) -> Result<(), inventory::Error>,
+    ) -> Result<Applied, Error> {
+        let outcome = apply::apply_with(&self.store, &self.tables, scan, also);
+        if let Err(error) = &outcome {
+            sink.failed(scan, error);
+        }
         outcome
     }
 
@@ -129,25 +131,13 @@ impl Ledger {
     }
 
     /// As [`Ledger::apply`], in somebody else's transaction, of a scan that passed
-    /// [`Ledger::check_scan`]. Whoever commits it dates it by `scan.finished` and calls [`Ledger::tell`].
+    /// [`Ledger::check_scan`]. Whoever commits it dates it by `scan.finished` and tells if it failed.
     pub(crate) fn apply_in(
         &self,
         transaction: &mut Transaction,
         scan: &Scan,
     ) -> Result<Applied, Error> {
         apply::apply_in(&self.store, transaction, &self.tables, scan)
-    }
-
-    /// Announces what became of an apply, once, after its commit or its last attempt.
-    pub(crate) fn tell(scan: &Scan, outcome: Result<&Applied, &Error>, sink: &dyn Sink) {
-        match outcome {
-            Ok(applied) => {
-                for change in &applied.changes {
-                    sink.persisted(scan, change);
-                }
-            }
-            Err(error) => sink.failed(scan, error),
-        }
     }
 
     /// Every host with a record, retired ones included, by name.
@@ -291,6 +281,17 @@ impl Ledger {
         key: &RecentKey,
     ) -> Result<Option<Recent>, Error> {
         recent::take_in(transaction, &self.tables, key)
+    }
+
+    /// Tells `tell` of change rows that nobody was told of, in the name of `teller`, and remembers it
+    /// when that has gone well. What dies in between is told again, and `tell` drops it by scan and rule.
+    pub fn announce(
+        &self,
+        teller: &str,
+        now: Timestamp,
+        tell: &mut dyn FnMut(&[Untold]) -> Result<(), String>,
+    ) -> Result<Announced, Error> {
+        announce::announce(&self.store, &self.tables, teller, now, tell)
     }
 
     /// The evidence with this SHA-256, as the canonical JSON that was hashed.

@@ -35,7 +35,7 @@ pub use line::{Kind, LINE_BYTES_MAX, Line};
 pub use local::verify_store;
 pub use tour::Asked;
 use tour::Tour;
-pub use verifier::{Outcome, Verifier};
+pub use verifier::{KeyLost, Outcome, Verifier};
 
 /// First line of what is signed: a signature for one of these is good for no other.
 const STATEMENT: &str = "holdfast.ledger.statement/1";
@@ -79,6 +79,8 @@ pub enum Reason {
     Asked,
     Export,
     Hourly,
+    /// The key before is gone: nobody but the next one signs for it.
+    KeyLost,
     Rotation,
     Stop,
 }
@@ -111,7 +113,8 @@ pub struct Signature {
     pub value: String,
 }
 
-/// A statement with its signatures: by its key, and after a change of keys by the one before too.
+/// A statement with its signatures: by its key, and after a change of keys by the one before too, unless
+/// that was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signed {

@@ -66,6 +66,15 @@ pub(crate) enum KeyAction {
     Show,
     /// Make another key, for which the one before signs; it is gone then
     Rotate,
+    /// Make another key in place of one that is lost; nobody vouches for it, and the chain says so
+    Replace(Replace),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replace {
+    /// Says that the key is lost for good and in no backup
+    #[arg(long, required = true)]
+    pub(crate) lost: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use scan::{
-    audit::Filter,
+    audit::{Audit, Filter, Record},
     policy::{KEY_FILE_BYTES_MAX, PublicKey},
     seal::{self, Asked, Book, Error, Export, Kind, Outcome, Reason, Sealed},
 };
@@ -36,9 +36,10 @@ pub(crate) fn run(action: &LedgerAction, config: &Config, screen: Screen) -> Res
         LedgerAction::Seal => seal(config, screen),
         LedgerAction::Verify(asked) => verify(asked, Kind::Ledger, config, screen),
         LedgerAction::Export(asked) => export(asked, config, screen),
-        LedgerAction::Key(key) => match key.action {
+        LedgerAction::Key(key) => match &key.action {
             KeyAction::Show => show_key(config, screen),
             KeyAction::Rotate => rotate_key(config, screen),
+            KeyAction::Replace(_) => replace_key(config, screen),
         },
     }
 }
@@ -107,6 +108,58 @@ fn rotate(site: &Site) -> Result<Sealed, Error> {
     let next = seal::key::prepare(&RealDisk, &keys, &RealRandom)?;
     let sealed = book.rotate(&before, &next, &RealRandom, super::now())?;
     seal::key::promote(&RealDisk, &keys)?;
+    Ok(sealed)
+}
+
+fn replace_key(config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let site = Site::open_existing(config, screen)?;
+    let replaced = replace(&site);
+    site.close(screen);
+    screen.result(&told(&replaced?, config)?)?;
+    screen.remark(
+        "give the public key to whoever verifies, by a way of its own: nothing that was signed before vouches for it",
+    );
+    Ok(Exit::Clean)
+}
+
+/// On record before the statement, which covers the record. The key is on disk before its statement and
+/// gets its name after it, as in a rotation.
+fn replace(site: &Site) -> Result<Sealed, Refusal> {
+    let (store, keys) = (site.store(), site.keys_dir());
+    let book = Book::new(store.clone()).map_err(refused)?;
+    let snapshot = store.snapshot().map_err(|error| refused(error.into()))?;
+    if book.count(&snapshot).map_err(refused)? == 0 {
+        return Err(Refusal::new("nothing was signed yet, so no key is lost")
+            .next("`holdfast ledger seal` makes the first statement, and its key"));
+    }
+    if book.key(&RealDisk, &keys, &RealRandom).is_ok() {
+        return Err(Refusal::new("keys/ledger.key is there and signs")
+            .next("`holdfast ledger key rotate` changes it, with its word for the next one"));
+    }
+    let there = RealDisk.stat(&keys.join(seal::key::KEY_FILE));
+    if there.is_ok_and(|found| found.is_some()) {
+        return Err(Refusal::new(
+            "keys/ledger.key is another key than the one that signed the newest statement",
+        )
+        .next("move it aside first: it may be another site's"));
+    }
+    let next = seal::key::prepare(&RealDisk, &keys, &RealRandom).map_err(refused)?;
+    let record = Record::new(
+        super::now(),
+        &super::actor(),
+        "ledger.key_replaced",
+        "keys/ledger.key",
+        json!({ "key": next.public().base64() }),
+    );
+    let audited = Audit::of(store).and_then(|audit| {
+        let mut transaction = store.begin()?;
+        audit.append(&mut transaction, &record)?;
+        transaction.commit()
+    });
+    audited.map_err(|error| refused(error.into()))?;
+    let sealed = book.replace_lost(&next, &RealRandom, super::now());
+    let sealed = sealed.map_err(refused)?;
+    seal::key::promote(&RealDisk, &keys).map_err(refused)?;
     Ok(sealed)
 }
 
@@ -209,7 +262,7 @@ pub(super) fn verify(
             .map_err(|error| (error, Some(path.as_path()))),
         None => {
             let site = Site::open_existing(config, screen)?;
-            let judged = match scan::audit::Audit::of(site.store()) {
+            let judged = match Audit::of(site.store()) {
                 Ok(audit) => audit.link(site.store()).map_err(Error::from),
                 Err(error) => Err(error.into()),
             }
@@ -295,6 +348,15 @@ fn sound(outcome: &Outcome, kind: Kind, config: &Config) -> Result<String, Refus
             text += "no statement yet: whoever can write here could have made all of it; `holdfast ledger seal` makes one\n"
         }
     }
+    for lost in &outcome.keys_lost {
+        text += &format!(
+            "statement {}, made {}, says that the key before it was lost ({}): from there on {} signs, and nothing that was signed before vouches for it\n",
+            lost.sequence,
+            moment::local(lost.made.0),
+            lost.before,
+            lost.key
+        );
+    }
     let (behind, noun) = match kind {
         Kind::Ledger => (outcome.unsealed_scans, "scan"),
         Kind::Audit => (outcome.unsealed_records, "audit record"),
@@ -321,6 +383,12 @@ fn document(outcome: &Outcome) -> Value {
         "statements": outcome.statements,
         "unsealed_scans": outcome.unsealed_scans,
         "unsealed_records": outcome.unsealed_records,
+        "keys_lost": outcome.keys_lost.iter().map(|lost| json!({
+            "sequence": lost.sequence,
+            "time": lost.made.to_string(),
+            "before": lost.before,
+            "key": lost.key,
+        })).collect::<Vec<_>>(),
         "newest": outcome.newest.as_ref().map(|(newest, digest)| json!({
             "sequence": newest.sequence,
             "sha256": digest,
@@ -380,7 +448,7 @@ pub(crate) fn refused(error: Error) -> Refusal {
             "`holdfast ledger verify` and `holdfast audit verify` tell where; nothing was written"
         }
         Error::Key(_) => {
-            "put keys/ledger.key back from its backup: another key would say nothing about what is sealed"
+            "put keys/ledger.key back from its backup, or copy it from the machine that made it; if there is none any more: `holdfast ledger key replace --lost`"
         }
         Error::Stopped => "run it again; nothing was left behind",
         Error::Store(_) | Error::Io(_) | Error::Row(_) => {

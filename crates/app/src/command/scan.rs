@@ -64,7 +64,7 @@ pub(crate) fn run(asked: &cli::Scan, config: &Config, screen: Screen) -> Result<
 fn replay(file: &Path, rules: &Ruleset, config: &Config, screen: Screen) -> Result<Done, Refusal> {
     let clock = RealClock::new();
     let started = clock.now();
-    let facts = read_facts(file, rules)?;
+    let (facts, digest) = read_facts(file, rules)?;
     let site = Site::open(config, screen)?;
     let tuned = site.tuned(rules.all(), &facts.host.hostname, screen)?;
     let verdicts = judge::judge(&tuned, &facts);
@@ -77,8 +77,8 @@ fn replay(file: &Path, rules: &Ruleset, config: &Config, screen: Screen) -> Resu
         findings: executor::findings(&tuned, &verdicts),
     };
     let applied = site
-        .ledger()
-        .apply(&scan, &LogSink)
+        .inventory()?
+        .replay(&scan, &digest, &super::actor(), &LogSink)
         .map_err(Site::refused)?;
     let waived = Waived::of(&site, &scan.host, None, clock.now())?;
     site.close(screen);
@@ -170,7 +170,8 @@ fn open_and_report(config: &Config, screen: Screen) -> Result<Site, Refusal> {
     Ok(site)
 }
 
-fn read_facts(file: &Path, rules: &Ruleset) -> Result<Facts, Refusal> {
+/// With the SHA-256 of the file.
+fn read_facts(file: &Path, rules: &Ruleset) -> Result<(Facts, String), Refusal> {
     let refuse = || {
         Refusal::new(format!("facts {}", file.display()))
             .next("give a file written by `holdfast collect`")
@@ -189,7 +190,7 @@ fn read_facts(file: &Path, rules: &Ruleset) -> Result<Facts, Refusal> {
                 .next("give a file whose `host.hostname` is filled in"),
         );
     }
-    Ok(facts)
+    Ok((facts, judge::digest(&bytes)))
 }
 
 pub(super) fn write_facts(file: &Path, facts: &Facts) -> Result<(), Refusal> {

@@ -27,13 +27,16 @@ use crate::{
     cli::Up,
     config::{Config, Origin},
     exit::{Exit, Refusal},
-    fleet::{self, events::Told},
+    fleet::{
+        self,
+        events::{Announcer, Told},
+    },
     moment,
     present::safe,
     remote::carry,
     ruleset::Ruleset,
     screen::Screen,
-    sealing::{self, Sealer},
+    sealing::{self, Health, Sealer},
     server::{self, Listening, Server},
     site::{self, Site, fleet_refused},
 };
@@ -54,12 +57,14 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     let _running = hold(config)?;
     let site = Site::open_here(config, screen)?;
     super::fix::tell_unfinished_of(&site, screen)?;
-    let first = begin(&site, config, screen)?;
+    let sealing = Health::default();
+    let first = begin(&site, config, &sealing, screen)?;
     // A receiver whose secret cannot be read is refused before anything is scanned.
     let alerts = alerts::start(
         site.store(),
         &config.alert_receivers,
         dir.to_owned(),
+        sealing.clone(),
         Arc::clone(&stop),
     )?;
     // From here on commands beside work on what is open here; a shared database they reach themselves.
@@ -75,6 +80,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
         screen,
         stop: &stop,
         intake: intake.as_ref(),
+        sealing: &sealing,
     };
     let watched = watch(running, up, rules, first);
     // Also when watching failed: what is in flight is finished either way. All at once, because
@@ -170,7 +176,7 @@ fn stopped_by(failure: &store::Error) -> Refusal {
 
 /// What must be there before anything is scanned: keys, a policy that may be used, this machine in the
 /// inventory. All of it is told.
-fn begin(site: &Site, config: &Config, screen: Screen) -> Result<First, Refusal> {
+fn begin(site: &Site, config: &Config, sealing: &Health, screen: Screen) -> Result<First, Refusal> {
     let now = RealClock::new().now();
     let started = site
         .policies()?
@@ -178,7 +184,9 @@ fn begin(site: &Site, config: &Config, screen: Screen) -> Result<First, Refusal>
     let started = started.map_err(site::policy_refused)?;
     site.vault()?.data_key().map_err(fleet_refused)?;
     // Watching does not hang on it: what is recorded is chained all the same.
-    if let Err(error) = sealing::state(site, Reason::Export) {
+    let stated = sealing::state(site, Reason::Export);
+    sealing.note(&stated);
+    if let Err(error) = stated {
         screen.remark(super::ledger::refused(error));
     }
     let this = super::this_host();
@@ -274,6 +282,7 @@ struct Running<'a> {
     /// Set by a signal, and when nothing can be recorded any more.
     stop: &'a Arc<AtomicBool>,
     intake: Option<&'a Intake>,
+    sealing: &'a Health,
 }
 
 /// Watches until stopped.
@@ -284,11 +293,14 @@ fn watch(running: Running<'_>, up: &Up, rules: Ruleset, first: First) -> Result<
         screen,
         stop,
         intake,
+        sealing,
     } = running;
     let dir = config.data_dir()?;
     let gate = fleet::held(site)?;
-    let sealer = Sealer::start(site)?;
+    let sealer = Sealer::start(site, sealing)?;
     let told = Arc::new(Told::start(intake.map(Intake::log))?);
+    let node = site::shared::node(config, super::this_host())?;
+    let announcer = Announcer::start(site.ledger().clone(), intake.map(Intake::log), node.clone())?;
     let (needs, all) = (Arc::new(rules.needs()), rules.all().into());
     let watching = format!(
         "Watching; recorded in {}. Ctrl-C stops, the next start goes on from here.",
@@ -310,7 +322,7 @@ fn watch(running: Running<'_>, up: &Up, rules: Ruleset, first: First) -> Result<
         ledger_sink: Arc::clone(&told) as _,
         clock: Arc::new(RealClock::new()),
         // Its jobs are taken back at the start: `up.lock` says that no other worker of it lives.
-        node: site::shared::node(config, super::this_host())?,
+        node,
         worker: std::process::id().to_string(),
         rules: all,
         collectors: fleet::collectors(&up.scope, config),
@@ -326,6 +338,7 @@ fn watch(running: Running<'_>, up: &Up, rules: Ruleset, first: First) -> Result<
     gate.stop();
     // After the last result is in.
     drop(sealer);
+    drop(announcer);
     told.stop();
     // Being stopped is how this command ends well, whatever the machines look like.
     screen.remark("stopped; everything recorded is safe");

@@ -1,11 +1,15 @@
 //! Scans as events, in the log and, while events are taken, in the events plane.
+//!
+//! What becomes of scans is told as it happens. Change rows are told from the record, and the cursor of
+//! the ledger moves after the events are on disk; the log of events drops what it has already (LED-6).
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver, SyncSender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use events::{Class, Log, NewEvent};
@@ -13,10 +17,10 @@ use scan::{
     executor::{self, Begun, Sink},
     failure::Failure,
     judge::Summary,
-    ledger::{self, Change},
+    ledger::{self, Announced, Change, Ledger, Untold},
 };
 use serde_json::{Value, json};
-use world::{Clock, RealClock};
+use world::{Clock, RealClock, Timestamp};
 
 use crate::exit::Refusal;
 
@@ -114,22 +118,6 @@ impl Sink for Told {
 }
 
 impl ledger::Sink for Told {
-    fn persisted(&self, scan: &ledger::Scan, change: &Change) {
-        ledger::LogSink.persisted(scan, change);
-        let body = json!({
-            "event": "finding.persisted",
-            "host": scan.host,
-            "rule": change.rule,
-            "scan_id": scan.id.to_string(),
-            "change_kind": change.kind,
-            "status": change.to,
-            "prior_status": change.from,
-            "severity": change.severity,
-        });
-        let id = format!("{}/finding/{}", scan.id, change.rule);
-        self.append(Class::Decision, id, &body);
-    }
-
     fn failed(&self, scan: &ledger::Scan, error: &ledger::Error) {
         ledger::LogSink.failed(scan, error);
         let body = json!({
@@ -140,13 +128,121 @@ impl ledger::Sink for Told {
             "rule_count_attempted": scan.findings.len(),
             "offending_rule": error.rule(),
         });
-        // A scan may be tried again, and each failed apply is told.
-        let id = format!(
-            "{}/apply.failed/{}",
-            scan.id,
-            RealClock::new().now().nanos()
-        );
+        let id = format!("{}/apply.failed", scan.id);
         self.append(Class::Error, id, &body);
+    }
+}
+
+/// How often the ledger is asked for changes that nobody was told of.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+
+/// A thread that tells of changes in the ledger, and once more at its end.
+pub(crate) struct Announcer {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Announcer {
+    /// `node` is whoever tells, where several machines share a store.
+    pub(crate) fn start(
+        ledger: Ledger,
+        log: Option<Arc<Log>>,
+        node: String,
+    ) -> Result<Self, Refusal> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("announcer".to_owned())
+            .spawn(move || {
+                while stopped.recv_timeout(ANNOUNCE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    announce_all(&ledger, log.as_deref(), &node);
+                }
+                announce_all(&ledger, log.as_deref(), &node);
+            })
+            .map_err(|error| Refusal::new("a thread cannot be started").source(error))?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+/// Tells what there is, and ends.
+impl Drop for Announcer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of its own was told on standard error.
+            drop(thread.join());
+        }
+    }
+}
+
+fn announce_all(ledger: &Ledger, log: Option<&Log>, node: &str) {
+    loop {
+        let now = RealClock::new().now();
+        match ledger.announce(node, now, &mut |untold| announce(log, untold)) {
+            Ok(Announced { is_more: true, .. }) => {}
+            Ok(_) => return,
+            Err(error) => {
+                // They stay behind the cursor, and are told at the next look.
+                tracing::warn!(%error, "changes of the ledger were not told");
+                return;
+            }
+        }
+    }
+}
+
+fn announce(log: Option<&Log>, untold: &[Untold]) -> Result<(), String> {
+    if let Some(log) = log {
+        let mut events = Vec::new();
+        for scan in untold {
+            let of_scan = scan
+                .changes
+                .iter()
+                .map(|change| persisted(&scan.host, change));
+            events.extend(of_scan);
+        }
+        for batch in events.chunks(BATCH_MAX) {
+            log.append(batch.to_vec())
+                .map_err(|error| error.to_string())?;
+        }
+    }
+    for scan in untold {
+        for change in &scan.changes {
+            tracing::info!(
+                event = "finding.persisted",
+                host = scan.host,
+                rule = change.rule,
+                scan_id = change.scan_id,
+                change_kind = ?change.kind,
+                status = ?change.to,
+                prior_status = ?change.from,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The same event however often it is made: a second one is known by its id.
+fn persisted(host: &str, change: &Change) -> NewEvent {
+    let body = json!({
+        "event": "finding.persisted",
+        "host": host,
+        "rule": change.rule,
+        "scan_id": change.scan_id,
+        "change_kind": change.kind,
+        "status": change.to,
+        "prior_status": change.from,
+        "severity": change.severity,
+    });
+    NewEvent {
+        producer_id: Some(format!("{}/finding/{}", change.scan_id, change.rule)),
+        time: Timestamp::from_nanos(change.occurred),
+        source: SOURCE.to_owned(),
+        class: Class::Decision,
+        trace: None,
+        span: None,
+        body: body.to_string(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Colours and marks by meaning.
 
 use anstyle::{AnsiColor, Color, Style};
-use scan::{judge::Outcome, rule::Severity};
+use scan::{inventory::field, judge::Outcome, rule::Severity};
 
 const fn colour(colour: AnsiColor) -> Style {
     Style::new().fg_color(Some(Color::Ansi(colour)))
@@ -42,19 +42,13 @@ impl Palette {
 pub(crate) fn safe(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || is_invisible(c) {
+        if c.is_control() || field::is_invisible(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
         }
     }
     shown
-}
-
-/// Format characters of Unicode that set the direction of text or have no width: marks, embeddings,
-/// overrides and isolates of writing direction, zero-width spaces and joiners, the byte order mark.
-const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

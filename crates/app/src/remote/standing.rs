@@ -101,6 +101,7 @@ const STANDINGS: &[(&str, Standing)] = &[
     ("ledger verify", Auditor),
     ("ledger export", Auditor),
     ("ledger key show", Viewer),
+    ("ledger key replace", Admin),
     ("ledger key rotate", Admin),
     ("token add", Admin),
     ("token list", Admin),

@@ -126,12 +126,22 @@ pub(crate) fn host(
         }
     };
     let is_known = found.is_some();
-    let host = found.unwrap_or_else(|| Host::new(name, Reach::Offline, Timestamp::from_nanos(0)));
-    let known = Known::of_one(reader, name, at)?;
-    let standing = match name.is_empty() {
-        true => return Err(Error::no_host(name)),
-        false => known.standing(reader, &host, at)?,
+    let host = match found {
+        Some(host) => host,
+        None if name.is_empty() => return Err(Error::no_host(name)),
+        None => {
+            let status = reader.ledger()?.status(name, at)?;
+            let host = status.map(|status| status.host);
+            let host = host.ok_or_else(|| Error::no_host(name))?;
+            let registered = Timestamp::from_nanos(host.registered);
+            Host {
+                retired: host.retired,
+                ..Host::new(name, Reach::Offline, registered)
+            }
+        }
     };
+    let known = Known::of_one(reader, name, at)?;
+    let standing = known.standing(reader, &host, at)?;
     if !is_known && standing.status.is_none() {
         return Err(Error::no_host(name));
     }

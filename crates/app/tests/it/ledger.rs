@@ -54,6 +54,50 @@ fn an_auditor_verifies_an_export_with_nothing_but_the_binary_and_the_public_key(
     );
 }
 
+/// Proves: LED-10
+#[test]
+fn a_lost_key_is_told_of_and_replaced_only_when_somebody_says_that_it_is_lost() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("facts.json", facts::bundle("press-3", "2").to_string());
+    sandbox.run(["scan".as_ref(), "--replay".as_ref(), file.as_os_str()]);
+    let replace = ["ledger", "key", "replace", "--lost"];
+    sandbox.run(replace).is_refused_naming("nothing was signed");
+    sandbox.run(["ledger", "seal"]);
+    sandbox.run(replace).is_refused_naming("keys/ledger.key");
+    let (_, old) = sandbox.json(["ledger", "key", "show"]);
+    let key = sandbox.data_dir().join("keys/ledger.key");
+    std::fs::remove_file(&key).unwrap();
+    let sealed = sandbox.run(["ledger", "seal"]);
+    sealed.is_refused_naming("ledger.key");
+    assert!(
+        sealed.stderr.contains("replace --lost"),
+        "{}",
+        sealed.stderr
+    );
+    assert_eq!(sandbox.run(["ledger", "key", "replace"]).code, 2);
+
+    let (code, replaced) = sandbox.json(replace);
+    assert_eq!(code, 0, "{replaced}");
+    let run = sandbox.run(["ledger", "verify"]);
+    assert_eq!(run.code, 0, "{}", run.stdout);
+    assert!(run.stdout.contains("was lost"), "{}", run.stdout);
+    let (_, verified) = sandbox.json(["ledger", "verify"]);
+    assert_eq!(verified["keys_lost"][0]["before"], old["key"]);
+    assert_eq!(verified["keys_lost"][0]["key"], replaced["key"]);
+    let by = |key: &serde_json::Value| {
+        let key = key.as_str().unwrap();
+        sandbox.run(["ledger", "verify", "--key", key]).code
+    };
+    assert_eq!((by(&old["key"]), by(&replaced["key"])), (1, 0));
+    let audit = sandbox.run(["audit", "--action", "ledger.key_replaced"]);
+    assert!(
+        audit.stdout.contains("ledger.key_replaced"),
+        "{}",
+        audit.stdout
+    );
+    assert_eq!(sandbox.run(["audit", "verify"]).code, 0);
+}
+
 #[test]
 fn a_rotated_key_goes_on_and_a_wrong_one_is_told() {
     let sandbox = Sandbox::new();

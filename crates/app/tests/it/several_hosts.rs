@@ -19,6 +19,75 @@ fn hosts(document: &Value) -> Vec<&str> {
     hosts.map(|host| host["host"].as_str().unwrap()).collect()
 }
 
+/// A host that comes by its facts alone was on record, and in no list that a command prints: `status`
+/// left it out and went by this machine, and nobody could tell who had brought it.
+/// Proves: SVC-4
+#[test]
+fn a_host_that_comes_by_its_facts_is_listed_and_audited_as_others_are() {
+    let sandbox = Sandbox::new();
+    scan(&sandbox, "press-1", "2");
+    scan(&sandbox, "press-2", "0");
+    scan(&sandbox, "press-2", "0");
+
+    let (_, listed) = sandbox.json(["host", "list"]);
+    let listed = listed.as_array().or(listed["hosts"].as_array()).unwrap();
+    let names: Vec<&str> = listed.iter().filter_map(|it| it["name"].as_str()).collect();
+    assert_eq!(names, ["press-1", "press-2"], "{listed:?}");
+    for host in listed {
+        assert_eq!(host["reach"]["via"], "offline", "{host}");
+        let added = host["added"].as_str().unwrap();
+        assert!(!added.starts_with("1970") && added.len() > 10, "{host}");
+    }
+    let (code, fleet) = sandbox.json(["status"]);
+    let mut of_fleet = hosts(&fleet);
+    of_fleet.sort_unstable();
+    assert_eq!(of_fleet, ["press-1", "press-2"]);
+    assert_eq!(code, 1, "a rule fails on press-2");
+    let records = |action: &str| {
+        let (_, found) = sandbox.json(["audit", "--action", action]);
+        let found = found.as_array().or(found["records"].as_array()).unwrap();
+        let of = |record: &Value| record["object"].as_str().unwrap().to_owned();
+        let mut objects: Vec<String> = found.iter().map(of).collect();
+        objects.sort_unstable();
+        objects
+    };
+    assert_eq!(records("host.added"), ["press-1", "press-2"]);
+    assert_eq!(records("scan.replayed"), ["press-1", "press-2", "press-2"]);
+}
+
+/// A name that passes for another one, or turns around what stands beside it, is refused wherever it
+/// comes in, and leaves nothing.
+#[test]
+fn a_name_with_characters_that_are_not_seen_is_refused_at_every_door() {
+    let sandbox = Sandbox::new();
+    scan(&sandbox, "press-1", "2");
+    for c in ['\u{202e}', '\u{200b}', '\u{2028}', '\u{feff}', '\u{2066}'] {
+        let name = format!("press{c}1");
+        let facts = sandbox.file("facts.json", facts::bundle(&name, "2").to_string());
+        let facts = facts.to_str().unwrap();
+        let csv = sandbox.file("hosts.csv", format!("name,address\n{name},192.0.2.1\n"));
+        let csv = csv.to_str().unwrap();
+        let asked: [&[&str]; 6] = [
+            &["scan", "--replay", facts],
+            &["host", "add", &name, "192.0.2.1"],
+            &["host", "add", "press-2", "192.0.2.1", "--group", &name],
+            &["host", "import", csv],
+            &["token", "add", &name],
+            &["credential", "add", &name, "--user", "u", "--generate"],
+        ];
+        for words in asked {
+            let run = sandbox.run(words);
+            assert_eq!(run.code, 2, "{words:?}: {}{}", run.stdout, run.stderr);
+            assert!(!run.stderr.contains(c), "{words:?}: {}", run.stderr);
+        }
+        let run = sandbox.run(["token", "add", &name]);
+        let code = format!("U+{:04X}", u32::from(c));
+        assert!(run.stderr.contains(&code), "{}", run.stderr);
+    }
+    let (_, listed) = sandbox.json(["host", "list"]);
+    assert!(!listed.to_string().contains("press-2"), "{listed}");
+}
+
 /// Proves: LED-7
 #[test]
 fn history_and_diff_of_several_hosts_are_those_of_each() {

@@ -2,7 +2,7 @@
 //!
 //! Whoever comes in between is seen by the store's validation at commit: the call then runs again, a
 //! bounded number of times. Dispatchers and claimers of one process take turns, because they want the
-//! same rows and would only make each other run again.
+//! same rows and would only make each other run again; those of other processes meet at the commit.
 
 use std::{
     fmt,
@@ -25,8 +25,9 @@ use crate::{
     schedule::{Place, QueueKey, Row, Rows},
 };
 
-/// Attempts before a call is given back as a conflict. Handles of other processes cannot exist, so this
-/// is met only by dozens of backends on one store that all want the same host.
+/// Attempts before a call is given back as a conflict. Others work on the same store: threads of this
+/// process, commands beside `up`, machines that share a database. It takes dozens of them that all
+/// want the same host to get here.
 const ATTEMPTS_MAX: u32 = 64;
 
 /// Schedule, queue and ledger on one store.

@@ -39,16 +39,13 @@ pub(super) fn complete(
                 attempt(backend, transaction, claimed, scan, now, policy)
             })
         });
-    match &outcome {
-        Ok(applied) => Ledger::tell(scan, Ok(applied), sink),
-        Err(error) => {
-            // A scan that came too late was not tried, and is told nothing.
-            if let Some(error) = error.of_ledger() {
-                Ledger::tell(scan, Err(error), sink);
-            } else if error.kind() != Kind::LeaseLost {
-                let told = ledger::Error::new(class(error.kind()), error.to_string());
-                Ledger::tell(scan, Err(&told), sink);
-            }
+    if let Err(error) = &outcome {
+        // A scan that came too late was not tried, and is told nothing.
+        if let Some(error) = error.of_ledger() {
+            sink.failed(scan, error);
+        } else if error.kind() != Kind::LeaseLost {
+            let told = ledger::Error::new(class(error.kind()), error.to_string());
+            sink.failed(scan, &told);
         }
     }
     outcome

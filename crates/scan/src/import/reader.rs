@@ -24,7 +24,7 @@ use super::{
     Error, Kind,
     result::{Counts, Header, RuleResult, TestResult, Word},
 };
-use crate::judge::hex;
+use crate::{inventory::field, judge::hex};
 
 const NAMESPACES: [&str; 2] = [
     "http://checklists.nist.gov/xccdf/1.1",
@@ -494,10 +494,11 @@ fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, Error> 
 }
 
 fn check_host(host: &str) -> Result<(), Error> {
-    if host.is_empty() || host.len() > HOST_BYTES_MAX || host.chars().any(char::is_control) {
+    let is_unseen = |c: char| c.is_control() || field::is_invisible(c);
+    if host.is_empty() || host.len() > HOST_BYTES_MAX || host.chars().any(is_unseen) {
         let shown: String = host.chars().take(80).collect();
         let message = format!(
-            "the target `{}` is no host name: 1 to {HOST_BYTES_MAX} bytes without control characters",
+            "the target `{}` is no host name: 1 to {HOST_BYTES_MAX} bytes that are all seen",
             shown.escape_debug()
         );
         return Err(Error::invalid(message));

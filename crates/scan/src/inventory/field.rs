@@ -1,8 +1,8 @@
 //! What the fields of a host may hold.
 //!
 //! Names are what an operator types and are only ever compared and shown: shell metacharacters and
-//! markup in them are text. What cannot be shown or typed back is refused: control characters, white
-//! space at the ends. An address goes to the resolver and is therefore held to what one can be.
+//! markup in them are text. What cannot be shown or typed back is refused: control characters, what is
+//! not seen, white space at the ends. An address goes to the resolver and is therefore held to what one can be.
 
 use std::net::IpAddr;
 
@@ -33,6 +33,30 @@ pub fn label(what: &str, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Format characters of Unicode that set the direction of text or have no width, and fillers that look
+/// like nothing: a name with one passes for another name, or turns around what stands beside it.
+pub const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
 fn typed(what: &str, text: &str, len_max: usize) -> Result<(), Error> {
     let fault = if text.is_empty() {
         "it is empty".to_owned()
@@ -40,6 +64,9 @@ fn typed(what: &str, text: &str, len_max: usize) -> Result<(), Error> {
         format!("it has {} bytes, more than {len_max}", text.len())
     } else if text.chars().any(char::is_control) {
         "it has control characters".to_owned()
+    } else if let Some(c) = text.chars().find(|c| is_invisible(*c)) {
+        let code = u32::from(c);
+        format!("it has the character U+{code:04X}, which is not seen, or reorders what is")
     } else if text.trim() != text {
         "it begins or ends with white space".to_owned()
     } else {

@@ -15,6 +15,7 @@ use super::{
     rows_read,
 };
 use crate::{
+    inventory,
     judge::{EVIDENCE_BYTES_MAX, Outcome, Summary, Verdict},
     rule::{Rule, Severity, Variables},
 };
@@ -88,10 +89,27 @@ pub struct Applied {
 }
 
 pub(super) fn apply(store: &Store, tables: &Tables, scan: &Scan) -> Result<Applied, Error> {
+    apply_with(store, tables, scan, |_, _| Ok(()))
+}
+
+pub(super) fn apply_with(
+    store: &Store,
+    tables: &Tables,
+    scan: &Scan,
+    mut also: impl FnMut(&mut Transaction, &Applied) -> Result<(), inventory::Error>,
+) -> Result<Applied, Error> {
     check(scan)?;
     retried(|| {
         let mut transaction = store.begin()?;
         let applied = apply_in(store, &mut transaction, tables, scan)?;
+        also(&mut transaction, &applied).map_err(|error| {
+            let class = match error.kind() {
+                inventory::Kind::Conflict => Class::Conflict,
+                inventory::Kind::Storage => Class::Storage,
+                _ => Class::Constraint,
+            };
+            Error::new(class, error.to_string()).with_source(error)
+        })?;
         // Found by the time that is shown: `status --at` with this scan's own time is this scan.
         transaction.commit_dated(scan.finished)?;
         Ok(applied)
@@ -171,6 +189,7 @@ pub(super) fn new_host(name: &str, at: Timestamp) -> Host {
         last_finished: None,
         chain: None,
         verdicts: String::new(),
+        tells_after: None,
         indexed: 0,
     }
 }
@@ -208,6 +227,7 @@ pub(super) fn apply_in(
     };
     let mut changes = moved.changes;
     let mut host = known.host;
+    host.tells_after.get_or_insert(host.scans);
     host.scans += 1;
     let mut scan_row = ScanRow {
         scan_id: scan_id.clone(),

@@ -102,6 +102,26 @@ impl Board {
     }
 }
 
+/// What is wrong with a stored board, by the states of its host, what its last scan counted, and its
+/// list of rules where that is there. For verification: those who read a fleet go by boards alone.
+pub(crate) fn fault(
+    stored: &[u8],
+    states: &[State],
+    summary: &Summary,
+    list: impl FnOnce(&str) -> Result<Option<store::Bytes>, store::Error>,
+) -> Result<Option<&'static str>, store::Error> {
+    let Ok(stored) = serde_json::from_slice::<Board>(stored) else {
+        return Ok(Some("it is not readable"));
+    };
+    let rows = states.iter().map(Row::of_state).collect();
+    let (board, rules) = Board::of(summary.clone(), rows);
+    if stored != board {
+        return Ok(Some("it is not what the verdicts of its host come to"));
+    }
+    let is_listed = list(&rules.digest)?.is_some_and(|found| *found == rules.bytes[..]);
+    Ok((!is_listed).then_some("the list of its rules is not there, or another"))
+}
+
 pub(super) struct Read {
     pub(super) summary: Summary,
     pub(super) verdicts: Vec<(Outcome, Severity)>,

@@ -38,6 +38,8 @@ pub(crate) struct Tables {
     pub(crate) boards: TableId,
     /// Lists of rules by SHA-256, which boards of many hosts share; append-only.
     pub(crate) rules: TableId,
+    /// Up to which scan of each host somebody was told, see [`super::announce`].
+    pub(crate) told: TableId,
     /// Rows that lead to others, see [`super::index`]; all of it can be made from the other tables.
     pub(crate) index: TableId,
 }
@@ -52,6 +54,7 @@ const LINKS: &str = "ledger.link";
 const RECENT: &str = "ledger.recent";
 const BOARDS: &str = "ledger.board";
 const RULES: &str = "ledger.rules";
+const TOLD: &str = "ledger.told";
 const INDEX: &str = "ledger.index";
 
 impl Tables {
@@ -67,6 +70,7 @@ impl Tables {
             (RECENT, History::Latest),
             (BOARDS, History::Forever),
             (RULES, History::Latest),
+            (TOLD, History::Latest),
             (INDEX, History::Latest),
         ]
         .into_iter()
@@ -86,6 +90,7 @@ impl Tables {
             recent: store.table(RECENT)?,
             boards: store.table(BOARDS)?,
             rules: store.table(RULES)?,
+            told: store.table(TOLD)?,
             index: store.table(INDEX)?,
         })
     }
@@ -109,6 +114,9 @@ pub struct Host {
     /// states being read. Empty in rows of the time before it was kept.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) verdicts: String,
+    /// How many scans it had when changes began to be told from the record; none of those is told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tells_after: Option<u64>,
     /// Place of the newest row of this host in the order of changes, see [`super::index`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) indexed: u64,

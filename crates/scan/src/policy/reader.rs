@@ -5,10 +5,13 @@ use std::{ops::RangeInclusive, time::Duration};
 use world::Timestamp;
 
 use super::span;
-use crate::rule::{
-    Fault, Place,
-    fault::suggestion,
-    yaml::{Key, Node, Tree},
+use crate::{
+    inventory::field,
+    rule::{
+        Fault, Place,
+        fault::suggestion,
+        yaml::{Key, Node, Tree},
+    },
 };
 
 /// Characters of a description or name: a few lines of a terminal.
@@ -108,6 +111,8 @@ impl Reader {
             format!("`{name}` has more than {TEXT_CHARS_MAX} characters")
         } else if text.chars().any(char::is_control) {
             format!("`{name}` has control characters")
+        } else if text.chars().any(field::is_invisible) {
+            format!("`{name}` has characters that are not seen, or reorder what is")
         } else {
             return Some(text.to_owned());
         };

@@ -143,6 +143,18 @@ impl Book {
         sealed.ok_or_else(|| Error::Row("a rotation is always stated".to_owned()))
     }
 
+    /// As [`Book::seal`], by a key in place of one that is lost; the statement says so, and nobody else
+    /// signs it.
+    pub fn replace_lost(
+        &self,
+        next: &PrivateKey,
+        random: &dyn Random,
+        now: Timestamp,
+    ) -> Result<Sealed, Error> {
+        let sealed = self.retried(|| self.seal_once(next, None, random, Reason::KeyLost, now))?;
+        sealed.ok_or_else(|| Error::Row("a lost key is always stated".to_owned()))
+    }
+
     fn retried<T>(&self, attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
         self.audit.link(&self.store)?;
         let mut attempts = 1;
@@ -172,7 +184,8 @@ impl Book {
             .map(|value| decode(&value))
             .transpose()?;
         let signer = before.unwrap_or(key).public().base64();
-        if let Some(newest) = newest.as_ref().filter(|newest| newest.key != signer) {
+        let is_other = |newest: &&Newest| newest.key != signer && reason != Reason::KeyLost;
+        if let Some(newest) = newest.as_ref().filter(is_other) {
             return Err(Error::Key(format!(
                 "the newest statement was signed by the key {}, and not by {signer}",
                 newest.key
@@ -182,7 +195,10 @@ impl Book {
         let all = self.heads(&snapshot)?;
         let moved = self.moved_heads(&snapshot, &all)?;
         let audit = self.audit.head(&snapshot)?;
-        let says_always = matches!(reason, Reason::Asked | Reason::Hourly | Reason::Rotation);
+        let says_always = matches!(
+            reason,
+            Reason::Asked | Reason::Hourly | Reason::Rotation | Reason::KeyLost
+        );
         let is_new = newest
             .as_ref()
             .is_none_or(|newest| !moved.is_empty() || newest.audit != audit.records);

@@ -1,7 +1,7 @@
 //! The key that signs statements: a file of its own, made when the first statement is.
 //!
-//! A second key is never made in place of one that is missing: statements that nobody can tell from an
-//! attacker's would follow. A rotation writes the next key, has it signed for by the one before, and
+//! A second key is never made by itself in place of one that is missing: statements that nobody can tell
+//! from an attacker's would follow. Somebody has to ask for it, and the chain says so. A rotation writes the next key, has it signed for by the one before, and
 //! then gives it the name; a process that dies in between leaves either key under its name, and the
 //! next look puts that right by what the newest statement says.
 

@@ -119,6 +119,7 @@ impl Rest<'_, '_> {
         self.changes(&hosts)?;
         self.scans(&hosts)?;
         self.states(&hosts)?;
+        self.boards(&hosts)?;
         self.evidence()
     }
 
@@ -221,6 +222,35 @@ impl Rest<'_, '_> {
             let is_it = changed == Some(state.changed) && first_seen == Some(state.first_seen);
             if host.chain.is_some() && !is_it {
                 return Err(Wrong::new(what(), "its times are not those of its changes").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What pages of the fleet are made from, against the verdicts that it is to say again. A host from
+    /// before there were boards has none, and is read by its states.
+    fn boards(&mut self, hosts: &BTreeMap<String, Host>) -> Result<(), Error> {
+        for item in self.rows(self.tables.boards)? {
+            let (key, stored) = item?;
+            self.steps.one()?;
+            let name = String::from_utf8_lossy(&key).into_owned();
+            let what = || format!("host `{name}`, its row of a fleet");
+            let wrong = |why: &str| Error::from(Wrong::new(what(), why));
+            let last = hosts.get(&name).and_then(|host| host.last_scan.as_ref());
+            let last = last.ok_or_else(|| wrong("no scan of its host is known"))?;
+            let scan = self.snapshot.get(self.tables.scans, last.as_bytes())?;
+            let scan = scan.ok_or_else(|| wrong("the last scan of its host is not there"))?;
+            let scan: ScanRow = read(&scan, what)?;
+            let rows = self
+                .snapshot
+                .range(self.tables.states, &row::below(&[&key]))?;
+            let states = rows.map(|item| read::<State>(&item?.1, what));
+            let states = states.collect::<Result<Vec<_>, _>>()?;
+            let fault = ledger::board::fault(&stored, &states, &scan.summary, |digest| {
+                self.snapshot.get(self.tables.rules, digest.as_bytes())
+            })?;
+            if let Some(why) = fault {
+                return Err(wrong(why));
             }
         }
         Ok(())

@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{HostHead, Kind, Line, NOTHING_BEFORE, Signature, Statement, Wrong, heads, line::FORM};
+use super::{
+    HostHead, Kind, Line, NOTHING_BEFORE, Reason, Signature, Statement, Wrong, heads, line::FORM,
+};
 use crate::{
     audit::chain as audit,
     judge::{Outcome as Judged, digest},
     ledger::chain::{Begin, Earlier, Lines, LinkedChange, LinkedScan, LinkedVerdict, text},
     policy::PublicKey,
     rule::Severity,
+    utc::Utc,
 };
 
 /// What was found to be sound.
@@ -30,9 +33,23 @@ pub struct Outcome {
     /// Scans and records behind the newest statement: chained, and signed by nobody yet.
     pub unsealed_scans: u64,
     pub unsealed_records: u64,
+    /// Statements behind which nothing that was signed before vouches for the key.
+    pub keys_lost: Vec<KeyLost>,
     /// Whether the file as a whole is signed by the key of the newest statement.
     pub file_is_signed: bool,
 }
+
+/// A statement by a new key, which says that the one before was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyLost {
+    pub sequence: u64,
+    pub made: Utc,
+    pub before: String,
+    pub key: String,
+}
+
+/// Changes of a lost key that are told of; a site that loses more of them has another problem.
+const KEYS_LOST_MAX: usize = 1_000;
 
 #[derive(Debug)]
 struct Chain {
@@ -378,7 +395,7 @@ impl Verifier {
     fn statement(&mut self, row: &Statement, signatures: &[Signature]) -> Result<(), Wrong> {
         let what = format!("statement {}", row.sequence);
         let wrong = |why: &str| Err(Wrong::new(what.clone(), why));
-        let (sequence, previous, key) = match &self.outcome.newest {
+        let (sequence, previous, before) = match &self.outcome.newest {
             Some((before, digest)) => (before.sequence + 1, digest.as_str(), &before.key),
             None => (1, NOTHING_BEFORE, &row.key),
         };
@@ -391,7 +408,10 @@ impl Verifier {
         if Some(&row.site) != self.site.as_ref() {
             return wrong("it is of another site");
         }
-        if !are_by(signatures, row, key) {
+        let before = before.clone();
+        let is_lost = row.reason == Reason::KeyLost && row.key != before;
+        let expected = if is_lost { &row.key } else { &before };
+        if !are_by(signatures, row, expected) {
             return wrong(
                 "it is not signed as it must be: the signature is not that of its key, or the key before did not sign for a new one",
             );
@@ -422,6 +442,19 @@ impl Verifier {
             .is_some_and(|noted| noted != digest)
         {
             return wrong("its digest is not the one that was noted");
+        }
+        if is_lost {
+            if self.outcome.keys_lost.len() >= KEYS_LOST_MAX {
+                return wrong("too many keys were lost before it");
+            }
+            // Whoever could write here could say so: what comes behind is for another key to vouch for.
+            self.is_trusted = false;
+            self.outcome.keys_lost.push(KeyLost {
+                sequence: row.sequence,
+                made: row.made,
+                before,
+                key: row.key.clone(),
+            });
         }
         let by = |key: &PublicKey| signatures.iter().any(|by| by.key == key.base64());
         self.is_trusted |= self.trusted.as_ref().is_some_and(by);
@@ -560,7 +593,14 @@ impl Verifier {
             self.outcome.file_is_signed = true;
         }
         if let Some(trusted) = self.trusted.as_ref().filter(|_| !self.is_trusted) {
+            let lost = self.outcome.keys_lost.last();
             let why = match &self.outcome.newest {
+                Some(_) if let Some(lost) = lost => format!(
+                    "statement {} says that the key before it was lost, and nothing from there on is signed by the key that was given ({}); the key is {} since: ask whoever runs the site whether that is theirs",
+                    lost.sequence,
+                    trusted.base64(),
+                    lost.key
+                ),
                 Some((newest, _)) => format!(
                     "no statement is signed by the key that was given ({}); the newest is signed by {}",
                     trusted.base64(),

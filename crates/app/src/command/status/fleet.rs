@@ -1,6 +1,9 @@
 //! `holdfast status` of several hosts: how each stands, worst first.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use scan::{
     backend::{Maintenance, Scope},
@@ -82,8 +85,37 @@ pub(in crate::command) fn watched(
         None => inventory.list(None),
     };
     let mut hosts = hosts.map_err(fleet_refused)?;
+    let unlisted = unlisted(site, &hosts, at)?;
+    hosts.extend(unlisted);
     hosts.retain(|host| host.retired.is_none());
+    hosts.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(hosts)
+}
+
+/// Those that the ledger alone knows: of this machine where no `up` ran, and of hosts whose facts were
+/// replayed before that put them into the inventory. The console shows them too.
+fn unlisted(site: &Site, listed: &[Host], at: Option<Timestamp>) -> Result<Vec<Host>, Refusal> {
+    let ledger = site.ledger();
+    let known: Vec<scan::ledger::Host> = match at {
+        None => ledger.hosts(),
+        Some(_) => ledger
+            .fleet(at)
+            .map(|fleet| fleet.hosts.into_iter().map(|it| it.host).collect()),
+    }
+    .map_err(Site::refused)?;
+    let names: BTreeSet<&str> = listed.iter().map(|host| host.name.as_str()).collect();
+    let others = known
+        .into_iter()
+        .filter(|host| host.last_scan.is_some() && !names.contains(host.name.as_str()));
+    let others = others.map(|host| Host {
+        retired: host.retired,
+        ..Host::new(
+            &host.name,
+            Reach::Offline,
+            Timestamp::from_nanos(host.registered),
+        )
+    });
+    Ok(others.collect())
 }
 
 /// Why the last attempt at a host came to nothing, if it did.

@@ -105,3 +105,36 @@ fn what_is_wrong_on_a_host_is_told_and_so_is_its_mending() {
         assert!(text.contains(action), "{text}");
     }
 }
+
+/// A machine that cannot sign tells of it for as long as that is so.
+/// Proves: LED-12
+#[test]
+fn a_key_of_the_ledger_that_is_gone_is_told_of_until_it_is_back() {
+    let sandbox = Sandbox::new();
+    sandbox.file("holdfast.toml", "");
+    let sealed = sandbox.run(["token", "add", "t"]);
+    assert_eq!(sealed.code, 0, "{}", sealed.stderr);
+    let sealed = sandbox.run(["ledger", "seal"]);
+    assert_eq!(sealed.code, 0, "{}", sealed.stderr);
+    let key = sandbox.data_dir().join("keys/ledger.key");
+    let aside = sandbox.path("ledger.key");
+    std::fs::rename(&key, &aside).unwrap();
+    let up = Up::start(&sandbox);
+    wait_for(&sandbox, "open");
+    std::fs::rename(&aside, &key).unwrap();
+    wait_for(&sandbox, "resolved");
+    drop(up);
+}
+
+fn wait_for(sandbox: &Sandbox, state: &str) {
+    let begun = std::time::Instant::now();
+    loop {
+        let (_, alerts) = sandbox.json(["alert", "list", "--all"]);
+        let mut listed = alerts.as_array().unwrap().iter();
+        let found = listed.find(|alert| alert["kind"] == "seal_failing");
+        if found.is_some_and(|alert| alert["state"] == state) {
+            return;
+        }
+        assert!(begun.elapsed() < peers::PATIENCE, "never {state}: {alerts}");
+    }
+}

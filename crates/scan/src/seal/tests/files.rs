@@ -227,6 +227,54 @@ fn a_new_key_that_the_one_before_did_not_sign_for_is_found() {
     found(&file_of(&lines, Some(&thief)), &key, why);
 }
 
+/// A site that lost its key goes on by another, and nobody is told that the old one vouches for it.
+/// Proves: LED-10
+#[test]
+fn a_lost_key_is_replaced_in_the_open_and_another_statement_cannot_name_a_new_key() {
+    let place = Place::with_history();
+    let before = place.key();
+    RealDisk
+        .remove_file(&place.keys().join(key::KEY_FILE))
+        .unwrap();
+    let next = key::prepare(&RealDisk, &place.keys(), &RealRandom).unwrap();
+    let sealed = place
+        .book()
+        .replace_lost(&next, &RealRandom, place.now())
+        .unwrap();
+    assert_eq!(sealed.signed.row.reason, Reason::KeyLost);
+    assert_eq!(sealed.signed.signatures.len(), 1);
+    // The process dies here: the next look finds the key that the newest statement names.
+    assert_eq!(place.key().public(), next.public());
+    place.scan("db", &[("a", Judged::Fail)]);
+    place.seal(Reason::Asked);
+    let here = place.verify(Kind::Ledger).unwrap();
+    assert_eq!(here.keys_lost.len(), 1);
+    let bytes = place.export(&asked(Kind::Ledger), false).unwrap();
+    let outcome = verify(&bytes, Some(&next.public())).unwrap();
+    let [lost] = &outcome.keys_lost[..] else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(
+        (lost.sequence, &lost.before, &lost.key),
+        (4, &before.public().base64(), &next.public().base64())
+    );
+    let why = "statement 4 says that the key before it was lost";
+    found(&bytes, &before.public(), why);
+
+    // The same by any other reason: somebody's key, and no word of the one before.
+    let mut lines = lines_of(&bytes);
+    for line in &mut lines {
+        if let Line::Statement { row, signatures } = line
+            && row.reason == Reason::KeyLost
+        {
+            row.reason = Reason::Asked;
+            *signatures = vec![Signature::of(&next, &row.text())];
+        }
+    }
+    let why = "statement 4: it is not signed as it must be";
+    found(&file_of(&lines, Some(&next)), &next.public(), why);
+}
+
 /// What is detectable of an older export shown as the newest one, and what is not.
 #[test]
 fn an_older_export_is_sound_and_only_a_note_tells_that_it_is_old() {

@@ -254,6 +254,47 @@ const REMOVED_OR_ADDED: [(&str, &str, Edit); 10] = [
     ),
 ];
 
+/// Pages of the fleet are made from these rows alone: a failing rule that is painted over there was
+/// sound to verification.
+/// Proves: LED-10
+#[test]
+fn a_row_of_the_fleet_that_says_something_else_than_the_verdicts_is_found() {
+    let edits: [(&str, Edit); 5] = [
+        ("it is not what the verdicts", |tables, work| {
+            let board = work.get(tables.boards, b"web").unwrap().unwrap();
+            let text = String::from_utf8(board.to_vec()).unwrap();
+            let at = text.find(r#""verdicts":""#).unwrap() + r#""verdicts":""#.len();
+            let mut text = text.into_bytes();
+            text[at] = b'C';
+            work.put(tables.boards, b"web", &text).unwrap();
+        }),
+        ("it is not what the verdicts", |tables, work| {
+            let key = b"web";
+            replace(work, tables.boards, key, r#""pass":1"#, r#""pass":2"#);
+        }),
+        ("it is not readable", |tables, work| {
+            work.put(tables.boards, b"db", b"{}").unwrap();
+        }),
+        ("no scan of its host is known", |tables, work| {
+            let board = work.get(tables.boards, b"web").unwrap().unwrap();
+            work.put(tables.boards, b"another", &board).unwrap();
+        }),
+        ("the list of its rules", |tables, work| {
+            let board = work.get(tables.boards, b"web").unwrap().unwrap();
+            let board: serde_json::Value = serde_json::from_slice(&board).unwrap();
+            let list = board["rules"].as_str().unwrap();
+            work.put(tables.rules, list.as_bytes(), b"[]").unwrap();
+        }),
+    ];
+    for (found, edit) in edits {
+        let why = tampered(found, edit);
+        assert!(
+            why.contains(found) && why.contains("its row of a fleet"),
+            "{found}: {why}"
+        );
+    }
+}
+
 /// Proves: LED-10
 #[test]
 fn every_row_that_was_removed_or_added_is_found_and_named() {

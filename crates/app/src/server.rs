@@ -16,6 +16,7 @@ mod metrics;
 mod openapi;
 mod operation;
 mod route;
+mod share;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub(crate) use listen::{Listening, Server, first_token, listen};
 pub(crate) use openapi::document as openapi_document;
 pub(crate) use operation::Reach;
 pub(crate) use route::unknown;
+pub(crate) use share::{Place, Places};
 
 use std::{
     collections::HashMap,
@@ -71,10 +73,12 @@ pub(crate) struct Shared {
     denials: Denials,
     counts: metrics::Counts,
     running: Arc<Semaphore>,
-    followers: Arc<Semaphore>,
-    exports: Arc<Semaphore>,
-    carried: Arc<Semaphore>,
-    coming: Arc<Semaphore>,
+    followers: Places,
+    exports: Places,
+    carried: Places,
+    coming: Places,
+    /// Of the commands that come in, those with large files.
+    large: Places,
     /// True once the server stops.
     stop: watch::Receiver<bool>,
     /// Of the events plane, where it runs.
@@ -108,7 +112,7 @@ impl Shared {
         let audit = Audit::of(&store).map_err(crate::site::Site::store_refused)?;
         Ok(Self {
             tokens: Tokens::new(store.clone()).map_err(crate::site::fleet_refused)?,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(config.server.is_encrypted()),
             store,
             rules,
             config: config.clone(),
@@ -121,10 +125,11 @@ impl Shared {
             denials: Denials::new(audit),
             counts: metrics::Counts::default(),
             running: Arc::new(Semaphore::new(RUNNING_MAX)),
-            followers: Arc::new(Semaphore::new(stream::FOLLOWERS_MAX)),
-            exports: Arc::new(Semaphore::new(export::EXPORTS_MAX)),
-            carried: Arc::new(Semaphore::new(carry::CARRIED_MAX)),
-            coming: Arc::new(Semaphore::new(carry::COMING_MAX)),
+            followers: Places::new(stream::FOLLOWERS_MAX),
+            exports: Places::new(export::EXPORTS_MAX),
+            carried: Places::new(carry::CARRIED_MAX),
+            coming: Places::new(carry::COMING_MAX),
+            large: Places::new(carry::LARGE_MAX),
             stop,
             events,
         })

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use world::{Disk, File, RealDisk, RealRandom, disk::Open};
 
-use crate::server::Shared;
+use crate::server::{Place, Shared};
 
 /// Below the data directory; what a crash leaves there is told apart by its place.
 const DIR: &str = "downloads";
@@ -65,9 +65,10 @@ fn nameless(path: &Path) -> std::io::Result<Arc<dyn File>> {
     opened
 }
 
-/// `name` is what the browser is to call it.
+/// `name` is what the browser is to call it; `place` is kept until it has all of it.
 pub(super) async fn answer(
     shared: Arc<Shared>,
+    place: Place,
     kind: Kind,
     name: &'static str,
 ) -> Result<Response, String> {
@@ -92,6 +93,7 @@ pub(super) async fn answer(
                 break;
             }
         }
+        drop(place);
     });
     let mut response = (
         StatusCode::OK,

@@ -13,8 +13,7 @@ use axum::{
     response::{Html, IntoResponse, Redirect, Response},
 };
 use maud::Markup;
-use scan::{seal::Kind, token::Role};
-use tokio::sync::Semaphore;
+use scan::{inventory::field, seal::Kind, token::Role};
 use world::{RealRandom, Timestamp};
 
 use super::{
@@ -28,7 +27,7 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    server::{self, Principal, Reach, Shared, auth},
+    server::{self, Places, Principal, Reach, Shared, auth},
     view,
 };
 
@@ -42,7 +41,7 @@ const THEME_SECONDS: u64 = 31_536_000;
 pub(super) struct Console {
     shared: Arc<Shared>,
     scores: Arc<Scores>,
-    downloads: Arc<Semaphore>,
+    downloads: Places,
 }
 
 impl Console {
@@ -50,7 +49,7 @@ impl Console {
         Self {
             shared,
             scores: Arc::default(),
-            downloads: Arc::new(Semaphore::new(download::DOWNLOADS_MAX)),
+            downloads: Places::new(download::DOWNLOADS_MAX),
         }
     }
 }
@@ -142,7 +141,7 @@ enum Known {
 async fn known(console: &Console, visitor: &Visitor) -> Known {
     let now = console.shared.now();
     let Some(session) = console.shared.sessions.find(&visitor.cookies, now) else {
-        let was = session::cookie(&visitor.cookies, session::COOKIE).is_some();
+        let was = session::cookie(&visitor.cookies, console.shared.sessions.cookie).is_some();
         return Known::No { was };
     };
     match principal(console, &session).await {
@@ -203,7 +202,23 @@ pub(super) async fn show(
 }
 
 fn told((status, page): (StatusCode, Markup)) -> Response {
-    (status, Html(page.into_string())).into_response()
+    (status, Html(shown(page.into_string()))).into_response()
+}
+
+/// A page in which nothing reorders or hides what stands beside it: what was given a name before names
+/// were held to that is shown by its numbers.
+fn shown(page: String) -> String {
+    if !page.chars().any(field::is_invisible) {
+        return page;
+    }
+    let mut shown = String::with_capacity(page.len());
+    for c in page.chars() {
+        match field::is_invisible(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 async fn blocking(make: impl FnOnce() -> Response + Send + 'static) -> Response {
@@ -260,12 +275,15 @@ pub(super) async fn take_away(
     let refused = if principal.role < Role::Auditor || !principal.scope.is_everything() {
         None
     } else {
-        match Arc::clone(&console.downloads).try_acquire_owned() {
-            Err(_) => Some("others are being made; try again in a moment".to_owned()),
-            Ok(_place) => match download::answer(Arc::clone(&console.shared), kind, name).await {
-                Ok(response) => return response,
-                Err(why) => Some(why),
-            },
+        match console.downloads.take(&principal.name) {
+            None => Some("others are being made; try again in a moment".to_owned()),
+            Some(place) => {
+                let shared = Arc::clone(&console.shared);
+                match download::answer(shared, place, kind, name).await {
+                    Ok(response) => return response,
+                    Err(why) => Some(why),
+                }
+            }
         }
     };
     blocking(move || {
@@ -381,16 +399,19 @@ pub(super) async fn sign_in(
 }
 
 fn signed_in(console: &Console, secret: &str, back: &str) -> Response {
-    let secure = if console.shared.config.server.is_encrypted() {
-        "; Secure"
-    } else {
-        ""
-    };
+    let secure = secure(console);
     let cookie = format!(
         "{}={secret}; Path=/; HttpOnly; SameSite=Strict{secure}",
-        session::COOKIE
+        console.shared.sessions.cookie
     );
     with_cookie(Redirect::to(back), &cookie)
+}
+
+fn secure(console: &Console) -> &'static str {
+    match console.shared.config.server.is_encrypted() {
+        true => "; Secure",
+        false => "",
+    }
 }
 
 fn with_cookie(answer: impl IntoResponse, cookie: &str) -> Response {
@@ -407,8 +428,9 @@ pub(super) async fn sign_out(State(console): State<Console>, visitor: Visitor) -
         console.shared.sessions.end(&visitor.cookies);
     }
     let cookie = format!(
-        "{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0",
-        session::COOKIE
+        "{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{}",
+        console.shared.sessions.cookie,
+        secure(&console)
     );
     with_cookie(Redirect::to("/sign-in"), &cookie)
 }

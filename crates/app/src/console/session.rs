@@ -18,13 +18,19 @@ use subtle::ConstantTimeEq;
 use world::{Random, Timestamp};
 
 /// The cookie's name.
-pub(super) const COOKIE: &str = "holdfast_session";
+const COOKIE: &str = "holdfast_session";
+/// Its name where the connection is encrypted: browsers take one of this name from this very host alone,
+/// for all of it, and over TLS alone, so that nobody can plant one from beside.
+const HOST_COOKIE: &str = "__Host-holdfast_session";
+
 /// Ends a session that nobody uses: a working day, so that a lunch break signs nobody out.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(8 * 60 * 60);
 /// Ends every session: a screen on a wall is signed in to once a month.
 pub(super) const LIFE_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 /// Sessions at a time, some 200 bytes each. The one unused for longest makes room.
 pub(super) const SESSIONS_MAX: usize = 10_000;
+/// Those of one token: screens of a shift that shares one, and some.
+pub(super) const TOKEN_SESSIONS_MAX: usize = 100;
 const SECRET_BYTES: usize = 32;
 
 type Key = [u8; 32];
@@ -67,8 +73,11 @@ impl Session {
 }
 
 /// All sessions of this process.
-#[derive(Default)]
-pub(crate) struct Sessions(Mutex<HashMap<Key, Entry>>);
+pub(crate) struct Sessions {
+    all: Mutex<HashMap<Key, Entry>>,
+    /// The cookie's name.
+    pub(super) cookie: &'static str,
+}
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,6 +86,16 @@ impl fmt::Debug for Sessions {
 }
 
 impl Sessions {
+    pub(crate) fn new(is_encrypted: bool) -> Self {
+        Self {
+            all: Mutex::default(),
+            cookie: match is_encrypted {
+                true => HOST_COOKIE,
+                false => COOKIE,
+            },
+        }
+    }
+
     /// Begins a session and gives what the cookie is to hold.
     pub(super) fn begin(
         &self,
@@ -93,8 +112,14 @@ impl Sessions {
         };
         let mut all = self.lock();
         all.retain(|_, entry| !entry.is_over(now));
-        if all.len() >= SESSIONS_MAX {
-            let oldest = all.iter().min_by_key(|(_, entry)| entry.seen);
+        let own = all.values().filter(|entry| entry.token == token).count();
+        let is_full = all.len() >= SESSIONS_MAX;
+        if is_full || own >= TOKEN_SESSIONS_MAX {
+            // Its own where it has many: nobody signs others out by signing in again and again.
+            let oldest = all
+                .iter()
+                .filter(|(_, entry)| own < TOKEN_SESSIONS_MAX || entry.token == token)
+                .min_by_key(|(_, entry)| entry.seen);
             if let Some(key) = oldest.map(|(key, _)| *key) {
                 all.remove(&key);
             }
@@ -110,7 +135,7 @@ impl Sessions {
 
     /// The session that a `Cookie` header names, if it is not over.
     pub(super) fn find(&self, cookies: &str, now: Timestamp) -> Option<Session> {
-        let key = key(cookie(cookies, COOKIE)?);
+        let key = key(cookie(cookies, self.cookie)?);
         let mut all = self.lock();
         let entry = all.get_mut(&key)?;
         if entry.is_over(now) {
@@ -125,14 +150,14 @@ impl Sessions {
     }
 
     pub(super) fn end(&self, cookies: &str) {
-        if let Some(secret) = cookie(cookies, COOKIE) {
+        if let Some(secret) = cookie(cookies, self.cookie) {
             self.lock().remove(&key(secret));
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
         // Nothing is left half done by a panic: each change is one call of the map.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_session_ends_when_nobody_uses_it_and_in_any_case_after_a_month() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(false);
         let hour = Duration::from_secs(3600);
         let begin = |from| sessions.begin("a", &RealRandom, at(from)).unwrap();
 
@@ -193,7 +218,7 @@ mod tests {
 
     #[test]
     fn only_what_is_in_the_cookie_opens_a_session_and_signing_out_ends_it() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(false);
         let now = at(Duration::ZERO);
         let mine = sessions.begin("a", &RealRandom, now).unwrap();
         let other = sessions.begin("b", &RealRandom, now).unwrap();
@@ -220,9 +245,12 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many_sessions_and_the_unused_goes_first() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(false);
         let begun: Vec<String> = (0..SESSIONS_MAX as u64)
-            .map(|second| sessions.begin("a", &RealRandom, at(Duration::from_secs(second))))
+            .map(|second| {
+                let token = format!("t{}", second / 10);
+                sessions.begin(&token, &RealRandom, at(Duration::from_secs(second)))
+            })
             .collect::<Result<_, _>>()
             .unwrap();
         let now = at(Duration::from_secs(20_000));
@@ -234,8 +262,38 @@ mod tests {
     }
 
     #[test]
+    fn one_token_that_signs_in_again_and_again_ends_its_own_sessions_and_nobody_elses() {
+        let sessions = Sessions::new(false);
+        let begin = |token, second| {
+            let begun = sessions.begin(token, &RealRandom, at(Duration::from_secs(second)));
+            header(&begun.unwrap())
+        };
+        let other = begin("b", 0);
+        let mine: Vec<String> = (1..=TOKEN_SESSIONS_MAX as u64 + 1)
+            .map(|second| begin("a", second))
+            .collect();
+        let now = at(Duration::from_secs(1_000));
+        assert!(sessions.find(&other, now).is_some());
+        assert!(sessions.find(&mine[0], now).is_none());
+        assert!(mine[1..].iter().all(|it| sessions.find(it, now).is_some()));
+    }
+
+    /// A cookie of the other name, which a page beside this host could plant, opens nothing.
+    #[test]
+    fn an_encrypted_console_takes_its_session_from_a_cookie_of_this_host_alone() {
+        let sessions = Sessions::new(true);
+        let now = at(Duration::ZERO);
+        let secret = sessions.begin("a", &RealRandom, now).unwrap();
+        assert!(sessions.find(&header(&secret), now).is_none());
+        let bound = format!("__Host-{COOKIE}={secret}");
+        assert!(sessions.find(&bound, now).is_some());
+        sessions.end(&bound);
+        assert!(sessions.find(&bound, now).is_none());
+    }
+
+    #[test]
     fn no_secret_is_shown() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(false);
         let secret = sessions
             .begin("a", &RealRandom, at(Duration::ZERO))
             .unwrap();

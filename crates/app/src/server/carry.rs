@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
-use super::{Principal, Shared, auth, call::Problem};
+use super::{Place, Principal, Shared, auth, call::Problem};
 use crate::{
     http::answer,
     remote::{
@@ -28,6 +28,13 @@ pub(super) const CARRIED_MAX: usize = 4;
 pub(super) const COMING_MAX: usize = 8;
 /// Longest command with the files that go along, as Base64: an ARF of oscap has 15 MB.
 const BODY_LEN_MAX: usize = 64 << 20;
+/// What a viewer may send: its commands read a rule or a key at most.
+const VIEWER_BODY_LEN_MAX: usize = 1 << 20;
+/// A body beyond this takes one of the places for large ones.
+const LARGE_LEN: usize = 1 << 20;
+/// Large commands at a time, from their second MiB until they are done: one is in memory up to four
+/// times, as text, decoded, on its way to the process and in it, so that two of them stay below 600 MiB.
+pub(super) const LARGE_MAX: usize = 2;
 /// How long it may take to come: over a slow line.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -41,11 +48,9 @@ pub(super) async fn carry(
     if !super::route::is_json(headers) {
         return Err(super::route::not_json());
     }
-    let coming = Arc::clone(&shared.coming).try_acquire_owned();
-    let coming =
-        coming.map_err(|_| Problem::busy("too many commands at a time; ask again later"))?;
-    let taken = timeout(BODY_TIME_MAX, take(body)).await;
-    let body = taken.map_err(|_| {
+    let coming = shared.coming.take(&principal.name).ok_or_else(busy)?;
+    let taken = timeout(BODY_TIME_MAX, take(body, &shared, &principal)).await;
+    let (body, large) = taken.map_err(|_| {
         Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             "TOO_SLOW",
@@ -55,12 +60,11 @@ pub(super) async fn carry(
     let asked: Asked = serde_json::from_slice(&body)
         .map_err(|error| Problem::malformed(format!("the body is not a command: {error}")))?;
     drop((body, coming));
-    let place = Arc::clone(&shared.carried).try_acquire_owned();
-    let place = place.map_err(|_| Problem::busy("too many commands at a time; ask again later"))?;
+    let place = shared.carried.take(&principal.name).ok_or_else(busy)?;
     let around = surroundings(&shared, &principal);
     let done = tokio::task::spawn_blocking(move || {
         let done = carry::carry_out(asked, &around);
-        drop(place);
+        drop((place, large));
         done
     });
     // A panic was told by the panic hook.
@@ -99,6 +103,10 @@ fn surroundings(shared: &Shared, principal: &Principal) -> Surroundings {
     }
 }
 
+fn busy() -> Problem {
+    Problem::busy("too many commands at a time; ask again later")
+}
+
 fn failed(detail: &str) -> Problem {
     Problem {
         retry_after: Some(30),
@@ -106,20 +114,34 @@ fn failed(detail: &str) -> Problem {
     }
 }
 
-async fn take(body: Body) -> Result<Zeroizing<Vec<u8>>, Problem> {
+/// The body, with the place that a large one takes.
+async fn take(
+    body: Body,
+    shared: &Shared,
+    principal: &Principal,
+) -> Result<(Zeroizing<Vec<u8>>, Option<Place>), Problem> {
+    let max = match principal.role {
+        Role::Viewer => VIEWER_BODY_LEN_MAX,
+        Role::Auditor | Role::Operator | Role::Admin => BODY_LEN_MAX,
+    };
     let mut chunks = body.into_data_stream();
     let mut bytes = Zeroizing::new(Vec::new());
+    let mut large = None;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::malformed("the body broke off"))?;
-        if bytes.len() + chunk.len() > BODY_LEN_MAX {
-            let detail = format!("a command of more than {BODY_LEN_MAX} bytes");
+        let len = bytes.len() + chunk.len();
+        if len > max {
+            let detail = format!("a command of more than {max} bytes with its files");
             return Err(Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "TOO_LARGE",
                 detail,
             ));
         }
+        if len > LARGE_LEN && large.is_none() {
+            large = Some(shared.large.take(&principal.name).ok_or_else(busy)?);
+        }
         bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
+    Ok((bytes, large))
 }

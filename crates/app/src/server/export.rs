@@ -63,13 +63,15 @@ impl Write for Pipe {
 /// of it is not taken for the whole.
 pub(super) fn write(
     shared: Arc<Shared>,
+    token: &str,
     format: &str,
     query: Option<&str>,
 ) -> Result<Response, Problem> {
     let format = Format::named(format).ok_or_else(|| view::Error::missing("format", format))?;
     let request = request(&shared, format, query)?;
-    let place = Arc::clone(&shared.exports).try_acquire_owned();
-    let place = place.map_err(|_| Problem::busy("too many exports at a time; ask again later"))?;
+    let place = shared.exports.take(token);
+    let place =
+        place.ok_or_else(|| Problem::busy("too many exports at a time; ask again later"))?;
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         let stop = || !*shared.stop.borrow();

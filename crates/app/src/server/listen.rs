@@ -14,7 +14,7 @@ use scan::token::{Request, Role, Scope, Tokens};
 use store::Store;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
     sync::{Semaphore, watch},
     time::{interval, timeout},
@@ -35,7 +35,11 @@ use crate::{
 /// Connections. Below the 1,024 files that a process may usually have open, beside those of events.
 pub(crate) const CONNECTIONS_MAX: usize = 400;
 /// Connections of one address: nobody alone takes all.
-const SOURCE_CONNECTIONS_MAX: usize = 256;
+pub(super) const SOURCE_CONNECTIONS_MAX: usize = 256;
+/// Connections beyond those, for questions whether this lives; see [`route::when_full`].
+const SPARE_MAX: usize = 8;
+/// How long one of those may take in all, so that they are free again soon.
+const SPARE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a client may take to agree on a key.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often certificate and key are looked at for change.
@@ -126,7 +130,11 @@ impl Server {
         if let Some(certificate) = &certificate {
             runtime.spawn(certificate.clone().keep_fresh(stopped));
         }
-        runtime.spawn(serve(door, listener, routes, certificate));
+        let spare = Spare {
+            places: Arc::new(Semaphore::new(SPARE_MAX)),
+            routes: route::around(&shared, route::when_full(&shared)),
+        };
+        runtime.spawn(serve(door, listener, routes, certificate, spare));
         runtime.spawn(tell_denials(Arc::clone(&shared)));
         Ok(Self {
             runtime,
@@ -234,34 +242,66 @@ impl Certificate {
     }
 }
 
+/// What is left where all places are taken.
+struct Spare {
+    places: Arc<Semaphore>,
+    routes: Router,
+}
+
 async fn serve(
     mut door: Door,
     listener: TcpListener,
     routes: Router,
     certificate: Option<Certificate>,
+    spare: Spare,
 ) {
     let sources = Sources::default();
     while let Some((stream, peer)) = door.next(|| listener.accept()).await {
-        let Some(place) = door.place() else {
-            turn_away(&stream);
-            continue;
-        };
-        let Some(counted) = sources.count(peer.ip(), SOURCE_CONNECTIONS_MAX) else {
-            door.turned_away();
-            turn_away(&stream);
-            continue;
-        };
         // An answer is one small write; waiting for more of it would wait for nothing.
         drop(stream.set_nodelay(true));
-        let (routes, stop) = (routes.clone(), door.stop.clone());
+        let stop = door.stop.clone();
         let acceptor = certificate.as_ref().map(Certificate::acceptor);
-        tokio::spawn(async move {
-            match acceptor {
-                None => serve_connection(stream, routes, Some(peer), stop).await,
-                Some(acceptor) => encrypted(stream, &acceptor, routes, peer, stop).await,
+        let counted = sources.count(peer.ip(), SOURCE_CONNECTIONS_MAX);
+        let place = match &counted {
+            Some(_) => door.place(),
+            None => {
+                door.turned_away();
+                None
             }
+        };
+        let Some(place) = place else {
+            drop(counted);
+            let Ok(place) = Arc::clone(&spare.places).try_acquire_owned() else {
+                turn_away(&stream);
+                continue;
+            };
+            let routes = spare.routes.clone();
+            tokio::spawn(async move {
+                let served = connected(stream, acceptor, routes, peer, stop);
+                // One that takes longer is cut off: others ask too.
+                drop(timeout(SPARE_TIME_MAX, served).await);
+                drop(place);
+            });
+            continue;
+        };
+        let routes = routes.clone();
+        tokio::spawn(async move {
+            connected(stream, acceptor, routes, peer, stop).await;
             drop((place, counted));
         });
+    }
+}
+
+async fn connected(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    routes: Router,
+    peer: SocketAddr,
+    stop: watch::Receiver<bool>,
+) {
+    match acceptor {
+        None => serve_connection(stream, routes, Some(peer), stop).await,
+        Some(acceptor) => encrypted(stream, &acceptor, routes, peer, stop).await,
     }
 }
 

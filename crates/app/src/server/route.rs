@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, RawPathParams, Request},
+    extract::{ConnectInfo, RawPathParams, Request, rejection::RawPathParamsRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::Response,
@@ -56,17 +56,29 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         };
         let path = operation.path;
         let (operation, shared) = (Arc::new(operation), Arc::clone(shared));
-        let handler = move |params: RawPathParams, request: Request| {
+        let handler = move |params: Result<RawPathParams, _>, request: Request| {
             serve(Arc::clone(&shared), Arc::clone(&operation), params, request)
         };
         router = router.route(path, on(filter, handler));
     }
-    let of_ready = Arc::clone(shared);
     router
-        .route("/health", get(health))
-        .route("/ready", get(move || ready(Arc::clone(&of_ready))))
+        .merge(signs_of_life(shared))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
+}
+
+fn signs_of_life(shared: &Arc<Shared>) -> Router {
+    let of_ready = Arc::clone(shared);
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(move || ready(Arc::clone(&of_ready))))
+}
+
+/// What is served where all places are taken: whether this lives, and to everything else that it is full.
+pub(super) fn when_full(shared: &Arc<Shared>) -> Router {
+    let full = || async { Problem::busy("all connections are taken; ask again in a moment") };
+    let full = move || async move { full().await.into_response() };
+    signs_of_life(shared).fallback(full)
 }
 
 /// What stands around every answer, the console's included.
@@ -89,7 +101,7 @@ async fn watch(shared: Arc<Shared>, request: Request, next: Next) -> Response {
     let is_api = request.uri().path().starts_with("/api/");
     let mut response = match refused {
         Some(why) => answer::problem(StatusCode::FORBIDDEN, "CROSS_SITE", why),
-        None => next.run(request).await,
+        None => in_form(next.run(request).await),
     };
     let headers = response.headers_mut();
     let mut put = |name: header::HeaderName, value: &'static str| {
@@ -112,6 +124,22 @@ async fn watch(shared: Arc<Shared>, request: Request, next: Next) -> Response {
     }
     shared.counts.answered(response.status(), begun.elapsed());
     response
+}
+
+/// What a library refuses in plain words, as every refusal is told.
+fn in_form(response: Response) -> Response {
+    let status = response.status();
+    let told = response.headers().get(header::CONTENT_TYPE);
+    let is_plain = told.is_some_and(|told| told.as_bytes().starts_with(b"text/plain"));
+    if !is_plain || !status.is_client_error() {
+        return response;
+    }
+    let (code, detail) = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => ("TOO_LARGE", "a body of more bytes than are taken here"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ("UNSUPPORTED", "another media type is taken here"),
+        _ => ("MALFORMED", "the request is not as it is taken here"),
+    };
+    answer::problem(status, code, detail)
 }
 
 /// The process answers; whether it can work is asked of /ready.
@@ -158,14 +186,16 @@ async fn not_allowed() -> Response {
 async fn serve(
     shared: Arc<Shared>,
     operation: Arc<Operation>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
 ) -> Response {
     let counts = Arc::clone(&shared);
     let id = operation.id;
-    let response = carry_out(shared, operation, params, request)
-        .await
-        .unwrap_or_else(Problem::into_response);
+    let response = match params {
+        Ok(params) => carry_out(shared, operation, params, request).await,
+        Err(_) => Err(Problem::malformed("the path is not UTF-8")),
+    };
+    let response = response.unwrap_or_else(Problem::into_response);
     counts.counts.operated(id, response.status());
     response
 }
@@ -190,7 +220,8 @@ async fn carry_out(
         }
         Does::Export => {
             let format = params.iter().next().map(|(_, format)| format.to_owned());
-            return export::write(shared, &format.unwrap_or_default(), parts.uri.query());
+            let format = format.unwrap_or_default();
+            return export::write(shared, &principal.name, &format, parts.uri.query());
         }
         Does::Events => return Ok(pass_on(&shared, parts, body).await),
         Does::Carry => return carry::carry(shared, principal, peer, &parts.headers, body).await,

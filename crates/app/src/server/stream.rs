@@ -13,12 +13,12 @@ use axum::{
 };
 use serde::Deserialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, interval},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use super::{Principal, Shared, auth, call::Problem, route::blocking};
+use super::{Place, Principal, Shared, auth, call::Problem, route::blocking};
 use crate::{http::answer, view};
 
 /// Followers at a time: each is a connection of the console, and asks the store for its position twice
@@ -57,8 +57,8 @@ pub(super) async fn follow(
     let asked = axum::extract::Query::<Asked>::try_from_uri(&uri)
         .map_err(|error| Problem::invalid(format!("query: {}", error.body_text())))?
         .0;
-    let place = Arc::clone(&shared.followers).try_acquire_owned();
-    let place = place.map_err(|_| Problem::busy("too many follow changes at a time"))?;
+    let place = shared.followers.take(&principal.name);
+    let place = place.ok_or_else(|| Problem::busy("too many follow changes at a time"))?;
     let last = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok())
@@ -139,12 +139,7 @@ impl Follower {
         Ok(page.await??.changes)
     }
 
-    async fn run(
-        mut self,
-        first: Vec<view::Change>,
-        sender: mpsc::Sender<Bytes>,
-        place: OwnedSemaphorePermit,
-    ) {
+    async fn run(mut self, first: Vec<view::Change>, sender: mpsc::Sender<Bytes>, place: Place) {
         let mut stop = self.shared.stop.clone();
         let (begun, mut told, mut asked) = (Instant::now(), Instant::now(), Instant::now());
         let mut seen = None;

@@ -110,3 +110,64 @@ fn a_form_that_is_too_large_is_refused_and_one_in_pieces_is_read() {
     }
     Heard::read(&mut stream).must_be(303);
 }
+
+/// A name from before names were held to what is seen turned around the line that it stood in.
+#[test]
+fn a_name_that_would_turn_a_page_around_is_shown_by_its_numbers() {
+    let place = Place::with(|store| {
+        let ledger = scan::ledger::Ledger::new(store.clone()).unwrap();
+        ledger
+            .register("a\u{202e}b", Timestamp::from_nanos(1))
+            .unwrap();
+        let hosts = inventory::Inventory::new(store.clone()).unwrap();
+        let host =
+            inventory::Host::new("plain", inventory::Reach::Offline, Timestamp::from_nanos(1));
+        hosts.add(&host, "test").unwrap();
+        let table = store.table("inventory.host").unwrap();
+        let mut work = store.begin().unwrap();
+        let row = work.get(table, b"plain").unwrap().unwrap();
+        let row = String::from_utf8(row.to_vec()).unwrap();
+        let row = row.replace("plain", "a\u{202e}b");
+        work.put(table, "a\u{202e}b".as_bytes(), row.as_bytes())
+            .unwrap();
+        work.commit().unwrap();
+    });
+    let cookie = signed_in(&place, place.of(Role::Admin));
+    for path in ["/admin", "/", "/hosts/a%E2%80%AEb"] {
+        let page = look(&place, &cookie, path).must_be(200).text();
+        assert!(!page.contains('\u{202e}'), "{path}");
+        assert!(page.contains("a\\u{202e}b"), "{path}");
+    }
+}
+
+/// A token for some hosts sees one that came by its facts alone when that is among them.
+/// Proves: SVC-3
+#[test]
+fn a_token_of_a_host_that_came_by_its_facts_sees_it() {
+    let place = Place::with(|store| {
+        let hosts = inventory::Inventory::new(store.clone()).unwrap();
+        let at = Timestamp::from_nanos(1_768_464_000_000_000_000);
+        for host in ["brought", "other"] {
+            let scan = scan::ledger::Scan {
+                id: uuid::Uuid::new_v4(),
+                host: host.to_owned(),
+                started: at,
+                finished: at,
+                summary: scan::judge::Summary::default(),
+                findings: Vec::new(),
+            };
+            let brought = hosts.replay(&scan, "digest", "test", &scan::ledger::LogSink);
+            brought.unwrap();
+        }
+    });
+    let scope = Scope {
+        hosts: ["brought".to_owned()].into(),
+        ..Scope::default()
+    };
+    let token = place.token("of-one", Role::Viewer, scope, None);
+    let ask = |path: &str| place.send(&Sent::new("GET", path).token(&token));
+    let host = ask("/api/v1/hosts/brought").must_be(200).json();
+    assert_eq!(host["added"], "2026-01-15T08:00:00.000Z");
+    ask("/api/v1/hosts/other").must_be(404);
+    assert_eq!(ask("/api/v1/fleet").must_be(200).json()["hosts"], 1);
+}

@@ -38,6 +38,60 @@ fn a_body_without_a_length_ends_at_the_bound() {
     assert_eq!(heard.status, 413);
 }
 
+/// What one token does in a loop leaves room for the others.
+/// Proves: SVC-5
+#[test]
+fn one_token_has_half_of_the_followers_and_another_gets_in() {
+    let place = Place::new();
+    let follow = |role: Role| {
+        let mut stream = place.connect();
+        let sent = Sent::new("GET", "/api/v1/changes/stream").token(place.of(role));
+        stream.write_all(&sent.bytes()).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        (stream, String::from_utf8_lossy(&head).into_owned())
+    };
+    let mut held = Vec::new();
+    for _ in 0..stream::FOLLOWERS_MAX / 2 {
+        let (stream, head) = follow(Role::Viewer);
+        assert_eq!(head, "HTTP/1.1 200");
+        held.push(stream);
+    }
+    let refused = place.ask(Role::Viewer, "GET", "/api/v1/changes/stream");
+    assert_eq!(refused.must_be(503).code(), "BUSY");
+    let (_stream, head) = follow(Role::Auditor);
+    assert_eq!(head, "HTTP/1.1 200");
+}
+
+/// A rule or a key is all that a viewer's commands read: four bodies of 64 MiB were a gigabyte here.
+#[test]
+fn a_viewer_sends_a_command_of_a_mebibyte_at_most() {
+    let place = Place::new();
+    let file = "A".repeat(1 << 20);
+    let body = serde_json::json!({ "words": ["rules", "list"], "files": { "0": file } });
+    let sent = Sent::new("POST", "/api/v1/commands").token(place.of(Role::Viewer));
+    let mut stream = place.connect();
+    // The server may be gone before all of it is written.
+    drop(stream.write_all(&sent.json(&body).bytes()));
+    assert_eq!(Heard::read(&mut stream).must_be(413).code(), "TOO_LARGE");
+}
+
+#[test]
+fn what_libraries_refuse_in_plain_words_is_told_as_every_refusal_is() {
+    let place = Place::new();
+    let viewer = place.of(Role::Viewer);
+    let not_utf8 = Sent::new("GET", "/api/v1/hosts/%FF").token(viewer);
+    assert_eq!(place.send(&not_utf8).must_be(400).code(), "MALFORMED");
+    let form = "application/x-www-form-urlencoded";
+    let long = [b"token=".as_slice(), &[b'x'; 70_000]].concat();
+    let mut stream = place.connect();
+    let sent = Sent::new("POST", "/sign-in").body(form, &long);
+    drop(stream.write_all(&sent.bytes()));
+    assert_eq!(Heard::read(&mut stream).must_be(413).code(), "TOO_LARGE");
+    let other = Sent::new("POST", "/sign-in").body("text/xml", b"<a/>");
+    assert_eq!(place.send(&other).must_be(415).code(), "UNSUPPORTED");
+}
+
 /// Without a token nothing of a body is read.
 #[test]
 fn who_has_no_token_sends_no_body() {
@@ -109,9 +163,11 @@ fn pages_of_other_sites_are_refused_and_told_nothing_by_headers() {
     place.send(&preflight).must_be(403);
 }
 
-/// Proves: SVC-5
+/// Whoever watches this server asks from where its clients are, and is told that it lives; everybody else
+/// is told that it is full.
+/// Proves: SVC-3, SVC-5
 #[test]
-fn more_connections_of_one_address_than_it_may_have_are_turned_away() {
+fn health_is_answered_when_an_address_has_all_of_its_connections_and_nothing_else_is() {
     let place = Place::new();
     let mut held = Vec::new();
     for _ in 0..256 {
@@ -124,9 +180,10 @@ fn more_connections_of_one_address_than_it_may_have_are_turned_away() {
         assert_eq!(&first, b"HTTP/1.1 200");
         held.push(stream);
     }
-    let mut stream = place.connect();
-    drop(stream.write_all(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"));
-    assert_eq!(Heard::read(&mut stream).status, 503);
+    let refused = place.ask(Role::Admin, "GET", "/api/v1/whoami");
+    assert_eq!(refused.must_be(503).code(), "BUSY");
+    place.send(&Sent::new("GET", "/health")).must_be(200);
+    place.send(&Sent::new("GET", "/ready")).must_be(200);
 }
 
 /// A change that was acknowledged is there, and a stop under load ends in time.

@@ -13,8 +13,12 @@ mod moment;
 mod operations;
 mod records;
 mod rule;
+mod statements;
 
-pub(crate) use alerts::{AlertRow, AlertSilence, AlertStep, alert, alerts, open_alerts};
+pub(crate) use alerts::{
+    AlertPage, AlertRow, AlertSilence, AlertStep, AlertsAsked, alert, alert_page, alerts,
+    open_alerts,
+};
 pub(crate) use changes::{
     Change, ChangePage, ChangesAsked, DiffAsked, Difference, PAGE_MAX as CHANGES_MAX, changes,
     diff, history,
@@ -32,10 +36,11 @@ pub(crate) use operations::{
     signing_key, tokens,
 };
 pub(crate) use records::{
-    AuditAsked, AuditPage, AuditRow, ScanPage, ScanView, SettingRow, WaiverRow, audit, scan, scans,
-    settings, waiver, waivers,
+    AuditAsked, AuditPage, AuditRow, HostScanPage, HostScansAsked, ScanPage, ScanView, SettingRow,
+    WaiverRow, audit, host_scans, scan, scans, settings, waiver, waivers,
 };
 pub(crate) use rule::{RuleRow, RuleView, rule, rules};
+pub(crate) use statements::{StatementPage, StatementRow, StatementsAsked, statement, statements};
 
 use std::path::Path;
 

@@ -110,7 +110,7 @@ fn book(act: &Act<'_>) -> Result<Alerts, view::Error> {
 /// An alert that these eyes may see.
 fn alert(act: &Act<'_>) -> Result<u64, view::Error> {
     let id: u64 = act.number("alert")?;
-    view::alert(&act.visit.reader, id)?;
+    view::alert(&act.visit.reader, id, None)?;
     Ok(id)
 }
 

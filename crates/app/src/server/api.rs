@@ -1,6 +1,7 @@
 //! The operations under /api/v1, by what they are about.
 
 mod access;
+mod alerts;
 mod hosts;
 mod records;
 mod rules;
@@ -31,6 +32,7 @@ struct NothingAsked {}
 pub(super) fn operations() -> Vec<Operation> {
     let mut all = [
         access::operations(),
+        alerts::operations(),
         commands(),
         events(),
         hosts::operations(),

@@ -1,8 +1,8 @@
 //! Alerts: what somebody should know of, now or at a past moment.
 
 use scan::alert::{self, Alert, Alerts, ErrorKind, Severity, State, Wanted};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use world::Timestamp;
 
 use super::{Error, Kind, Moment, Reader};
@@ -127,6 +127,88 @@ pub(crate) fn alerts(reader: &Reader<'_>, at: Option<Timestamp>) -> Result<Vec<A
     listed(reader, &Wanted::default(), at)
 }
 
+/// Which alerts.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AlertsAsked {
+    /// As it was at this moment: RFC 3339.
+    pub(crate) at: Option<String>,
+    /// Those that are over too.
+    pub(crate) all: Option<bool>,
+    /// Of this host.
+    pub(crate) host: Option<String>,
+    /// Of this kind, as `drift_major`.
+    pub(crate) kind: Option<String>,
+    /// Of this severity or above: `info`, `medium`, `high`, `critical`.
+    pub(crate) minimum: Option<String>,
+    /// At most this many.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(crate) limit: Option<usize>,
+    /// The `next` of the page before.
+    pub(crate) cursor: Option<String>,
+}
+
+/// Some of the alerts, the newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct AlertPage {
+    pub(crate) alerts: Vec<AlertRow>,
+    /// The cursor of the next page; null: this was the last.
+    pub(crate) next: Option<String>,
+}
+
+/// Alerts of one page unless asked otherwise, and at most.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1000;
+
+/// Those that are asked for, a page of them.
+pub(crate) fn alert_page(
+    reader: &Reader<'_>,
+    asked: &AlertsAsked,
+    at: Option<Timestamp>,
+) -> Result<AlertPage, Error> {
+    let mut wanted = Wanted {
+        host: asked.host.clone(),
+        ..Wanted::default()
+    };
+    if asked.all != Some(true) {
+        let states = State::ALL.into_iter();
+        wanted.states = states.filter(|state| *state != State::Resolved).collect();
+    }
+    if let Some(name) = &asked.kind {
+        let kind = alert::Kind::ALL.into_iter().find(|it| it.name() == name);
+        wanted
+            .kinds
+            .insert(kind.ok_or_else(|| no_word("kind of alert"))?);
+    }
+    if let Some(name) = &asked.minimum {
+        let severity = Severity::ALL.into_iter().find(|it| it.name() == name);
+        wanted.minimum = Some(severity.ok_or_else(|| no_word("severity of alerts"))?);
+    }
+    let before = match &asked.cursor {
+        Some(cursor) => cursor.parse().map_err(|_| no_word("cursor of alerts"))?,
+        None => u64::MAX,
+    };
+    let limit = asked.limit.unwrap_or(PAGE);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        let detail = format!("limit is 1 to {PAGE_MAX}");
+        return Err(Error::new(Kind::Invalid, detail));
+    }
+    let mut alerts = listed(reader, &wanted, at)?;
+    alerts.retain(|alert| alert.id < before);
+    let is_more = alerts.len() > limit;
+    alerts.truncate(limit);
+    let last = alerts.last().filter(|_| is_more);
+    Ok(AlertPage {
+        next: last.map(|alert| alert.id.to_string()),
+        alerts,
+    })
+}
+
+fn no_word(what: &str) -> Error {
+    Error::new(Kind::Invalid, format!("that is no {what}"))
+}
+
 /// How many nobody has taken notice of.
 pub(crate) fn open_alerts(reader: &Reader<'_>) -> Result<u64, Error> {
     let wanted = Wanted {
@@ -136,10 +218,14 @@ pub(crate) fn open_alerts(reader: &Reader<'_>) -> Result<u64, Error> {
     Ok(listed(reader, &wanted, None)?.len() as u64)
 }
 
-/// One alert. Of a host that may not be seen there is none.
-pub(crate) fn alert(reader: &Reader<'_>, id: u64) -> Result<AlertRow, Error> {
+/// One alert, now or as it was. Of a host that may not be seen there is none.
+pub(crate) fn alert(
+    reader: &Reader<'_>,
+    id: u64,
+    at: Option<Timestamp>,
+) -> Result<AlertRow, Error> {
     let missing = || Error::missing("alert", &id.to_string());
-    let found = Alerts::new(reader.store.clone())?.get(id, None)?;
+    let found = Alerts::new(reader.store.clone())?.get(id, at)?;
     let row: AlertRow = found.ok_or_else(missing)?.into();
     match &row.host {
         Some(host) => drop(reader.must_see(host).map_err(|_| missing())?),

@@ -54,6 +54,15 @@ impl Error {
     }
 }
 
+impl From<scan::seal::Error> for Error {
+    fn from(error: scan::seal::Error) -> Self {
+        match error {
+            scan::seal::Error::Store(error) => error.into(),
+            other => Self::new(Kind::Storage, other.to_string()),
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)

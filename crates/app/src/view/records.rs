@@ -62,6 +62,50 @@ pub(crate) fn scans(reader: &Reader<'_>, at: Option<Timestamp>) -> Result<ScanPa
     Ok(ScanPage { scans })
 }
 
+/// Which scans of a host.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct HostScansAsked {
+    /// At most this many.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(crate) limit: Option<usize>,
+    /// The `next` of the page before.
+    pub(crate) cursor: Option<String>,
+}
+
+/// Some of a host's scans, the newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct HostScanPage {
+    pub(crate) scans: Vec<ScanView>,
+    /// The cursor of the next page; null: this was the last.
+    pub(crate) next: Option<String>,
+}
+
+/// Every scan of one host.
+pub(crate) fn host_scans(
+    reader: &Reader<'_>,
+    host: &str,
+    asked: &HostScansAsked,
+) -> Result<HostScanPage, Error> {
+    let is_listed = reader.must_see(host)?.is_some();
+    let limit = asked.limit.unwrap_or(PAGE);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        let detail = format!("limit is 1 to {PAGE_MAX}");
+        return Err(Error::new(super::Kind::Invalid, detail));
+    }
+    let after = asked.cursor.as_deref().map(str::parse).transpose()?;
+    let ledger = reader.ledger()?;
+    let page = ledger.scans(host, after.as_ref(), limit)?;
+    if page.rows.is_empty() && !is_listed && ledger.status(host, None)?.is_none() {
+        return Err(Error::no_host(host));
+    }
+    Ok(HostScanPage {
+        scans: page.rows.iter().map(Into::into).collect(),
+        next: page.next.map(|cursor| cursor.to_string()),
+    })
+}
+
 /// One scan by its id.
 pub(crate) fn scan(reader: &Reader<'_>, id: &str) -> Result<ScanView, Error> {
     let found = match id.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use store::{Snapshot, Store};
+use store::{Snapshot, Store, Transaction};
 use wal::Lsn;
 use world::Timestamp;
 
@@ -94,25 +94,45 @@ impl Alerts {
         now: Timestamp,
         by: &str,
     ) -> Result<Alert, Error> {
+        self.transact(|transaction| self.acknowledge_in(transaction, id, why, now, by))
+    }
+
+    /// As [`Alerts::acknowledge`], in somebody else's transaction, as all of these.
+    pub fn acknowledge_in(
+        &self,
+        transaction: &mut Transaction,
+        id: u64,
+        why: &str,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Alert, Error> {
         let step = checked(now, by, why)?;
-        self.change(id, |rows, transaction, alert| {
-            alert.acknowledged = Some(step.clone());
-            // Who acknowledges ends the quiet too.
-            alert.silenced = None;
-            alert.tell_at = None;
-            rows.step_in(
-                transaction,
-                alert,
-                State::Acknowledged,
-                &step,
-                "alert.acknowledged",
-            )
-        })
+        let mut alert = self.current_in(transaction, id)?;
+        alert.acknowledged = Some(step.clone());
+        // Who acknowledges ends the quiet too.
+        alert.silenced = None;
+        alert.tell_at = None;
+        let (state, action) = (State::Acknowledged, "alert.acknowledged");
+        self.rows
+            .step_in(transaction, &mut alert, state, &step, action)?;
+        Ok(alert)
     }
 
     /// Nobody is told of it until then; also where it is over and comes back before.
     pub fn silence(
         &self,
+        id: u64,
+        until: Timestamp,
+        why: &str,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Alert, Error> {
+        self.transact(|transaction| self.silence_in(transaction, id, until, why, now, by))
+    }
+
+    pub fn silence_in(
+        &self,
+        transaction: &mut Transaction,
         id: u64,
         until: Timestamp,
         why: &str,
@@ -130,50 +150,68 @@ impl Alerts {
             );
         }
         let step = checked(now, by, why)?;
-        self.change(id, |rows, transaction, alert| {
-            alert.silenced = Some(Silence {
-                until: until.nanos(),
-                step: step.clone(),
-                waiver: None,
-            });
-            alert.tell_at = None;
-            rows.step_in(transaction, alert, State::Silenced, &step, "alert.silenced")
-        })
+        let mut alert = self.current_in(transaction, id)?;
+        alert.silenced = Some(Silence {
+            until: until.nanos(),
+            step: step.clone(),
+            waiver: None,
+        });
+        alert.tell_at = None;
+        let (state, action) = (State::Silenced, "alert.silenced");
+        self.rows
+            .step_in(transaction, &mut alert, state, &step, action)?;
+        Ok(alert)
     }
 
     /// It is over because somebody says so. What is so still comes back with its next occurrence.
     pub fn resolve(&self, id: u64, why: &str, now: Timestamp, by: &str) -> Result<Alert, Error> {
-        let step = checked(now, by, why)?;
-        self.change(id, |rows, transaction, alert| {
-            alert.resolved = Some(step.clone());
-            alert.tell_at = None;
-            alert.silenced = None;
-            rows.step_in(transaction, alert, State::Resolved, &step, "alert.resolved")
-        })
+        self.transact(|transaction| self.resolve_in(transaction, id, why, now, by))
     }
 
-    fn change(
+    pub fn resolve_in(
         &self,
+        transaction: &mut Transaction,
         id: u64,
-        mut change: impl FnMut(&Rows, &mut store::Transaction, &mut Alert) -> Result<(), Error>,
+        why: &str,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Alert, Error> {
+        let step = checked(now, by, why)?;
+        let mut alert = self.current_in(transaction, id)?;
+        alert.resolved = Some(step.clone());
+        alert.tell_at = None;
+        alert.silenced = None;
+        let (state, action) = (State::Resolved, "alert.resolved");
+        self.rows
+            .step_in(transaction, &mut alert, state, &step, action)?;
+        Ok(alert)
+    }
+
+    /// One that is not over: the same again opens that, and nobody else.
+    fn current_in(&self, transaction: &mut Transaction, id: u64) -> Result<Alert, Error> {
+        let alert = self.rows.get_in(transaction, id)?.ok_or_else(|| {
+            let next = "`holdfast alert list --all` names those there are";
+            Error::new(ErrorKind::Missing, format!("no alert {id}"), next)
+        })?;
+        if alert.state == State::Resolved {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("alert {id} is over"),
+                format!("`holdfast alert show {id}` tells what became of it"),
+            ));
+        }
+        Ok(alert)
+    }
+
+    fn transact(
+        &self,
+        mut change: impl FnMut(&mut Transaction) -> Result<Alert, Error>,
     ) -> Result<Alert, Error> {
         let mut attempts = 1;
         loop {
             let mut attempt = || {
                 let mut transaction = self.store.begin()?;
-                let mut alert = self.rows.get_in(&mut transaction, id)?.ok_or_else(|| {
-                    let next = "`holdfast alert list --all` names those there are";
-                    Error::new(ErrorKind::Missing, format!("no alert {id}"), next)
-                })?;
-                // The same again opens what is over, and nobody else.
-                if alert.state == State::Resolved {
-                    return Err(Error::new(
-                        ErrorKind::Refused,
-                        format!("alert {id} is over"),
-                        format!("`holdfast alert show {id}` tells what became of it"),
-                    ));
-                }
-                change(&self.rows, &mut transaction, &mut alert)?;
+                let alert = change(&mut transaction)?;
                 transaction.commit()?;
                 Ok(alert)
             };

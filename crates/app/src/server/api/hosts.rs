@@ -193,6 +193,14 @@ pub(super) fn operations() -> Vec<Operation> {
             )
             .asks::<AtAsked>()
             .gives::<view::ScanPage>(),
+        Operation::read("/api/v1/hosts/{host}/scans", "listHostScans", host_scans)
+            .by(
+                Role::Viewer,
+                Reach::Hosts,
+                "Every scan of one host, the newest first",
+            )
+            .asks::<view::HostScansAsked>()
+            .gives::<view::HostScanPage>(),
         Operation::read("/api/v1/scans/{scan}", "getScan", one_scan)
             .by(Role::Viewer, Reach::Hosts, "One scan")
             .gives::<view::ScanView>(),
@@ -360,6 +368,12 @@ fn scan(call: &Call, transaction: &mut Transaction) -> Result<Answer, Problem> {
 fn scans(call: &Call) -> Result<Answer, Problem> {
     let asked: AtAsked = call.query()?;
     Answer::json(&view::scans(&call.reader(), call.at(asked.at.as_ref())?)?)
+}
+
+fn host_scans(call: &Call) -> Result<Answer, Problem> {
+    let asked: view::HostScansAsked = call.query()?;
+    let page = view::host_scans(&call.reader(), call.param("host"), &asked)?;
+    Answer::json(&page)
 }
 
 fn one_scan(call: &Call) -> Result<Answer, Problem> {

@@ -107,6 +107,21 @@ pub(super) fn operations() -> Vec<Operation> {
             )
             .asks::<view::AuditAsked>()
             .gives::<view::AuditPage>(),
+        Operation::read("/api/v1/ledger/statements", "listStatements", statements)
+            .by(
+                Role::Auditor,
+                Reach::Site,
+                "Signed statements over where all chains stand, the newest first",
+            )
+            .asks::<view::StatementsAsked>()
+            .gives::<view::StatementPage>(),
+        Operation::read(
+            "/api/v1/ledger/statements/{sequence}",
+            "getStatement",
+            statement,
+        )
+        .by(Role::Auditor, Reach::Site, "One signed statement")
+        .gives::<view::StatementRow>(),
         Operation::read("/api/v1/journal", "getJournal", journal)
             .by(
                 Role::Auditor,
@@ -142,6 +157,16 @@ fn evidence(call: &Call) -> Result<Answer, Problem> {
 fn audit(call: &Call) -> Result<Answer, Problem> {
     let asked: view::AuditAsked = call.query()?;
     Answer::json(&view::audit(&call.reader(), &asked)?)
+}
+
+fn statements(call: &Call) -> Result<Answer, Problem> {
+    let asked: view::StatementsAsked = call.query()?;
+    Answer::json(&view::statements(&call.reader(), &asked)?)
+}
+
+fn statement(call: &Call) -> Result<Answer, Problem> {
+    let NothingAsked {} = call.query()?;
+    Answer::json(&view::statement(&call.reader(), call.param("sequence"))?)
 }
 
 fn journal(call: &Call) -> Result<Answer, Problem> {

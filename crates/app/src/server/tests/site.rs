@@ -316,3 +316,139 @@ fn the_first_token_is_made_once_and_readable_by_its_user_alone() {
     assert_eq!((token.name.as_str(), token.role), ("admin", Role::Admin));
     assert_eq!(first_token(&store, &keys).unwrap(), None);
 }
+
+/// What the console's page and `holdfast alert` do, and no more than a token may see.
+/// Proves: LED-12
+#[test]
+fn alerts_are_listed_shown_and_dealt_with_and_only_by_whoever_may() {
+    use scan::alert::{Condition, Evaluator, Kind};
+    let place = Place::new();
+    let evaluator = Evaluator::new(&place.store, Arc::new(RealRandom), Vec::new()).unwrap();
+    let wrong = |subject: &str| Condition {
+        kind: Kind::SealFailing,
+        subject: Some(subject.to_owned()),
+        detail: Some("it cannot sign".to_owned()),
+    };
+    let now = place.server.shared().now();
+    evaluator.look(now, &[wrong("a"), wrong("b")]).unwrap();
+
+    let first = place
+        .ask(Role::Viewer, "GET", "/api/v1/alerts?limit=1")
+        .must_be(200)
+        .json();
+    assert_eq!(first["alerts"][0]["subject"], "b");
+    let next = first["next"].as_str().unwrap();
+    let second = format!("/api/v1/alerts?limit=1&cursor={next}");
+    let second = place.ask(Role::Viewer, "GET", &second).must_be(200).json();
+    assert_eq!(second["alerts"][0]["subject"], "a");
+    assert!(second["next"].is_null());
+    for wrong in ["kind=x", "minimum=x", "cursor=x", "limit=0", "y=1"] {
+        let path = format!("/api/v1/alerts?{wrong}");
+        place.ask(Role::Viewer, "GET", &path).must_be(422);
+    }
+
+    let id = first["alerts"][0]["id"].to_string();
+    let deal = |role, what: &str, body: Value| {
+        let path = format!("/api/v1/alerts/{id}/{what}");
+        place.tell(role, "POST", &path, &body)
+    };
+    let reason = serde_json::json!({ "reason": "on it" });
+    deal(Role::Viewer, "acknowledge", reason.clone()).must_be(403);
+    let seen = deal(Role::Operator, "acknowledge", reason.clone()).must_be(200);
+    assert_eq!(seen.json()["state"], "acknowledged");
+    assert_eq!(seen.json()["acknowledged"]["why"], "on it");
+    let until = crate::moment::rfc3339(now.plus(Duration::from_secs(3600)));
+    let quiet = serde_json::json!({ "until": until });
+    let silent = deal(Role::Operator, "silence", quiet).must_be(200).json();
+    assert_eq!(silent["state"], "silenced");
+    let ended = serde_json::json!({ "until": "2001-01-01T00:00:00Z" });
+    deal(Role::Operator, "silence", ended).must_be(422);
+    let over = deal(Role::Operator, "resolve", reason.clone()).must_be(200);
+    assert_eq!(over.json()["state"], "resolved");
+    deal(Role::Operator, "resolve", reason).must_be(422);
+    let open = place.ask(Role::Viewer, "GET", "/api/v1/alerts").json();
+    assert_eq!(open["alerts"].as_array().unwrap().len(), 1);
+    let all = place
+        .ask(Role::Viewer, "GET", "/api/v1/alerts?all=true")
+        .json();
+    assert_eq!(all["alerts"].as_array().unwrap().len(), 2);
+    place
+        .ask(Role::Viewer, "GET", "/api/v1/alerts/99")
+        .must_be(404);
+    let scope = Scope {
+        hosts: ["x".to_owned()].into(),
+        ..Scope::default()
+    };
+    let token = place.token("of-one", Role::Admin, scope, None);
+    let path = format!("/api/v1/alerts/{id}");
+    place
+        .send(&Sent::new("GET", &path).token(&token))
+        .must_be(404);
+    let audit = place.ask(Role::Auditor, "GET", "/api/v1/audit?action=alert");
+    for action in ["alert.acknowledged", "alert.silenced", "alert.resolved"] {
+        assert!(audit.text().contains(action), "{}", audit.text());
+    }
+}
+
+/// An auditor with a token and no shell notes a statement, and has the key to verify a copy by.
+/// Proves: LED-10
+#[test]
+fn statements_and_every_scan_of_a_host_are_read_page_by_page() {
+    use scan::{
+        inventory::Inventory,
+        judge::Summary,
+        ledger::{LogSink, Scan},
+        seal::{Book, Reason},
+    };
+    let place = Place::new();
+    let hosts = Inventory::new(place.store.clone()).unwrap();
+    let book = Book::new(place.store.clone()).unwrap();
+    let keys = tempfile::tempdir().unwrap();
+    let key = book.key(&RealDisk, keys.path(), &RealRandom).unwrap();
+    for _ in 0..3 {
+        let at = place.server.shared().now();
+        let scan = Scan {
+            id: uuid::Uuid::new_v4(),
+            host: "h".to_owned(),
+            started: at,
+            finished: at,
+            summary: Summary::default(),
+            findings: Vec::new(),
+        };
+        hosts.replay(&scan, "digest", "test", &LogSink).unwrap();
+        book.seal(&key, &RealRandom, Reason::Asked, at).unwrap();
+    }
+    let ask = |path: &str| place.ask(Role::Auditor, "GET", path);
+    let pages = |path: &str, list: &str| {
+        let mut seen = Vec::new();
+        let mut next = format!("{path}?limit=2");
+        loop {
+            let page = ask(&next).must_be(200).json();
+            seen.extend(page[list].as_array().unwrap().clone());
+            match page["next"].as_str() {
+                Some(cursor) => next = format!("{path}?limit=2&cursor={cursor}"),
+                None => return seen,
+            }
+        }
+    };
+    let statements = pages("/api/v1/ledger/statements", "statements");
+    let sequences: Vec<_> = statements.iter().map(|it| &it["row"]["sequence"]).collect();
+    assert_eq!(sequences, [3, 2, 1]);
+    assert_eq!(statements[0]["row"]["previous"], statements[1]["digest"]);
+    assert!(
+        statements[0]["pem"]
+            .as_str()
+            .unwrap()
+            .contains("PUBLIC KEY")
+    );
+    let one = ask("/api/v1/ledger/statements/2").must_be(200).json();
+    assert_eq!(one, statements[1]);
+    for missing in ["0", "4", "x"] {
+        ask(&format!("/api/v1/ledger/statements/{missing}")).must_be(404);
+    }
+    let scans = pages("/api/v1/hosts/h/scans", "scans");
+    assert_eq!(scans.len(), 3);
+    assert!(scans[0]["finished"].as_str() >= scans[2]["finished"].as_str());
+    ask("/api/v1/hosts/nobody/scans").must_be(404);
+    ask("/api/v1/hosts/h/scans?cursor=x").must_be(422);
+}

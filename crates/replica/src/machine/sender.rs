@@ -653,19 +653,24 @@ impl Sender {
     }
 
     /// A node without a sound disk forgot whom it promised what, and this primary may be overtaken by
-    /// just that. A promise was given by a majority, so it is enough that so many others answered under
-    /// this epoch since the session began that one of them is of any majority.
+    /// just that, as soon as the candidate has a majority, the forgotten promise among it. A candidate
+    /// promises to itself before it asks others: so when all others answered under this epoch since the
+    /// session began, there is none.
     pub(super) fn ask_sound(&mut self, desk: &mut Desk<'_>) {
         let Some(session) = &self.session else { return };
-        let members = &desk.config.members;
-        let others = members.iter().filter(|member| **member != self.replica);
-        let heard = others.filter(|member| {
+        let replaced = desk
+            .config
+            .previous
+            .iter()
+            .flat_map(|previous| &previous.members);
+        let members = desk.config.members.iter().chain(replaced);
+        let mut others = members.filter(|member| **member != self.replica);
+        let have_all_answered = others.all(|member| {
             desk.heard
                 .get(member)
                 .is_some_and(|heard| *heard > session.began)
         });
-        let majority = members.len() / 2 + 1;
-        if heard.count() + majority < members.len() + 1 {
+        if !have_all_answered {
             return;
         }
         let body = Body::Rebuilt {

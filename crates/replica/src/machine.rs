@@ -23,16 +23,19 @@ mod position;
 mod primary;
 mod promise;
 mod promotion;
+mod rebuild;
 mod receiver;
 mod sender;
 mod session;
 mod settings;
 pub mod states;
+mod status;
 mod switchover;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trail;
 pub mod validation;
 
 pub use announcement::{ANNOUNCEMENT, announce, announced};
@@ -48,3 +51,4 @@ pub use position::{
     next_start,
 };
 pub use settings::{Config, Limits, MEMBERS_MAX, Mode, Policy, Replaced, Version};
+pub use status::{Counts, ReplicaStatus, SessionStatus, Status};

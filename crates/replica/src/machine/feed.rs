@@ -130,6 +130,7 @@ impl Sender {
 
     /// Time passed: asks again what had no answer, gives up what had its time.
     pub(super) fn tick(&mut self, desk: &mut Desk<'_>) {
+        self.retry(desk);
         let Some(session) = self.session.as_mut().filter(|session| session.is_alive()) else {
             return;
         };

@@ -144,7 +144,7 @@ impl Node {
                 if !receiver.is_whole() {
                     return;
                 }
-                if !record.is_amnesiac {
+                if !record.is_amnesiac && !self.is_damaged {
                     return receiver.report_sound(&mut self.out);
                 }
                 let reason = "it was rebuilt".to_owned();

@@ -19,14 +19,11 @@ impl Lease {
         }
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
-        self.is_wanted
-    }
-
     pub(super) fn grant(&mut self, epoch: Epoch, until: Time) {
         // An answer that comes late does not take back what a later one gave.
         self.held = match self.held {
             Some((held, end)) if held == epoch => Some((held, end.max(until))),
+            Some((held, end)) if held > epoch => Some((held, end)),
             _ => Some((epoch, until)),
         };
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use wal::Lsn;
 use world::invariant;
 
-use super::{ANNOUNCEMENT, Entry, History, Position, SessionId, announced};
+use super::{ANNOUNCEMENT, Entry, History, Position, SessionId, Time, announced, trail::Trail};
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -25,6 +25,7 @@ pub(super) struct Log {
     pub(super) failed: Option<String>,
     /// What is being done to it; until that is answered nobody knows where it ends.
     pub(super) pending: Option<Pending>,
+    pub(super) trail: Trail,
     tail: VecDeque<Entry>,
     tail_bytes: u64,
 }
@@ -66,6 +67,7 @@ impl Log {
             derived,
             failed: None,
             pending: None,
+            trail: Trail::default(),
             tail: VecDeque::new(),
             tail_bytes: 0,
         }
@@ -164,7 +166,15 @@ impl Log {
     }
 
     /// Keeps entries of the primary in memory, for those who follow closely.
-    pub(super) fn remember(&mut self, entries: Vec<Entry>, bytes_max: u64, records_max: u64) {
+    pub(super) fn remember(
+        &mut self,
+        entries: Vec<Entry>,
+        now: Time,
+        bytes_max: u64,
+        records_max: u64,
+    ) {
+        let bytes = entries.iter().map(weight).sum();
+        self.trail.appended(self.received.lsn, bytes, now);
         for entry in entries {
             self.tail_bytes += weight(&entry);
             self.tail.push_back(entry);
@@ -180,6 +190,7 @@ impl Log {
     }
 
     pub(super) fn forget_tail(&mut self) {
+        self.trail = Trail::default();
         self.tail.clear();
         self.tail_bytes = 0;
     }

@@ -196,7 +196,10 @@ impl Primary {
         if !office.may_acknowledge {
             return Some(Refusal::LeaseEnded);
         }
-        if self.waiting.len() + self.held.len() >= office.limits.waiting_writes {
+        // Those whose time is over wait no more, but a disk that stands still may have them yet.
+        let unflushed = office.log.received.lsn.get() - office.log.flushed.lsn.get();
+        let is_full = unflushed > office.limits.window_records && self.waiting.is_empty();
+        if is_full || self.waiting.len() + self.held.len() >= office.limits.waiting_writes {
             return Some(Refusal::TooManyWaiting);
         }
         self.lacks(office.config)
@@ -245,7 +248,7 @@ impl Primary {
         office.log.append(&entries);
         office.out.push(Effect::Append(entries.clone()));
         let (bytes, records) = (office.limits.window_bytes, office.limits.window_records);
-        office.log.remember(entries, bytes, records);
+        office.log.remember(entries, office.now, bytes, records);
     }
 
     /// Everything that follows from a disk, here or there, that is further.

@@ -420,8 +420,11 @@ impl Node {
             answer(handed.number, Outcome::Done, &mut self.out);
         }
         self.end_receiving();
-        // What an earlier primary said counts no more; this one says it again.
-        self.log.told = self.log.told.max(self.log.committed);
+        if holder.is_some() {
+            // It has everything that was committed before, or was forced: what an earlier one said counts
+            // no more.
+            self.log.told = self.log.committed;
+        }
         self.overtaken(epoch, holder.is_some());
     }
 

@@ -2,15 +2,16 @@
 //!
 //! Everything a replica says in a session is taken only while that session is alive and the phase
 //! is one in which it is asked for; [`Sender::heard`] is the one place where that is looked at.
-//! What goes out is in `feed.rs`.
+//! What goes out is in `feed.rs`, how a base
+//! gets there in `rebuild.rs`.
 
 use std::collections::BTreeMap;
 
 use wal::Lsn;
 
 use super::{
-    Attach, Attached, BaseFound, Body, Config, Effect, Kind, Limits, NodeId, Outcome, Phase, Plan,
-    Position, SessionId, Source, State, Time, Way,
+    Attach, Attached, Body, Config, Effect, Kind, Limits, NodeId, Outcome, Phase, Plan, Position,
+    SessionId, State, Time, Way,
     log::Log,
     outbox::Outbox,
     plan::{Facts, Wishes},
@@ -49,10 +50,11 @@ pub(super) struct Sender {
     pub(super) session: Option<Session>,
     endpoint: Option<u64>,
     /// The highest position that it said is durable, since this node is primary: never less after that.
-    acknowledged: Position,
+    pub(super) acknowledged: Position,
     pub(super) rebuild: Option<String>,
     is_full: bool,
     is_ordered: bool,
+    is_paused: bool,
     pub(super) last_heard: Time,
     pub(super) last_beat: Time,
     /// It has this configuration on disk.
@@ -76,6 +78,7 @@ impl Sender {
             rebuild: None,
             is_full: false,
             is_ordered: false,
+            is_paused: false,
             last_heard: now,
             last_beat: now,
             configured: None,
@@ -152,6 +155,7 @@ impl Sender {
         }
         session.began = desk.out.beats;
         self.session = Some(session);
+        self.is_paused = false;
         self.state = State::Connecting;
         self.last_heard = desk.now;
         self.attach(desk);
@@ -193,11 +197,24 @@ impl Sender {
         }
     }
 
-    /// As [`Self::end`], and a new session as soon as the replica can be reached again.
+    /// As [`Self::end`], and a new session as soon as the replica can be reached again: at once if it was
+    /// lost, after a pause if one of the two said that it cannot go on, and would say so again.
     pub(super) fn renew(&mut self, cause: String, state: State, out: &mut Outbox) {
         if self.session.as_ref().is_some_and(Session::is_alive) {
             self.end("session_invalidated", cause, state, out);
-            out.push(Effect::Reconnect { peer: self.replica });
+            match state {
+                State::Degraded => self.is_paused = true,
+                _ => out.push(Effect::Reconnect { peer: self.replica }),
+            }
+        }
+    }
+
+    /// The pause is over.
+    pub(super) fn retry(&mut self, desk: &mut Desk<'_>) {
+        let pause = desk.limits.silence;
+        if self.is_paused && desk.now.since(self.last_heard) > pause {
+            self.is_paused = false;
+            desk.out.push(Effect::Reconnect { peer: self.replica });
         }
     }
 
@@ -314,6 +331,7 @@ impl Sender {
         }
         // A rebuild throws the log away first, so until it is done the replica's disk is not sound.
         session.is_unsound = attached.is_amnesiac || matches!(way, Way::Rebuild { .. });
+        session.has_forgotten = attached.is_amnesiac;
         self.acknowledged = match way {
             Way::Truncate { keep, .. } => keep,
             Way::Rebuild { .. } => Position::default(),
@@ -446,123 +464,6 @@ impl Sender {
         self.go_on(desk);
     }
 
-    fn sound(&mut self, desk: &mut Desk<'_>) {
-        let Some(session) = &mut self.session else {
-            return;
-        };
-        let is_asked = session
-            .met
-            .is_some_and(|met| session.log_lane.flushed.lsn >= met);
-        if session.phase.is_active() && is_asked && session.is_unsound {
-            session.is_unsound = false;
-            self.go_on(desk);
-        }
-    }
-
-    fn base_stored(&mut self, parts: u32, desk: &mut Desk<'_>) {
-        let Some(session) = &mut self.session else {
-            return;
-        };
-        let Some(lane) = &mut session.base_lane else {
-            return;
-        };
-        let Some(found) = lane.found.as_ref().filter(|found| parts <= found.parts) else {
-            return;
-        };
-        if !lane.has_begun {
-            lane.has_begun = true;
-            session.log_lane.start_at(found.base);
-            self.acknowledged = found.base;
-        }
-        if parts > lane.stored {
-            lane.stored = parts;
-            lane.is_reading = false;
-        }
-        session
-            .budget
-            .progress(desk.now, session.log_lane.flushed.lsn, parts);
-        self.go_on(desk);
-    }
-
-    pub(super) fn base_opened(&mut self, found: Option<BaseFound>, desk: &mut Desk<'_>) {
-        let replica = self.replica;
-        let Some(session) = &mut self.session else {
-            return;
-        };
-        let id = session.id;
-        let Some(lane) = session
-            .base_lane
-            .as_mut()
-            .filter(|lane| lane.found.is_none())
-        else {
-            return;
-        };
-        let Some(plan) = &mut session.plan else {
-            return;
-        };
-        let Way::Rebuild { since, .. } = plan.way else {
-            return;
-        };
-        let Some(found) = found else {
-            let cause = "there is no base, and none could be made".to_owned();
-            return self.renew(cause, State::NeedsRebuild, desk.out);
-        };
-        let facts = desk.facts();
-        let source = match Source::of(&found, since, facts, desk.log.committed) {
-            Ok(source) => source,
-            Err(cause) => return self.renew(cause, State::NeedsRebuild, desk.out),
-        };
-        desk.out
-            .log(Some(replica), Some(id), "source", source.to_string());
-        plan.source = Some(source);
-        lane.found = Some(found.clone());
-        session.pin(found.base.lsn.next(), desk.out);
-        self.begin_base(desk);
-    }
-
-    pub(super) fn begin_base(&mut self, desk: &mut Desk<'_>) {
-        let Some(session) = &self.session else { return };
-        let Some(lane) = session.base_lane.as_ref().filter(|lane| !lane.has_begun) else {
-            return;
-        };
-        let Some(found) = &lane.found else { return };
-        let mut history = desk.log.history.clone();
-        history.cut(found.base.lsn);
-        let body = Body::BaseBegin {
-            session: session.id,
-            endpoint: session.endpoint,
-            base: found.base,
-            history,
-            since: found.since,
-            parts: found.parts,
-        };
-        desk.out.send(self.replica, body);
-    }
-
-    /// Part `index` was read, or could not be.
-    pub(super) fn base_read(&mut self, index: u32, bytes: Option<Vec<u8>>, desk: &mut Desk<'_>) {
-        let Some(session) = &mut self.session else {
-            return;
-        };
-        let Some(lane) = &session.base_lane else {
-            return;
-        };
-        if !lane.is_reading || index != lane.stored {
-            return;
-        }
-        let Some(bytes) = bytes else {
-            let cause = format!("part {index} of the base does not read");
-            return self.renew(cause, State::NeedsRebuild, desk.out);
-        };
-        let body = Body::BasePart {
-            session: session.id,
-            endpoint: session.endpoint,
-            index,
-            bytes,
-        };
-        desk.out.send(self.replica, body);
-    }
-
     /// Records were read from the log, or could not be.
     pub(super) fn read_back(
         &mut self,
@@ -650,33 +551,5 @@ impl Sender {
         self.rebuild = None;
         self.is_full = false;
         self.is_ordered = false;
-    }
-
-    /// A node without a sound disk forgot whom it promised what, and this primary may be overtaken by
-    /// just that, as soon as the candidate has a majority, the forgotten promise among it. A candidate
-    /// promises to itself before it asks others: so when all others answered under this epoch since the
-    /// session began, there is none.
-    pub(super) fn ask_sound(&mut self, desk: &mut Desk<'_>) {
-        let Some(session) = &self.session else { return };
-        let replaced = desk
-            .config
-            .previous
-            .iter()
-            .flat_map(|previous| &previous.members);
-        let members = desk.config.members.iter().chain(replaced);
-        let mut others = members.filter(|member| **member != self.replica);
-        let have_all_answered = others.all(|member| {
-            desk.heard
-                .get(member)
-                .is_some_and(|heard| *heard > session.began)
-        });
-        if !have_all_answered {
-            return;
-        }
-        let body = Body::Rebuilt {
-            session: session.id,
-            endpoint: session.endpoint,
-        };
-        desk.out.send(self.replica, body);
     }
 }

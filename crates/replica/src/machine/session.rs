@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) met: Option<Lsn>,
     /// The replica has to have on disk that it is sound, before it counts.
     pub(super) is_unsound: bool,
+    /// It may have promised what it does not know of.
+    pub(super) has_forgotten: bool,
     pub(super) budget: Budget,
     /// Of the last heartbeat, and the highest that came back. They rise over all sessions of a primary.
     pub(super) ordinal: u64,
@@ -118,6 +120,7 @@ impl Session {
             base_lane: None,
             met: None,
             is_unsound: false,
+            has_forgotten: false,
             budget: Budget::new(now, Lsn::ZERO),
             ordinal: 0,
             heard: 0,

@@ -104,9 +104,7 @@ impl Trend {
 }
 
 pub(super) fn of_fleet(visit: &Visit<'_>) -> Result<Trend, view::Error> {
-    trend(visit, None, &|at| {
-        Ok(view::fleet(&visit.reader, Some(at))?.counts.score)
-    })
+    trend(visit, None, &|at| view::score_at(&visit.reader, at))
 }
 
 pub(super) fn of_host(visit: &Visit<'_>, host: &str) -> Result<Trend, view::Error> {

@@ -296,6 +296,17 @@ mod tests {
         assert!(bytes(&kept).0 > BYTES_MAX / 4);
         asked(&kept, "large", 1, Duration::ZERO, BYTES_MAX / 4).await;
         assert!(asked(&kept, "large", 1, Duration::ZERO, BYTES_MAX / 4).await);
+        for position in 1..5 {
+            asked(&kept, "again", position, Duration::ZERO, 1 << 10).await;
+            bytes(&kept);
+        }
+        let refused = || async { Err(Problem::malformed("no")) };
+        for number in 0..2 * ANSWERS_MAX {
+            let key = key(&format!("refused {number}"));
+            let now = Timestamp::from_nanos(1 << 60);
+            drop(kept.answer(key, Lsn::FIRST, now, refused).await);
+            assert!(bytes(&kept).1 <= ANSWERS_MAX);
+        }
         for number in 0..2 * ANSWERS_MAX {
             asked(&kept, &number.to_string(), 1, Duration::ZERO, 1).await;
             assert!(bytes(&kept).1 <= ANSWERS_MAX);

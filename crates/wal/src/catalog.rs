@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use world::Timestamp;
@@ -25,7 +25,7 @@ pub(crate) struct Catalog {
     segments: VecDeque<Segment>,
     /// By position, so that the first is what retention must keep; numbered, so that two pins may
     /// hold the same.
-    pins: BTreeMap<(Lsn, u64), Option<Arc<str>>>,
+    pins: BTreeMap<(Lsn, u64), Holding>,
     pins_made: u64,
     /// Everything below was released by the owner.
     released: Lsn,
@@ -49,6 +49,14 @@ pub(crate) struct Segment {
 struct Mark {
     first: Lsn,
     offset: u64,
+}
+
+/// A pin as the catalog knows it.
+#[derive(Debug)]
+struct Holding {
+    name: Option<Arc<str>>,
+    /// Shared with the pin: above which position a cut took what it holds.
+    lost_after: Arc<OnceLock<Lsn>>,
 }
 
 /// A pin as metrics show it.
@@ -151,6 +159,22 @@ impl Catalog {
         }
     }
 
+    /// Forgets what lay after `keep`: all from `offset` on of the segment `base`, and the later ones. The
+    /// pins on it stay, and learn of it.
+    pub(crate) fn cut(&mut self, keep: Lsn, base: Lsn, offset: u64) {
+        self.segments.retain(|segment| segment.base <= base);
+        if let Some(last) = self.segments.back_mut() {
+            last.unmark(offset);
+        }
+        self.marks = self.segments.iter().map(Segment::marks).sum();
+        for (&(from, _), pin) in &self.pins {
+            if from > keep.next() {
+                // The lowest of several cuts is not needed: one is enough to be told.
+                pin.lost_after.get_or_init(|| keep);
+            }
+        }
+    }
+
     fn thin_to_bound(&mut self) {
         if self.marks <= self.marks_max {
             return;
@@ -182,8 +206,8 @@ impl Catalog {
 
     /// All pins, the one that holds most first.
     pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
-        self.pins.iter().map(|(&(from, _), name)| Held {
-            name: name.clone(),
+        self.pins.iter().map(|(&(from, _), pin)| Held {
+            name: pin.name.clone(),
             from,
         })
     }
@@ -263,12 +287,18 @@ pub(crate) fn pin(
     }
     let key = (from, locked.pins_made);
     locked.pins_made += 1;
-    locked.pins.insert(key, name.map(Arc::from));
+    let lost_after = Arc::default();
+    let holding = Holding {
+        name: name.map(Arc::from),
+        lost_after: Arc::clone(&lost_after),
+    };
+    locked.pins.insert(key, holding);
     drop(locked);
     let catalog = Arc::clone(catalog);
-    Ok(Pin::new(from, move || {
+    let release = move || {
         hold(&catalog).pins.remove(&key);
-    }))
+    };
+    Ok(Pin::new(from, release).told_of_cuts(lost_after))
 }
 
 #[cfg(test)]

@@ -15,12 +15,15 @@ use std::{
 use world::{Clock, Disk, File, disk::Open};
 
 use crate::{
-    Epoch, Error, Identity, Kind, Lsn, Mode,
-    catalog::{Catalog, Segment},
+    Birth, Epoch, Error, Identity, Kind, Lsn, Mode,
+    catalog::{self, Catalog, Segment},
     ceiling::{Ask, Ceiling, Need, Space},
     counts::{Counters, add},
+    cut::Cuts,
+    epochs::Epochs,
     hold,
     metrics::Gauges,
+    reader::Reader,
     reserve,
     retention::Retention,
     segment::{self, Opened, zero_fill},
@@ -41,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dir: PathBuf,
     pub(crate) identity: Identity,
+    pub(crate) birth: Option<Birth>,
     pub(crate) segment_bytes: u64,
     pub(crate) mode: Mode,
     pub(crate) catalog: Arc<Mutex<Catalog>>,
@@ -51,6 +55,8 @@ pub(crate) struct Core {
     /// The safe point that both slots hold, for the next batch to carry.
     pub(crate) settled: AtomicU64,
     pub(crate) tail: Tail,
+    pub(crate) cuts: Arc<Cuts>,
+    pub(crate) epochs: Mutex<Epochs>,
     pub(crate) active: Mutex<Arc<Active>>,
     pub(crate) spares: Mutex<Spares>,
     /// Held while a spare is prepared ahead that is not one of `spares` yet.
@@ -99,17 +105,19 @@ impl Active {
 impl Core {
     pub(crate) fn new(
         options: &crate::Options,
-        identity: Identity,
+        (identity, birth): (Identity, Option<Birth>),
         slots: Slots,
         catalog: Catalog,
         active: Active,
         tail: Tail,
+        epochs: Epochs,
     ) -> Self {
         Self {
             disk: Arc::clone(&options.disk),
             clock: Arc::clone(&options.clock),
             dir: options.dir.clone(),
             identity,
+            birth,
             segment_bytes: options.segment_bytes,
             mode: options.mode,
             catalog: Arc::new(Mutex::new(catalog)),
@@ -117,6 +125,8 @@ impl Core {
             slots: Mutex::new(slots),
             releasing: Mutex::default(),
             tail,
+            cuts: Arc::default(),
+            epochs: Mutex::new(epochs),
             active: Mutex::new(Arc::new(active)),
             spares: Mutex::default(),
             preparing: Mutex::default(),
@@ -145,6 +155,12 @@ impl Core {
             return Err(Error::new(Kind::Closed, "journal is closed").with_path(&self.dir));
         }
         Ok(())
+    }
+
+    /// Records from `from` to `upper`, at most what is durable.
+    pub(crate) fn reader(&self, from: Lsn, upper: Lsn) -> Result<Reader, Error> {
+        let pin = catalog::pin(&self.catalog, None, from, upper)?;
+        Ok(Reader::new(self, upper, pin))
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
@@ -336,13 +352,7 @@ impl Core {
     }
 
     /// Begins the segment of `base`, with room for `len` bytes of batch.
-    pub(crate) fn roll(
-        &self,
-        base: Lsn,
-        epoch: Epoch,
-        len: u64,
-        whose: Need,
-    ) -> Result<Arc<Active>, Error> {
+    pub(crate) fn roll(&self, base: Lsn, len: u64, whose: Need) -> Result<Arc<Active>, Error> {
         let need = segment::HEADER_LEN as u64 + len;
         // Held until the spare has its own name: upkeep prepares the next one under the old name.
         let mut spares = hold(&self.spares);
@@ -362,7 +372,7 @@ impl Core {
             }
         };
         let path = spare.path().to_owned();
-        self.begin(spare, base, epoch).inspect_err(|error| {
+        self.begin(spare, base).inspect_err(|error| {
             if error.kind() == Kind::Full {
                 // It has no name yet, and nobody knows of it any more. Opening removes it if this fails.
                 drop(self.disk.remove_file(&path));
@@ -375,7 +385,6 @@ impl Core {
     pub(crate) fn roll_into_reserve(
         &self,
         base: Lsn,
-        epoch: Epoch,
         len: u64,
     ) -> Result<Option<Arc<Active>>, Error> {
         let _held = hold(&self.spares);
@@ -384,13 +393,16 @@ impl Core {
             return Ok(None);
         };
         self.space.has_reserve.store(false, Ordering::Release);
-        self.begin(spare, base, epoch).map(Some)
+        self.begin(spare, base).map(Some)
     }
 
     /// Gives `spare` its place. The lock of `spares` is held until it has its own name: upkeep
     /// prepares the next one under the old name.
-    fn begin(&self, spare: Spare, base: Lsn, epoch: Epoch) -> Result<Arc<Active>, Error> {
+    fn begin(&self, spare: Spare, base: Lsn) -> Result<Arc<Active>, Error> {
         let previous = hold(&self.active).base;
+        // Not that of the record to come, which a crash may take: what comes in its place then may be
+        // of a lower one.
+        let epoch = self.tail.at().epoch;
         let header = segment::Header {
             identity: self.identity,
             base,

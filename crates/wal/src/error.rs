@@ -96,6 +96,16 @@ struct Inner {
     source: Option<io::Error>,
     /// Of kind `Full` for the journal's own ceiling, not for the disk.
     for_ceiling: bool,
+    misplaced: Option<Misplaced>,
+}
+
+/// How a position does not fit the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misplaced {
+    /// An append was for another position than the next one.
+    NotNext { next: Lsn },
+    /// What lay above `keep` was cut after the position was taken.
+    Cut { keep: Lsn },
 }
 
 impl Error {
@@ -109,6 +119,7 @@ impl Error {
             offset: None,
             source: None,
             for_ceiling: false,
+            misplaced: None,
         }))
     }
 
@@ -123,6 +134,12 @@ impl Error {
 
     pub fn lsn(&self) -> Option<Lsn> {
         self.0.lsn
+    }
+
+    /// Set when a position is what is wrong: with kind `Invalid` of an append, with kind `OutOfRange` of
+    /// a reader or pin.
+    pub fn misplaced(&self) -> Option<Misplaced> {
+        self.0.misplaced
     }
 
     /// The message without cause, path and position.
@@ -186,6 +203,7 @@ impl Error {
             offset: None,
             source: Some(io::Error::other(first.clone())),
             for_ceiling: false,
+            misplaced: None,
         }))
     }
 
@@ -199,6 +217,10 @@ impl Error {
 
     pub(crate) fn is_for_ceiling(&self) -> bool {
         self.0.for_ceiling
+    }
+
+    pub(crate) fn with_misplaced(self, misplaced: Misplaced) -> Self {
+        self.change(|inner| inner.misplaced = Some(misplaced))
     }
 
     pub(crate) fn with_path(self, path: impl Into<PathBuf>) -> Self {

@@ -1,6 +1,10 @@
 //! The trait [`Journal`] and its vocabulary.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +61,17 @@ impl fmt::Display for JournalId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u32);
 
+/// Which log of a journal: random, drawn whenever one is made, so that a log that was lost and made
+/// again, under whatever identity, is told from the one that somebody relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Birth(pub u128);
+
+impl fmt::Display for Birth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     pub journal: JournalId,
@@ -93,7 +108,8 @@ pub struct Appended {
 pub type Records<'a> = Box<dyn Iterator<Item = Result<Record, Error>> + Send + 'a>;
 
 /// An append-only log with a durable safe point: everything at or below it was acknowledged, or
-/// may have been. The safe point never moves back.
+/// may have been. The safe point never moves back, unless the owner of a replicated journal cuts what
+/// it had shown ([`crate::Local::truncate_after`]).
 ///
 /// Every implementation passes [`crate::conformance`].
 pub trait Journal: Send + Sync + fmt::Debug {
@@ -133,6 +149,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
 /// A retention hold. Dropping it releases.
 pub struct Pin {
     from: Lsn,
+    lost_after: Arc<OnceLock<Lsn>>,
     release: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
@@ -140,7 +157,22 @@ impl Pin {
     pub fn new(from: Lsn, release: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self {
             from,
+            lost_after: Arc::default(),
             release: Some(Box::new(release)),
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn told_of_cuts(mut self, lost_after: Arc<OnceLock<Lsn>>) -> Self {
+        self.lost_after = lost_after;
+        self
+    }
+
+    /// Whether what is held is there. `OutOfRange`: it was cut, and other records come in its place.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.lost_after.get() {
+            Some(&keep) => Err(crate::cut::lost(self.from, keep)),
+            None => Ok(()),
         }
     }
 

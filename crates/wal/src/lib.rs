@@ -12,6 +12,9 @@ mod ceiling;
 pub mod conformance;
 mod core;
 mod counts;
+mod create;
+mod cut;
+mod epochs;
 mod error;
 mod evidence;
 #[doc(hidden)]
@@ -29,6 +32,7 @@ mod progress;
 mod quarantine;
 mod reader;
 mod recover;
+mod replicated;
 mod reserve;
 mod reset;
 mod retention;
@@ -48,11 +52,13 @@ pub use batch::{APPEND_LEN_MAX, RECORD_LEN_MAX};
 pub use catalog::PIN_NAME_LEN_MAX;
 pub use ceiling::{Ceiling, OnReaching};
 pub use counts::Counts;
-pub use error::{Cause, Error, Kind};
+pub use cut::{Truncated, Truncation};
+pub use epochs::{EPOCHS_MAX, EpochStart};
+pub use error::{Cause, Error, Kind, Misplaced};
 pub use evidence::{Evidence, Sign};
 pub use import::{Import, Importing, import};
 pub use journal::{
-    Appended, Epoch, Generation, Identity, Journal, JournalId, Lsn, Pin, Record, RecordKind,
+    Appended, Birth, Epoch, Generation, Identity, Journal, JournalId, Lsn, Pin, Record, RecordKind,
     Records,
 };
 pub use local::Local;
@@ -60,7 +66,9 @@ pub use metrics::{BATCH_BYTES, BATCH_RECORDS, Backlog, Histogram, Metrics, SYNC_
 pub use options::{Mode, Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Upkeep};
 pub use order::REASON_LEN_MAX;
 pub use progress::{OnProgress, PROGRESS_PAUSE, Progress};
+pub use quarantine::records::{CutRecords, cut_files};
 pub use recover::{Cut, Examined, Recovery, TailFound};
+pub use replicated::Run;
 pub use reserve::RESERVE_BYTES;
 pub use reset::{Reset, reset};
 pub use retention::{Limits, Retention};

@@ -1,7 +1,6 @@
 //! [`Local`]: the journal on this machine's disk.
 
 use std::{
-    path::Path,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
@@ -13,18 +12,17 @@ use crate::{
     Records, Recovery, Upkeep,
     batch::{self, APPEND_LEN_MAX, RECORD_LEN_MAX},
     catalog::{self, Catalog},
-    core::{Active, Core, first_extent},
+    core::{Active, Core},
     counts::add,
+    create::{Beginning, create},
+    cut,
     group::Group,
     hold, identity,
     metrics::Metrics,
     order::ImportOrder,
     progress::Meter,
-    reader::Reader,
     recover::{self, Recovered},
-    reset, segment,
-    slots::{self, Slots, Watermark},
-    spare::Spare,
+    reset, slots,
     tail::Tail,
     upkeep::Thread,
     writer::{Pending, Room, Writer},
@@ -38,9 +36,9 @@ pub(crate) const LOCK_NAME: &str = "lock";
 /// damage from a torn tail up to the last record; dropping does the same as best it can.
 #[derive(Debug)]
 pub struct Local {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     group: Group<Pending, Result<Appended, Error>>,
-    writer: Mutex<Writer>,
+    pub(crate) writer: Mutex<Writer>,
     upkeep: Option<Thread>,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
@@ -88,16 +86,22 @@ impl Local {
         if purpose == Purpose::Use {
             ImportOrder::refuse_unfinished(&*disk, dir)?;
         }
-        let recovered = match (identity::read(&*disk, dir)?, &reset) {
-            (Some(identity), _) => {
+        let recovered = match (identity::read_born(&*disk, dir)?, &reset) {
+            (Some(born), _) => {
                 require_slots(options)?;
-                recover::recover(&disk, dir, identity, Meter::new(options))?
+                cut::resume(&*disk, dir, born.0)?;
+                recover::recover(&disk, dir, born, Meter::new(options))?
             }
             // The reset moved everything away: nothing here can be what a lost identity belonged to.
-            (None, Some(order)) => create(options, order.identity, order.epoch)?,
+            (None, Some(order)) => {
+                let birth = identity::born(&*options.random)?;
+                create(options, &Beginning::new(order.identity, order.epoch, birth))?
+            }
             (None, None) => {
                 recover::check_unfinished(&*disk, dir, &options.evidence)?;
-                create(options, identity::new(&*options.random)?, Epoch(0))?
+                let identity = identity::new(&*options.random)?;
+                let birth = identity::born(&*options.random)?;
+                create(options, &Beginning::new(identity, Epoch(0), birth))?
             }
         };
         let epoch = choose_epoch(options, recovered.epoch)?;
@@ -126,11 +130,12 @@ impl Local {
             .map_or(Lsn::FIRST, |last| last.base);
         let core = Arc::new(Core::new(
             options,
-            recovered.identity,
+            (recovered.identity, recovered.birth),
             slots,
             Catalog::new(recovered.segments),
             Active::new(base, recovered.active),
-            Tail::new(report.safe_point, recovered.epoch),
+            Tail::new(report.safe_point, recovered.epoch, options.shown),
+            recovered.epochs,
         ));
         add(&core.counters.repairs, u64::from(report.cut.is_some()));
         core.announce_ceiling();
@@ -241,10 +246,15 @@ impl Local {
     fn lead(&self, group: Vec<Pending>) -> Vec<Result<Appended, Error>> {
         let mut writer = hold(&self.writer);
         let outcomes = writer.commit(&self.core, group, Room::Ordinary);
+        self.appended(&writer);
+        outcomes
+    }
+
+    /// Told after each batch, by whoever holds the writer.
+    pub(crate) fn appended(&self, writer: &Writer) {
         if let Some(upkeep) = &self.upkeep {
             upkeep.appended(&self.core, writer.position(), writer.extent());
         }
-        outcomes
     }
 }
 
@@ -277,7 +287,7 @@ impl Journal for Local {
     }
 
     fn safe_point(&self) -> Lsn {
-        self.core.tail.safe_point()
+        self.core.tail.visible()
     }
 
     fn first_retained(&self) -> Lsn {
@@ -286,15 +296,7 @@ impl Journal for Local {
 
     fn read(&self, from: Lsn) -> Result<Records<'_>, Error> {
         self.core.check_open()?;
-        let upper = self.safe_point();
-        let pin = catalog::pin(&self.core.catalog, None, from, upper)?;
-        Ok(Box::new(Reader::new(
-            Arc::clone(&self.core.disk),
-            self.core.identity,
-            Arc::clone(&self.core.catalog),
-            upper,
-            pin,
-        )))
+        Ok(Box::new(self.core.reader(from, self.safe_point())?))
     }
 
     fn wait_above(&self, seen: Lsn, timeout: Duration) -> Lsn {
@@ -320,7 +322,7 @@ impl Journal for Local {
 }
 
 /// Checks an append and lays its records out, before it joins a group.
-fn encode(records: &[(RecordKind, &[u8])]) -> Result<Pending, Error> {
+pub(crate) fn encode(records: &[(RecordKind, &[u8])]) -> Result<Pending, Error> {
     let refuse = |message: String| Err(Error::new(Kind::Invalid, message));
     let mut len = 0_usize;
     for (kind, bytes) in records {
@@ -401,66 +403,4 @@ fn choose_epoch(options: &Options, found: Epoch) -> Result<Epoch, Error> {
         Some(epoch) => Ok(epoch),
         None => Ok(found),
     }
-}
-
-/// Makes a journal. Order: safe-point file, first segment, identity; each durable before the next.
-/// A crash before the last leaves a directory without identity and without records, over which
-/// this is done again.
-fn create(options: &Options, identity: Identity, epoch: Epoch) -> Result<Recovered, Error> {
-    let disk = &*options.disk;
-    let dir = &options.dir;
-    remove_unfinished(options, dir)?;
-    let slots_path = dir.join(slots::NAME);
-    disk.replace(&slots_path, &Slots::initial(identity))
-        .map_err(|source| Error::io("make the safe-point file", &slots_path, source))?;
-    // Not below what a reset carries over: the opening that follows then fences this one, too.
-    let epoch = options.epoch.map_or(epoch, |own| own.max(epoch));
-    let header = segment::Header {
-        identity,
-        base: Lsn::FIRST,
-        previous: Lsn::ZERO,
-        epoch,
-        settled: Lsn::ZERO,
-        created: options.clock.now(),
-        stale: Lsn::ZERO,
-    };
-    let extent = first_extent(options.segment_bytes, segment::HEADER_LEN as u64);
-    let active = Spare::at_once(disk, dir, extent)?.place(disk, dir, &header)?;
-    let identity_path = dir.join(identity::NAME);
-    disk.replace(&identity_path, &identity::encode(identity))
-        .map_err(|source| Error::io("make the identity file", &identity_path, source))?;
-    let segment = catalog::Segment::new(Lsn::FIRST, active.path.clone(), header.created);
-    Ok(Recovered {
-        identity,
-        slots: Slots::open(disk, slots_path, identity)?.known_durable(),
-        segments: [segment].into(),
-        active,
-        position: segment::HEADER_LEN as u64,
-        epoch,
-        report: Recovery {
-            identity,
-            is_new: true,
-            first_retained: Watermark::EMPTY.first_retained,
-            watermark: Lsn::ZERO,
-            safe_point: Lsn::ZERO,
-            segments: 1,
-            batches: 0,
-            bytes: 0,
-            cut: None,
-            slot_mended: false,
-            segments_removed: 0,
-        },
-    })
-}
-
-/// Removes what an interrupted creation left: nothing in it was ever appended to.
-fn remove_unfinished(options: &Options, dir: &Path) -> Result<(), Error> {
-    for base in recover::bases(&*options.disk, dir)? {
-        let path = segment::path(dir, base);
-        options
-            .disk
-            .remove_file(&path)
-            .map_err(|source| Error::io("remove an unused segment", &path, source))?;
-    }
-    Ok(())
 }

@@ -144,7 +144,7 @@ impl Gauges {
 impl Core {
     pub(crate) fn metrics(&self) -> Metrics {
         let usage = Usage::of(&*self.disk, &self.dir).ok();
-        let safe_point = self.tail.safe_point();
+        let safe_point = self.tail.visible();
         let mut lowest: BTreeMap<Arc<str>, Lsn> = BTreeMap::new();
         let mut pins_unnamed = 0;
         let (first_retained, segments) = {

@@ -5,7 +5,8 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use world::{Clock, Disk, Random, RealClock, RealDisk, RealRandom};
 
 use crate::{
-    Ceiling, Epoch, Error, Evidence, Kind, OnProgress, RESERVE_BYTES, Retention, ceiling, segment,
+    Ceiling, Epoch, Error, Evidence, Kind, Lsn, OnProgress, RESERVE_BYTES, Retention, ceiling,
+    segment,
 };
 
 /// Bytes of a segment unless told otherwise. Large enough that a roll is rare, small enough that
@@ -51,6 +52,9 @@ pub struct Options {
     /// with kind `Fenced`.
     pub epoch: Option<Epoch>,
     pub mode: Mode,
+    /// How far readers see at first, at most; [`crate::Local::show`] says when they see more. `None`:
+    /// all that is durable, always. For an owner to whom a record counts only once others have it.
+    pub shown: Option<Lsn>,
     pub upkeep: Upkeep,
     /// Who decides that a segment goes.
     pub retention: Retention,
@@ -86,6 +90,7 @@ impl Options {
             segment_bytes: SEGMENT_BYTES,
             epoch: None,
             mode: Mode::Ordinary,
+            shown: None,
             upkeep: Upkeep::Thread,
             retention: Retention::Owner,
             ceiling: None,
@@ -130,6 +135,7 @@ impl fmt::Debug for Options {
             .field("segment_bytes", &self.segment_bytes)
             .field("epoch", &self.epoch)
             .field("mode", &self.mode)
+            .field("shown", &self.shown)
             .field("upkeep", &self.upkeep)
             .field("retention", &self.retention)
             .field("ceiling", &self.ceiling)

@@ -8,7 +8,7 @@ use std::path::Path;
 use world::Disk;
 
 use crate::{
-    Cause, Epoch, Error, Identity, Kind,
+    Cause, Epoch, Error, Identity, Kind, Lsn,
     block::{self, Fault, Field},
     identity,
 };
@@ -16,11 +16,13 @@ use crate::{
 pub(crate) const LEN: usize = 4096;
 pub(crate) const RESET_NAME: &str = "reset-order";
 pub(crate) const IMPORT_NAME: &str = "import-order";
+pub(crate) const CUT_NAME: &str = "cut-order";
 /// One line for each reset, kept by all of them.
 pub(crate) const AUDIT_NAME: &str = "audit";
 const MOVED_PREFIX: &str = "reset-";
 pub(crate) const RESET_MAGIC: [u8; 8] = *b"HFRESET\0";
 pub(crate) const IMPORT_MAGIC: [u8; 8] = *b"HFIMPRT\0";
+pub(crate) const CUT_MAGIC: [u8; 8] = *b"HFCUTOR\0";
 /// Longest reason in bytes. A few sentences; the block has room for no more than 3 KiB.
 pub const REASON_LEN_MAX: usize = 1024;
 
@@ -34,6 +36,34 @@ pub(crate) const REASON: Field = Field::new("reason", 64, REASON_LEN_MAX);
 pub(crate) const START: Field = Field::new("start", 40, 8);
 pub(crate) const RECORDS: Field = Field::new("records", 48, 8);
 pub(crate) const SOURCE: Field = Field::new("source", 56, 32);
+
+pub(crate) const KEEP: Field = Field::new("keep", 40, 8);
+pub(crate) const KEEP_EPOCH: Field = Field::new("keep epoch", 48, 8);
+pub(crate) const OWN_FROM: Field = Field::new("own from", 56, 8);
+pub(crate) const CUT_BASE: Field = Field::new("base LSN", 64, 8);
+pub(crate) const CUT_FROM: Field = Field::new("from", 72, 8);
+pub(crate) const CUT_TO: Field = Field::new("to", 80, 8);
+pub(crate) const BATCH_AT: Field = Field::new("batch offset", 88, 8);
+pub(crate) const BATCH_LEN: Field = Field::new("batch length", 96, 4);
+pub(crate) const BATCH_CHECKSUM: Field = Field::new("batch checksum", 100, 4);
+
+#[cfg(test)]
+pub(crate) const CUT_MAP: [Field; 14] = [
+    block::MAGIC,
+    block::VERSION,
+    block::CHECKSUM,
+    block::JOURNAL,
+    block::GENERATION,
+    KEEP,
+    KEEP_EPOCH,
+    OWN_FROM,
+    CUT_BASE,
+    CUT_FROM,
+    CUT_TO,
+    BATCH_AT,
+    BATCH_LEN,
+    BATCH_CHECKSUM,
+];
 
 #[cfg(test)]
 pub(crate) const RESET_MAP: [Field; 11] = [
@@ -97,10 +127,39 @@ pub(crate) struct ImportOrder {
     pub(crate) source: [u8; 32],
 }
 
+/// To cut the tail of a log. Everything that carrying it out needs, so that it can be done again
+/// without a look at the bytes that it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CutOrder {
+    pub(crate) identity: Identity,
+    /// Last position kept, and the epoch of its record.
+    pub(crate) keep: Lsn,
+    pub(crate) keep_epoch: Epoch,
+    /// Above the epoch of every record that goes.
+    pub(crate) own_from: Epoch,
+    /// Segment that `keep` lies in; later ones go.
+    pub(crate) base: Lsn,
+    /// Bytes of that segment that become zeros.
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) batch: Option<ShortBatch>,
+}
+
+/// A batch that loses its last records: what is written in its place, from a file beside the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShortBatch {
+    pub(crate) at: u64,
+    pub(crate) len: u32,
+    pub(crate) checksum: u32,
+}
+
 /// What opening would have to carry out or refuse first.
 pub(crate) fn pending(disk: &dyn Disk, dir: &Path) -> Result<Option<&'static str>, Error> {
     if ResetOrder::read(disk, dir)?.is_some() {
         return Ok(Some("a reset"));
+    }
+    if CutOrder::read(disk, dir)?.is_some() {
+        return Ok(Some("a cut"));
     }
     let import = ImportOrder::read(disk, dir)?;
     Ok(import
@@ -110,7 +169,7 @@ pub(crate) fn pending(disk: &dyn Disk, dir: &Path) -> Result<Option<&'static str
 
 /// A name in a journal's directory that belongs to orders.
 pub(crate) fn is_ours(name: &str) -> bool {
-    [RESET_NAME, IMPORT_NAME, AUDIT_NAME].contains(&name)
+    [RESET_NAME, IMPORT_NAME, CUT_NAME, AUDIT_NAME].contains(&name)
 }
 
 /// The name of a directory that a reset moved a generation into.
@@ -164,6 +223,46 @@ impl ResetOrder {
         REASON_LEN.put_u32(&mut block, len);
         block[REASON.at..REASON.at + reason.len()].copy_from_slice(reason);
         write(disk, dir, RESET_NAME, block, RESET_MAGIC)
+    }
+}
+
+impl CutOrder {
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, Error> {
+        let Some(block) = read(disk, dir, CUT_NAME, CUT_MAGIC)? else {
+            return Ok(None);
+        };
+        let batch = ShortBatch {
+            at: BATCH_AT.u64(&block),
+            len: BATCH_LEN.u32(&block),
+            checksum: BATCH_CHECKSUM.u32(&block),
+        };
+        Ok(Some(Self {
+            identity: identity::get(&block),
+            keep: Lsn::new(KEEP.u64(&block)),
+            keep_epoch: Epoch(KEEP_EPOCH.u64(&block)),
+            own_from: Epoch(OWN_FROM.u64(&block)),
+            base: Lsn::new(CUT_BASE.u64(&block)),
+            from: CUT_FROM.u64(&block),
+            to: CUT_TO.u64(&block),
+            batch: (batch.len > 0).then_some(batch),
+        }))
+    }
+
+    pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+        let mut block = vec![0; LEN];
+        identity::put(&mut block, self.identity);
+        KEEP.put_u64(&mut block, self.keep.get());
+        KEEP_EPOCH.put_u64(&mut block, self.keep_epoch.0);
+        OWN_FROM.put_u64(&mut block, self.own_from.0);
+        CUT_BASE.put_u64(&mut block, self.base.get());
+        CUT_FROM.put_u64(&mut block, self.from);
+        CUT_TO.put_u64(&mut block, self.to);
+        if let Some(batch) = &self.batch {
+            BATCH_AT.put_u64(&mut block, batch.at);
+            BATCH_LEN.put_u32(&mut block, batch.len);
+            BATCH_CHECKSUM.put_u32(&mut block, batch.checksum);
+        }
+        write(disk, dir, CUT_NAME, block, CUT_MAGIC)
     }
 }
 

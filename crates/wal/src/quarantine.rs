@@ -1,4 +1,5 @@
-//! What recovery cuts is kept first: the bytes in one file, a report in another.
+//! What is cut is kept first: what recovery cuts as bytes, what a replicated journal's owner cuts as
+//! records, each with a report.
 //!
 //! Names come from what was cut, so an open that a crash interrupted and repeats writes the same
 //! files again, and another tear at the same place gets files of its own.
@@ -7,11 +8,14 @@ use std::path::{Path, PathBuf};
 
 use world::{Disk, disk::Open};
 
+pub(crate) mod records;
+
 use crate::{Error, Lsn, window::Window};
 
 pub(crate) const DIR: &str = "quarantine";
-/// Cuts kept, oldest position first to go. A tail is at most one batch; a site that tears this many
-/// has other troubles, and its disk must not fill with them.
+/// Cuts kept of either kind, oldest position first to go. A tail is at most one batch, and a log that
+/// parts is one failover; a site with this many has other troubles, and its disk must not fill with
+/// them.
 pub(crate) const CUTS_MAX: usize = 64;
 /// What a cut is called until its checksum, and so its name, is known.
 const UNNAMED: &str = "unnamed";
@@ -75,7 +79,7 @@ impl Tail<'_> {
         let kept = dir.join(format!("{stem}{BYTES}"));
         disk.rename(&unnamed, &kept)?;
         disk.sync_dir(dir)?;
-        forget_oldest(disk, dir, &format!("{stem}{BYTES}"))?;
+        forget_oldest(disk, dir, &stem, BYTES)?;
         Ok(kept)
     }
 
@@ -94,18 +98,19 @@ impl Tail<'_> {
 
 /// Not the newest, though: where one position is torn again and again, names do not tell which came
 /// first.
-fn forget_oldest(disk: &dyn Disk, dir: &Path, newest: &str) -> std::io::Result<()> {
+fn forget_oldest(disk: &dyn Disk, dir: &Path, newest: &str, ending: &str) -> std::io::Result<()> {
     let names: Vec<String> = disk
         .list(dir)?
         .into_iter()
         .map(|entry| entry.name)
         .collect();
-    let cuts = names.iter().filter(|name| name.ends_with(BYTES));
+    let newest = format!("{newest}{ending}");
+    let cuts = names.iter().filter(|name| name.ends_with(ending));
     let excess = cuts.clone().count().saturating_sub(CUTS_MAX);
-    for name in cuts.filter(|&name| name != newest).take(excess) {
+    for name in cuts.filter(|&name| *name != newest).take(excess) {
         tracing::warn!(dir = %dir.display(), name, "more cuts than are kept; the oldest goes");
         disk.remove_file(&dir.join(name))?;
-        let report = format!("{}{REPORT}", name.trim_end_matches(BYTES));
+        let report = format!("{}{REPORT}", name.trim_end_matches(ending));
         if names.contains(&report) {
             disk.remove_file(&dir.join(report))?;
         }

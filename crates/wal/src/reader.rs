@@ -13,7 +13,9 @@ use world::{Disk, disk::Open};
 use crate::{
     Cause, Error, Identity, Lsn, Pin, Record,
     batch::{self, Header, Place},
-    catalog::Catalog,
+    catalog::{Catalog, Stretch},
+    core::Core,
+    cut::{self, Cuts},
     hold, segment,
     window::Window,
 };
@@ -26,6 +28,13 @@ pub(crate) struct Reader {
     /// Next position to hand out; above `upper`: finished.
     next: Lsn,
     upper: Lsn,
+    /// Last record of the last batch that may be needed: `upper` may lie inside it.
+    durable: Lsn,
+    cuts: Arc<Cuts>,
+    /// Number of the last cut that this reader knows of.
+    cuts_seen: u64,
+    /// A cut took what lies from here to where `upper` was.
+    lost_after: Option<Lsn>,
     at: Option<Cursor>,
     payload: Payload,
     _pin: Pin,
@@ -33,12 +42,12 @@ pub(crate) struct Reader {
 
 /// Where in which segment the next batch begins.
 #[derive(Debug)]
-struct Cursor {
-    path: PathBuf,
+pub(crate) struct Cursor {
+    pub(crate) path: PathBuf,
     window: Window,
-    place: Place,
-    offset: u64,
-    end: Option<Lsn>,
+    pub(crate) place: Place,
+    pub(crate) offset: u64,
+    pub(crate) end: Option<Lsn>,
 }
 
 /// A verified batch that is being handed out.
@@ -51,19 +60,19 @@ struct Payload {
 }
 
 impl Reader {
-    pub(crate) fn new(
-        disk: Arc<dyn Disk>,
-        identity: Identity,
-        catalog: Arc<Mutex<Catalog>>,
-        upper: Lsn,
-        pin: Pin,
-    ) -> Self {
+    pub(crate) fn new(core: &Core, upper: Lsn, pin: Pin) -> Self {
+        // Before the end of what is durable: a cut between the two is then noticed.
+        let cuts_seen = core.cuts.number();
         Self {
-            disk,
-            identity,
-            catalog,
+            disk: Arc::clone(&core.disk),
+            identity: core.identity,
+            catalog: Arc::clone(&core.catalog),
             next: pin.from(),
             upper,
+            durable: core.tail.safe_point(),
+            cuts: Arc::clone(&core.cuts),
+            cuts_seen,
+            lost_after: None,
             at: None,
             payload: Payload {
                 header: None,
@@ -77,6 +86,7 @@ impl Reader {
 
     fn step(&mut self) -> Result<Record, Error> {
         loop {
+            self.look_for_cut()?;
             let Some(header) = self.payload.header else {
                 self.load()?;
                 continue;
@@ -104,8 +114,36 @@ impl Reader {
         }
     }
 
-    /// Reads and verifies the next batch.
+    /// After a cut: what lies below it is as it was, and ends there; what lay above it is not read,
+    /// whatever has come in its place.
+    fn look_for_cut(&mut self) -> Result<(), Error> {
+        if self.cuts.number() == self.cuts_seen {
+            return Ok(());
+        }
+        let (number, keep) = self.cuts.last();
+        // Of two or more, the lower one may not be the last.
+        if number != self.cuts_seen + 1 || self.next > keep {
+            return Err(cut::lost(self.next, keep));
+        }
+        self.cuts_seen = number;
+        if self.upper > keep {
+            self.upper = keep;
+            self.lost_after = Some(keep);
+        }
+        self.durable = self.durable.min(keep);
+        self.at = None;
+        self.payload.header = None;
+        Ok(())
+    }
+
+    /// Reads and verifies the next batch. Not while a cut changes bytes: a batch that it shortens
+    /// would not verify.
     fn load(&mut self) -> Result<(), Error> {
+        let cuts = Arc::clone(&self.cuts);
+        let _unchanged = cuts.reading();
+        if cuts.number() != self.cuts_seen {
+            return Ok(());
+        }
         if self
             .at
             .as_ref()
@@ -117,7 +155,7 @@ impl Reader {
             return Err(self.corrupt("no segment holds the position"));
         };
         match cursor.load(&mut self.payload.bytes) {
-            Ok(Some(header)) if header.last() < self.upper.next() => {
+            Ok(Some(header)) if header.last() <= self.durable => {
                 cursor.offset += header.batch_len();
                 self.payload.at = 0;
                 self.payload.lsn = header.first;
@@ -137,24 +175,8 @@ impl Reader {
         let Some(stretch) = stretch else {
             return Err(self.corrupt("no segment holds the position"));
         };
-        let file = self
-            .disk
-            .open(&stretch.path, Open::Read)
-            .map_err(|source| Error::io("open a segment", &stretch.path, source))?;
-        let window = match self.at.take() {
-            Some(mut cursor) => {
-                cursor.window.turn_to(file);
-                cursor.window
-            }
-            None => Window::new(file),
-        };
-        self.at = Some(Cursor {
-            path: stretch.path,
-            window,
-            place: Place::new(self.identity, stretch.base),
-            offset: stretch.offset.unwrap_or(segment::HEADER_LEN as u64),
-            end: stretch.end,
-        });
+        let window = self.at.take().map(|cursor| cursor.window);
+        self.at = Some(Cursor::open(&*self.disk, self.identity, stretch, window)?);
         Ok(())
     }
 
@@ -168,8 +190,33 @@ impl Reader {
 }
 
 impl Cursor {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        identity: Identity,
+        stretch: Stretch,
+        window: Option<Window>,
+    ) -> Result<Self, Error> {
+        let file = disk
+            .open(&stretch.path, Open::Read)
+            .map_err(|source| Error::io("open a segment", &stretch.path, source))?;
+        let window = match window {
+            Some(mut window) => {
+                window.turn_to(file);
+                window
+            }
+            None => Window::new(file),
+        };
+        Ok(Self {
+            path: stretch.path,
+            window,
+            place: Place::new(identity, stretch.base),
+            offset: stretch.offset.unwrap_or(segment::HEADER_LEN as u64),
+            end: stretch.end,
+        })
+    }
+
     /// The batch at the cursor, its payload in `payload`; `None` when it does not verify.
-    fn load(&mut self, payload: &mut Vec<u8>) -> std::io::Result<Option<Header>> {
+    pub(crate) fn load(&mut self, payload: &mut Vec<u8>) -> std::io::Result<Option<Header>> {
         let head = self.window.bytes(self.offset, batch::HEADER_LEN)?;
         let Some(header) = Header::decode(head, self.place, self.offset) else {
             return Ok(None);
@@ -197,12 +244,16 @@ impl Iterator for Reader {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next > self.upper {
-            return None;
+            return self
+                .lost_after
+                .take()
+                .map(|keep| Err(cut::lost(self.next, keep)));
         }
         let step = self.step();
         if step.is_err() {
             // One error, then the end: what follows a broken batch has no known place.
             self.upper = Lsn::ZERO;
+            self.lost_after = None;
         }
         Some(step)
     }

@@ -18,8 +18,9 @@ use std::{
 use world::{Disk, File, disk::Open};
 
 use crate::{
-    Cause, Epoch, Error, Evidence, Identity, Kind, Lsn, batch,
+    Birth, Cause, Epoch, Error, Evidence, Identity, Kind, Lsn, batch,
     catalog::{MARKS_MAX, Segment, marks_max_after},
+    epochs::{Epochs, Past},
     identity,
     progress::Meter,
     quarantine, reserve,
@@ -73,12 +74,14 @@ pub struct Cut {
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) identity: Identity,
+    pub(crate) birth: Option<Birth>,
     pub(crate) slots: Slots,
     pub(crate) segments: VecDeque<Segment>,
     pub(crate) active: segment::Opened,
     /// Offset in the active segment where the next batch goes.
     pub(crate) position: u64,
     pub(crate) epoch: Epoch,
+    pub(crate) epochs: Epochs,
     pub(crate) report: Recovery,
 }
 
@@ -99,13 +102,17 @@ struct Plan {
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     dir: &Path,
-    identity: Identity,
+    (identity, birth): (Identity, Option<Birth>),
     meter: Meter,
 ) -> Result<Recovered, Error> {
     let mut window = None;
+    let past = Past::read(&**disk, dir, identity)?.unwrap_or_default();
     let plan = survey(disk, dir, identity, &mut window, meter)?;
     let window = window.expect("the survey reads at least one segment");
-    mend(disk, dir, plan, window)
+    let mut recovered = mend(disk, dir, plan, window)?;
+    recovered.birth = birth;
+    recovered.epochs.past = past;
+    Ok(recovered)
 }
 
 fn survey(
@@ -442,6 +449,7 @@ fn mend(
     };
     Ok(Recovered {
         identity: plan.identity,
+        birth: None,
         slots,
         active: segment::Opened {
             file,
@@ -451,6 +459,7 @@ fn mend(
         },
         position: plan.stop.offset,
         epoch: plan.scan.epoch,
+        epochs: Epochs::new(Past::default(), plan.scan.starts),
         segments: plan.found.into_iter().map(|found| found.segment).collect(),
         report,
     })

@@ -155,6 +155,9 @@ pub(crate) fn resume(options: &Options) -> Result<Option<ResetOrder>, Error> {
     let Some(mut order) = ResetOrder::read(disk, dir)? else {
         return Ok(None);
     };
+    // Its name may be in the page cache only, and what follows must not outlive it.
+    disk.sync_dir(dir)
+        .map_err(|source| Error::io("make the order of a reset durable", dir, source))?;
     if order.phase == ResetPhase::Moving {
         let target = dir.join(order.moved_to());
         move_all(disk, dir, &target)

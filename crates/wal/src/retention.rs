@@ -156,7 +156,7 @@ impl Core {
     /// Says that the owner no longer needs what is below `keep_from`.
     pub(crate) fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
         self.check_writable()?;
-        let keep_from = keep_from.min(self.tail.safe_point().next());
+        let keep_from = keep_from.min(self.tail.visible().next());
         if let Retention::Released(_) = self.retention {
             hold(&self.catalog).note_released(keep_from);
             return self.apply_retention().map(|_| ());

@@ -8,6 +8,7 @@ use crate::{
     Cause, Epoch, Error, Identity, Lsn, Mode,
     batch::{self, Header, Place},
     catalog::Segment,
+    epochs::{self, EpochStart},
     segment,
     window::{WINDOW_LEN, Window},
 };
@@ -28,6 +29,8 @@ pub(crate) struct Scan {
     pub(crate) bytes: u64,
     /// Highest safe point that a batch of strict mode vouches for: a slot held it before.
     pub(crate) vouched: Lsn,
+    /// Where epochs begin.
+    pub(crate) starts: Vec<EpochStart>,
     /// The last batch, and what was known before it.
     last: Option<Last>,
 }
@@ -90,6 +93,7 @@ impl Scan {
             batches: 0,
             bytes: 0,
             vouched: Lsn::ZERO,
+            starts: Vec::new(),
             last: None,
         }
     }
@@ -135,6 +139,10 @@ impl Scan {
                 batch_before: stop.last_batch,
             };
             self.epoch_not_below(header.epoch, found, stop.offset)?;
+            if self.starts.last().map(|start| start.epoch) != Some(header.epoch) {
+                let before = last.epoch_before;
+                epochs::begin(&mut self.starts, header.epoch, header.first, before);
+            }
             if header.mode == Mode::Strict {
                 self.vouched = self.vouched.max(header.safe_point);
             }
@@ -168,6 +176,7 @@ impl Scan {
         rest.end = rest.end.max(Some(end));
         self.expected = last.header.first;
         self.epoch = last.epoch_before;
+        self.starts.retain(|start| start.first < last.header.first);
         self.batches -= 1;
         self.bytes -= last.header.batch_len();
         found.segment.unmark(stop.offset);

@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - A slot is overwritten only while the other one verifies, so a torn write leaves one that does.
-//! - The newest slot that verifies wins; neither its safe point nor its sequence ever falls.
+//! - The newest slot that verifies wins; its sequence never falls, its safe point only by a cut.
 //! - [`Slots::settled`] is what *both* slots hold. Batches carry it, and recovery refuses a file
 //!   below what a batch carries; losing one slot can therefore never look like a regression.
 
@@ -43,7 +43,7 @@ pub(crate) const MAP: [Field; 10] = [
     EPOCH,
 ];
 
-/// What a slot vouches for. Every number only rises.
+/// What a slot vouches for. Every number only rises, except by a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Watermark {
     pub(crate) safe_point: Lsn,
@@ -84,8 +84,13 @@ struct Held {
 impl Slots {
     /// Both slots at the start of a generation, as bytes for a file that is made atomically.
     pub(crate) fn initial(identity: Identity) -> Vec<u8> {
-        let mut file = encode(identity, 1, &Watermark::EMPTY);
-        file.extend(encode(identity, 2, &Watermark::EMPTY));
+        Self::beginning(identity, &Watermark::EMPTY)
+    }
+
+    /// Both slots of a log that begins at `watermark`.
+    pub(crate) fn beginning(identity: Identity, watermark: &Watermark) -> Vec<u8> {
+        let mut file = encode(identity, 1, watermark);
+        file.extend(encode(identity, 2, watermark));
         file
     }
 
@@ -181,7 +186,6 @@ impl Slots {
     /// Overwrites the older slot, or the one that does not verify, and syncs.
     /// An error leaves the file in doubt, as it does for [`Slots::settle`].
     pub(crate) fn advance(&mut self, watermark: &Watermark) -> Result<(), Error> {
-        self.make_newest_durable()?;
         let (_, newest) = self.newest();
         invariant!(
             watermark.safe_point >= newest.watermark.safe_point
@@ -189,6 +193,28 @@ impl Slots {
             "safe point falls from {:?} to {watermark:?}",
             newest.watermark
         );
+        self.put(watermark)
+    }
+
+    /// Moves both slots back to `keep`. Only under the order of a cut, which opening carries out before
+    /// it asks the slots: amid this they differ, and may be below or above what the batches say.
+    pub(crate) fn move_back(&mut self, keep: Lsn, epoch: Epoch, active: Lsn) -> Result<(), Error> {
+        let watermark = Watermark {
+            safe_point: keep,
+            first_retained: self.watermark().first_retained,
+            active,
+            epoch,
+        };
+        let is_there = |held: &Option<Held>| held.is_some_and(|it| it.watermark == watermark);
+        while !self.held.iter().all(is_there) {
+            self.put(&watermark)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, watermark: &Watermark) -> Result<(), Error> {
+        self.make_newest_durable()?;
+        let (_, newest) = self.newest();
         let held = Held {
             sequence: newest.sequence + 1,
             watermark: *watermark,

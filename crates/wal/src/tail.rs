@@ -1,4 +1,4 @@
-//! The safe point as readers see it, and the waiting for it to move.
+//! The safe point, how much of it readers see, and the waiting for that to move.
 
 use std::{
     sync::{
@@ -14,7 +14,8 @@ use crate::{Epoch, LOCK_HELD, Lsn, hold};
 
 #[derive(Debug)]
 pub(crate) struct Tail {
-    /// Copy of `at.safe_point` for those who only look.
+    /// Copies of `at.safe_point` and of [`At::visible`] for those who only look.
+    durable: AtomicU64,
     seen: AtomicU64,
     at: Mutex<At>,
     moved: Condvar,
@@ -25,23 +26,44 @@ pub(crate) struct At {
     pub(crate) safe_point: Lsn,
     /// Highest epoch at or below it.
     pub(crate) epoch: Epoch,
+    /// Readers see no further, whatever is durable. Rises, except by a cut.
+    limit: Lsn,
     waiting: usize,
 }
 
+impl At {
+    fn visible(&self) -> Lsn {
+        self.safe_point.min(self.limit)
+    }
+}
+
+/// The limit of a journal whose readers see all that is durable.
+const UNLIMITED: Lsn = Lsn::new(u64::MAX);
+
 impl Tail {
-    pub(crate) fn new(safe_point: Lsn, epoch: Epoch) -> Self {
+    /// `limit`: how far readers see at first; `None`: always all.
+    pub(crate) fn new(safe_point: Lsn, epoch: Epoch, limit: Option<Lsn>) -> Self {
+        let at = At {
+            safe_point,
+            epoch,
+            limit: limit.unwrap_or(UNLIMITED),
+            waiting: 0,
+        };
         Self {
-            seen: AtomicU64::new(safe_point.get()),
-            at: Mutex::new(At {
-                safe_point,
-                epoch,
-                waiting: 0,
-            }),
+            durable: AtomicU64::new(safe_point.get()),
+            seen: AtomicU64::new(at.visible().get()),
+            at: Mutex::new(at),
             moved: Condvar::new(),
         }
     }
 
+    /// The last durable position.
     pub(crate) fn safe_point(&self) -> Lsn {
+        Lsn::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The last position that readers see: durable, and within the owner's limit.
+    pub(crate) fn visible(&self) -> Lsn {
         Lsn::new(self.seen.load(Ordering::Acquire))
     }
 
@@ -49,12 +71,37 @@ impl Tail {
         *hold(&self.at)
     }
 
-    /// Makes everything up to `safe_point` visible. Only after it is durable.
+    /// Makes everything up to `safe_point` visible, as far as the limit goes. Only after it is
+    /// durable.
     pub(crate) fn publish(&self, safe_point: Lsn, epoch: Epoch) {
         let mut at = hold(&self.at);
         at.safe_point = safe_point;
         at.epoch = epoch;
-        self.seen.store(safe_point.get(), Ordering::Release);
+        self.tell(&at);
+    }
+
+    /// Raises the limit; a lower one changes nothing.
+    pub(crate) fn show(&self, limit: Lsn) {
+        let mut at = hold(&self.at);
+        at.limit = at.limit.max(limit);
+        self.tell(&at);
+    }
+
+    /// After a cut: the log ends at `keep`, and so does what readers see.
+    pub(crate) fn move_back(&self, keep: Lsn, epoch: Epoch) {
+        let mut at = hold(&self.at);
+        at.safe_point = keep;
+        at.epoch = epoch;
+        if at.limit != UNLIMITED {
+            at.limit = at.limit.min(keep);
+        }
+        self.tell(&at);
+    }
+
+    fn tell(&self, at: &At) {
+        // What readers see is never above what is durable, whichever they look at first.
+        self.durable.store(at.safe_point.get(), Ordering::Release);
+        self.seen.store(at.visible().get(), Ordering::Release);
         if at.waiting > 0 {
             self.moved.notify_all();
         }
@@ -66,7 +113,7 @@ impl Tail {
         self.moved.notify_all();
     }
 
-    /// Waits until the safe point is above `seen`, `give_up` says so, or the time is over.
+    /// Waits until readers see beyond `seen`, `give_up` says so, or the time is over.
     pub(crate) fn wait_above(
         &self,
         seen: Lsn,
@@ -77,7 +124,7 @@ impl Tail {
         let until = clock.monotonic().saturating_add(timeout);
         let mut at = hold(&self.at);
         at.waiting += 1;
-        while at.safe_point <= seen && !give_up() {
+        while at.visible() <= seen && !give_up() {
             let left = until.saturating_sub(clock.monotonic());
             if left.is_zero() {
                 break;
@@ -90,6 +137,6 @@ impl Tail {
             }
         }
         at.waiting -= 1;
-        at.safe_point
+        at.visible()
     }
 }

@@ -10,7 +10,9 @@ use crate::{
     ceiling::Need,
     core::{Active, Core},
     counts::add,
-    hold, segment,
+    hold,
+    order::CutOrder,
+    segment,
 };
 
 /// What one append hands to its group: room for a batch header, then its records.
@@ -36,23 +38,54 @@ pub(crate) struct Writer {
     /// Offset of the next batch.
     position: u64,
     next: Lsn,
-    epoch: Epoch,
+    /// Of own appends: never below that of a record, and never falls.
+    own: Epoch,
+    /// Lowest that own appends may have.
+    own_from: Epoch,
+    /// Of the last retained record.
+    last: Option<Epoch>,
 }
 
 impl Writer {
-    pub(crate) fn new(core: &Core, position: u64, next: Lsn, epoch: Epoch) -> Self {
+    pub(crate) fn new(core: &Core, position: u64, next: Lsn, own: Epoch) -> Self {
         let active = Arc::clone(&hold(&core.active));
+        let epochs = hold(&core.epochs);
         Self {
             place: Place::new(core.identity, active.base),
             active,
             position,
             next,
-            epoch,
+            own,
+            own_from: epochs.past.own_from,
+            last: epochs.last(),
         }
     }
 
     pub(crate) fn position(&self) -> u64 {
         self.position
+    }
+
+    pub(crate) fn next(&self) -> Lsn {
+        self.next
+    }
+
+    /// To where the log ends after a cut. Own appends keep their epoch, or a higher one.
+    pub(crate) fn move_back(&mut self, core: &Core, order: &CutOrder, active: Arc<Active>) {
+        self.turn_to(core, active);
+        self.position = order.from;
+        self.next = order.keep.next();
+        self.own_from = self.own_from.max(order.own_from);
+        self.last = hold(&core.epochs).last();
+    }
+
+    pub(crate) fn raise(&mut self, core: &Core, epoch: Epoch) -> Result<(), Error> {
+        let least = self.own.max(self.own_from);
+        if epoch < least {
+            let message = format!("epoch {} may not write after epoch {}", epoch.0, least.0);
+            return Err(Error::new(Kind::Fenced, message).with_path(&core.dir));
+        }
+        self.own = epoch;
+        Ok(())
     }
 
     pub(crate) fn extent(&self) -> u64 {
@@ -68,9 +101,31 @@ impl Writer {
         group: Vec<Pending>,
         room: Room,
     ) -> Vec<Result<Appended, Error>> {
+        if self.own < self.own_from {
+            let message = format!(
+                "records after {} were cut, and were written under up to epoch {}: an epoch of {} or \
+                 more must be taken first",
+                core.tail.safe_point(),
+                self.own_from.0 - 1,
+                self.own_from.0
+            );
+            let error = Error::new(Kind::Fenced, message).with_path(&core.dir);
+            return group.iter().map(|_| Err(error.clone())).collect();
+        }
+        self.commit_under(core, self.own, group, room)
+    }
+
+    /// The same under an epoch that is not below the last record's.
+    pub(crate) fn commit_under(
+        &mut self,
+        core: &Core,
+        epoch: Epoch,
+        group: Vec<Pending>,
+        room: Room,
+    ) -> Vec<Result<Appended, Error>> {
         let counts: Vec<u32> = group.iter().map(|pending| pending.count).collect();
         let total = counts.iter().map(|&count| u64::from(count)).sum();
-        if let Err(error) = self.write(core, join(group), total, room) {
+        if let Err(error) = self.write(core, epoch, join(group), total, room) {
             core.refused(&error, counts.len() as u64);
             return counts.iter().map(|_| Err(error.clone())).collect();
         }
@@ -87,16 +142,23 @@ impl Writer {
                 Ok(appended)
             })
             .collect();
+        if self.last != Some(epoch) {
+            let before = core.tail.at().epoch;
+            hold(&core.epochs).begin(epoch, self.next, before);
+            self.last = Some(epoch);
+        }
+        self.own = self.own.max(epoch);
         self.next = first;
         add(&core.counters.appends, counts.len() as u64);
         add(&core.counters.records, total);
-        core.tail.publish(Lsn::new(self.next.get() - 1), self.epoch);
+        core.tail.publish(Lsn::new(self.next.get() - 1), epoch);
         outcomes
     }
 
     fn write(
         &mut self,
         core: &Core,
+        epoch: Epoch,
         mut bytes: Vec<u8>,
         total: u64,
         room: Room,
@@ -119,7 +181,7 @@ impl Writer {
         let closing = Closing {
             count: u32::try_from(total).expect("records of at most APPEND_LEN_MAX bytes"),
             first: self.next,
-            epoch: self.epoch,
+            epoch,
             safe_point,
             settled: Lsn::new(core.settled.load(Ordering::Acquire)),
             mode: core.mode,
@@ -144,7 +206,7 @@ impl Writer {
         add(&core.counters.syncs, 1);
         if core.mode == Mode::Strict {
             let last = Lsn::new(self.next.get() + total - 1);
-            core.vouch(last, self.epoch)?;
+            core.vouch(last, epoch)?;
             add(&core.counters.syncs, 1);
         }
         add(&core.counters.groups, 1);
@@ -176,7 +238,7 @@ impl Writer {
     fn find_room(&mut self, core: &Core, len: u64, need: Need) -> Result<(), Error> {
         let is_fresh = self.position == segment::HEADER_LEN as u64;
         if self.position + len > core.segment_bytes && !is_fresh {
-            let active = core.roll(self.next, self.epoch, len, need)?;
+            let active = core.roll(self.next, len, need)?;
             self.turn_to(core, active);
         }
         let end = self.position + len;
@@ -199,7 +261,7 @@ impl Writer {
         if self.position == segment::HEADER_LEN as u64 {
             return Err(full);
         }
-        match core.roll_into_reserve(self.next, self.epoch, len)? {
+        match core.roll_into_reserve(self.next, len)? {
             Some(active) => {
                 self.turn_to(core, active);
                 Ok(())

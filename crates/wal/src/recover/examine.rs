@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{check_unfinished, survey};
-use crate::{Error, Identity, Lsn, identity, progress::Meter};
+use crate::{Error, Identity, Lsn, epochs::Past, identity, progress::Meter};
 
 /// What opening would find; nothing was changed to find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub(crate) fn examine(options: &crate::Options) -> Result<Option<Examined>, Erro
         return Ok(None);
     };
     crate::local::require_slots(options)?;
+    Past::read(&**disk, dir, identity)?;
     let mut window = None;
     let plan = survey(disk, dir, identity, &mut window, Meter::new(options))?;
     let last = plan.found.last().expect("a chain has a segment");

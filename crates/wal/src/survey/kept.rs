@@ -9,7 +9,7 @@ use world::{
 
 use super::{Survey, unread::is_lost};
 use crate::{
-    Error, identity, local, order, quarantine, reserve, segment, slots, spare,
+    Error, cut, epochs, identity, local, order, quarantine, reserve, segment, slots, spare,
     window::{WINDOW_LEN, Window},
 };
 
@@ -40,6 +40,8 @@ pub(super) fn names(disk: &dyn Disk, survey: &mut Survey) -> Result<(), Error> {
             local::LOCK_NAME,
             quarantine::DIR,
             reserve::NAME,
+            epochs::NAME,
+            cut::KEPT_NAME,
         ]
         .contains(&&*name)
             || order::is_ours(&name)

@@ -406,7 +406,12 @@ fn a_file_of_another_journal_is_identity_mismatch() {
         refused(&disk, Cause::IdentityMismatch);
 
         let (disk, _) = three_segments();
-        write(&disk, &path(identity::NAME), 0, &identity::encode(foreign));
+        write(
+            &disk,
+            &path(identity::NAME),
+            0,
+            &identity::encode(foreign, None),
+        );
         refused(&disk, Cause::IdentityMismatch);
     }
     let (disk, _) = three_segments();

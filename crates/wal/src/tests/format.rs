@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{batch, block, block::Field, identity, order, segment, slots};
+use crate::{
+    batch, block, block::Field, epochs, identity, order, quarantine::records, segment, slots,
+};
 
 const DOCUMENT: &str = include_str!("../../../../docs/format/journal.md");
 
@@ -71,6 +73,12 @@ fn the_byte_map_says_what_the_constants_say() {
     check("segment", true, &segment::MAP);
     check("reset order", true, &order::RESET_MAP);
     check("import order", true, &order::IMPORT_MAP);
+    check("identity", true, &identity::MAP);
+    check("history", true, &epochs::MAP);
+    check("history entry", false, &epochs::ENTRY_MAP);
+    check("cut order", true, &order::CUT_MAP);
+    check("records file", true, &records::MAP);
+    check("cut record", false, &records::RECORD_MAP);
     check("batch", false, &batch::MAP);
     check("record", false, &batch::RECORD_MAP);
 }
@@ -103,6 +111,14 @@ fn the_sizes_and_magics_are_those_of_the_constants() {
             "batch header",
             (batch::HEADER_LEN, format!("`{}`", hex.join(" "))),
         ),
+        ("cut order", (order::LEN, text(order::CUT_MAGIC))),
+        ("history", (epochs::HEADER_LEN, text(epochs::MAGIC))),
+        ("history entry", (epochs::ENTRY_LEN, String::new())),
+        ("records file", (records::HEADER_LEN, text(records::MAGIC))),
+        (
+            "cut record header",
+            (records::RECORD_HEADER_LEN, String::new()),
+        ),
         ("record header", (batch::RECORD_HEADER_LEN, String::new())),
     ]);
     let found: Vec<_> = table("sizes");
@@ -123,6 +139,7 @@ fn the_numbers_in_the_text_are_those_of_the_constants() {
         ("cuts kept", crate::quarantine::CUTS_MAX),
         ("spares kept", crate::spare::SPARES_MAX),
         ("zeros behind a batch", batch::HEADER_LEN),
+        ("epochs kept", epochs::EPOCHS_MAX),
     ] {
         assert!(DOCUMENT.contains(&format!(" {number}")), "{what}: {number}");
     }
@@ -131,6 +148,8 @@ fn the_numbers_in_the_text_are_those_of_the_constants() {
         slots::NAME,
         &format!("*{}", crate::spare::EXTENSION),
         crate::quarantine::DIR,
+        epochs::NAME,
+        order::CUT_NAME,
     ] {
         assert!(DOCUMENT.contains(&format!("| `{name}")), "{name}");
     }

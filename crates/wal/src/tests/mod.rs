@@ -3,6 +3,7 @@
 mod ceiling;
 mod conforms;
 mod crash;
+mod cut;
 mod damage;
 mod evidence;
 mod faults;
@@ -13,6 +14,7 @@ mod import;
 mod metrics;
 mod order;
 mod released;
+mod replicated;
 mod reserve;
 mod reset;
 mod retention;

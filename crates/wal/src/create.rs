@@ -47,10 +47,12 @@ pub(crate) fn create(options: &Options, beginning: &Beginning) -> Result<Recover
     let dir = &options.dir;
     let identity = beginning.identity;
     remove_unfinished(options, dir)?;
-    // Not below what a reset carries over: the opening that follows then fences this one, too.
-    let epoch = options
-        .epoch
-        .map_or(beginning.epoch, |own| own.max(beginning.epoch));
+    let epoch = match (options.epoch, &beginning.past) {
+        // Not below what a reset carries over: the opening that follows then fences this one, too.
+        (Some(own), None) => own.max(beginning.epoch),
+        // What follows a base may be as old as it.
+        _ => beginning.epoch,
+    };
     let first = beginning.base.next();
     let watermark = Watermark {
         safe_point: beginning.base,

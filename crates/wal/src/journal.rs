@@ -63,7 +63,7 @@ pub struct Generation(pub u32);
 
 /// Which log of a journal: random, drawn whenever one is made, so that a log that was lost and made
 /// again, under whatever identity, is told from the one that somebody relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Birth(pub u128);
 
 impl fmt::Display for Birth {

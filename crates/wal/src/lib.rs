@@ -5,6 +5,7 @@
 //! commit, recovery, retention. It knows nothing of documents, blocks or peers: a record is opaque
 //! bytes with a kind.
 
+mod base;
 mod batch;
 mod block;
 mod catalog;
@@ -48,6 +49,7 @@ mod upkeep;
 mod window;
 mod writer;
 
+pub use base::{Base, Old, begin_after};
 pub use batch::{APPEND_LEN_MAX, RECORD_LEN_MAX};
 pub use catalog::PIN_NAME_LEN_MAX;
 pub use ceiling::{Ceiling, OnReaching};

@@ -9,7 +9,7 @@ use world::disk::Lock;
 
 use crate::{
     Appended, Counts, Epoch, Error, Identity, Journal, Kind, Lsn, Mode, Options, Pin, RecordKind,
-    Records, Recovery, Upkeep,
+    Records, Recovery, Upkeep, base,
     batch::{self, APPEND_LEN_MAX, RECORD_LEN_MAX},
     catalog::{self, Catalog},
     core::{Active, Core},
@@ -83,6 +83,7 @@ impl Local {
         let disk = Arc::clone(&options.disk);
         let dir = &options.dir;
         let reset = reset::resume(options)?;
+        let base = base::resume(options)?;
         if purpose == Purpose::Use {
             ImportOrder::refuse_unfinished(&*disk, dir)?;
         }
@@ -97,6 +98,10 @@ impl Local {
                 let birth = identity::born(&*options.random)?;
                 create(options, &Beginning::new(order.identity, order.epoch, birth))?
             }
+            (None, None) if base.is_some() => {
+                let order = base.as_ref().expect("asked for above");
+                create(options, &order.beginning())?
+            }
             (None, None) => {
                 recover::check_unfinished(&*disk, dir, &options.evidence)?;
                 let identity = identity::new(&*options.random)?;
@@ -108,6 +113,9 @@ impl Local {
         let (local, report) = Self::start(options, recovered, epoch, lock)?;
         if let Some(order) = reset {
             reset::conclude(&local, options, &order)?;
+        }
+        if let Some(order) = base {
+            base::conclude(options, &order)?;
         }
         Ok((local, report))
     }

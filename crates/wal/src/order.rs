@@ -1,4 +1,5 @@
-//! Orders: what an operator asked for and a crash may interrupt, written down before it begins.
+//! Orders: what an operator or an owner asked for and a crash may interrupt, written down before it
+//! begins.
 //!
 //! An order lies beside the journal until it is carried out; opening carries on where it stopped, or
 //! refuses. A file of one block, replaced atomically, so it is there whole or not at all.
@@ -8,8 +9,9 @@ use std::path::Path;
 use world::Disk;
 
 use crate::{
-    Cause, Epoch, Error, Identity, Kind, Lsn,
+    Birth, Cause, Epoch, EpochStart, Error, Identity, Kind, Lsn,
     block::{self, Fault, Field},
+    epochs::{self, EPOCHS_MAX},
     identity,
 };
 
@@ -17,12 +19,14 @@ pub(crate) const LEN: usize = 4096;
 pub(crate) const RESET_NAME: &str = "reset-order";
 pub(crate) const IMPORT_NAME: &str = "import-order";
 pub(crate) const CUT_NAME: &str = "cut-order";
+pub(crate) const BASE_NAME: &str = "base-order";
 /// One line for each reset, kept by all of them.
 pub(crate) const AUDIT_NAME: &str = "audit";
 const MOVED_PREFIX: &str = "reset-";
 pub(crate) const RESET_MAGIC: [u8; 8] = *b"HFRESET\0";
 pub(crate) const IMPORT_MAGIC: [u8; 8] = *b"HFIMPRT\0";
 pub(crate) const CUT_MAGIC: [u8; 8] = *b"HFCUTOR\0";
+pub(crate) const BASE_MAGIC: [u8; 8] = *b"HFBASEO\0";
 /// Longest reason in bytes. A few sentences; the block has room for no more than 3 KiB.
 pub const REASON_LEN_MAX: usize = 1024;
 
@@ -46,6 +50,30 @@ pub(crate) const CUT_TO: Field = Field::new("to", 80, 8);
 pub(crate) const BATCH_AT: Field = Field::new("batch offset", 88, 8);
 pub(crate) const BATCH_LEN: Field = Field::new("batch length", 96, 4);
 pub(crate) const BATCH_CHECKSUM: Field = Field::new("batch checksum", 100, 4);
+
+pub(crate) const BASE_LSN: Field = Field::new("base", 48, 8);
+pub(crate) const BASE_EPOCH: Field = Field::new("epoch", 56, 8);
+pub(crate) const BASE_ENDED: Field = Field::new("ended generation", 64, 4);
+pub(crate) const BASE_COUNT: Field = Field::new("count", 68, 4);
+pub(crate) const BASE_BIRTH: Field = Field::new("birth", 72, 16);
+pub(crate) const BASE_DISCARDS: Field = Field::new("discards", 88, 4);
+
+#[cfg(test)]
+pub(crate) const BASE_MAP: [Field; 13] = [
+    block::MAGIC,
+    block::VERSION,
+    block::CHECKSUM,
+    block::JOURNAL,
+    block::GENERATION,
+    PHASE,
+    TIME,
+    BASE_LSN,
+    BASE_EPOCH,
+    BASE_ENDED,
+    BASE_COUNT,
+    BASE_BIRTH,
+    BASE_DISCARDS,
+];
 
 #[cfg(test)]
 pub(crate) const CUT_MAP: [Field; 14] = [
@@ -153,10 +181,32 @@ pub(crate) struct ShortBatch {
     pub(crate) checksum: u32,
 }
 
+/// To throw a log away and begin one after a base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BaseOrder {
+    /// As of a reset.
+    pub(crate) phase: ResetPhase,
+    /// Of the log to come.
+    pub(crate) identity: Identity,
+    pub(crate) birth: Birth,
+    pub(crate) base: Lsn,
+    pub(crate) epoch: Epoch,
+    pub(crate) starts: Vec<EpochStart>,
+    /// Generation of the log that ends, 0 when nothing tells, and nanoseconds since 1970: the name of
+    /// the directory with its bytes.
+    pub(crate) ended: u32,
+    pub(crate) time: u64,
+    /// Its bytes are not kept.
+    pub(crate) discards: bool,
+}
+
 /// What opening would have to carry out or refuse first.
 pub(crate) fn pending(disk: &dyn Disk, dir: &Path) -> Result<Option<&'static str>, Error> {
     if ResetOrder::read(disk, dir)?.is_some() {
         return Ok(Some("a reset"));
+    }
+    if BaseOrder::read(disk, dir)?.is_some() {
+        return Ok(Some("a beginning after a base"));
     }
     if CutOrder::read(disk, dir)?.is_some() {
         return Ok(Some("a cut"));
@@ -169,7 +219,7 @@ pub(crate) fn pending(disk: &dyn Disk, dir: &Path) -> Result<Option<&'static str
 
 /// A name in a journal's directory that belongs to orders.
 pub(crate) fn is_ours(name: &str) -> bool {
-    [RESET_NAME, IMPORT_NAME, CUT_NAME, AUDIT_NAME].contains(&name)
+    [RESET_NAME, IMPORT_NAME, CUT_NAME, BASE_NAME, AUDIT_NAME].contains(&name)
 }
 
 /// The name of a directory that a reset moved a generation into.
@@ -185,7 +235,7 @@ pub(crate) fn generation_moved_aside(name: &str) -> Option<u32> {
 
 impl ResetOrder {
     pub(crate) fn moved_to(&self) -> String {
-        format!("{MOVED_PREFIX}{}-{}", self.ended, self.time)
+        moved_to(self.ended, self.time)
     }
 
     pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, Error> {
@@ -224,6 +274,62 @@ impl ResetOrder {
         block[REASON.at..REASON.at + reason.len()].copy_from_slice(reason);
         write(disk, dir, RESET_NAME, block, RESET_MAGIC)
     }
+}
+
+impl BaseOrder {
+    pub(crate) fn moved_to(&self) -> String {
+        moved_to(self.ended, self.time)
+    }
+
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, Error> {
+        let len_max = LEN + EPOCHS_MAX * epochs::ENTRY_LEN;
+        let Some(block) = read_sized(disk, dir, BASE_NAME, BASE_MAGIC, len_max)? else {
+            return Ok(None);
+        };
+        let (head, entries) = block.split_at(LEN);
+        let count = usize::try_from(BASE_COUNT.u32(head)).unwrap_or(usize::MAX);
+        if count.saturating_mul(epochs::ENTRY_LEN) != entries.len() {
+            return Err(damaged(&dir.join(BASE_NAME)));
+        }
+        Ok(Some(Self {
+            phase: match PHASE.u32(head) {
+                1 => ResetPhase::Moving,
+                _ => ResetPhase::Making,
+            },
+            identity: identity::get(head),
+            birth: Birth(u128::from_le_bytes(BASE_BIRTH.array(head))),
+            base: Lsn::new(BASE_LSN.u64(head)),
+            epoch: Epoch(BASE_EPOCH.u64(head)),
+            starts: epochs::get_starts(entries),
+            ended: BASE_ENDED.u32(head),
+            time: TIME.u64(head),
+            discards: BASE_DISCARDS.u32(head) == 1,
+        }))
+    }
+
+    pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+        let mut block = vec![0; LEN];
+        identity::put(&mut block, self.identity);
+        let phase = match self.phase {
+            ResetPhase::Moving => 1,
+            ResetPhase::Making => 2,
+        };
+        PHASE.put_u32(&mut block, phase);
+        TIME.put_u64(&mut block, self.time);
+        BASE_LSN.put_u64(&mut block, self.base.get());
+        BASE_EPOCH.put_u64(&mut block, self.epoch.0);
+        BASE_ENDED.put_u32(&mut block, self.ended);
+        let count = u32::try_from(self.starts.len()).expect("at most EPOCHS_MAX");
+        BASE_COUNT.put_u32(&mut block, count);
+        BASE_BIRTH.put(&mut block, &self.birth.0.to_le_bytes());
+        BASE_DISCARDS.put_u32(&mut block, u32::from(self.discards));
+        epochs::put_starts(&mut block, &self.starts);
+        write(disk, dir, BASE_NAME, block, BASE_MAGIC)
+    }
+}
+
+fn moved_to(ended: u32, time: u64) -> String {
+    format!("{MOVED_PREFIX}{ended}-{time}")
 }
 
 impl CutOrder {
@@ -305,28 +411,36 @@ impl ImportOrder {
 }
 
 fn read(disk: &dyn Disk, dir: &Path, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>, Error> {
+    read_sized(disk, dir, name, magic, LEN)
+}
+
+/// It says which journal this is to be, so it is damaged as the identity is.
+fn damaged(path: &Path) -> Error {
+    Error::recovery(Cause::IdentityMismatch, "an order does not verify").with_path(path)
+}
+
+/// An order of [`LEN`] to `len_max` bytes.
+fn read_sized(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+    magic: [u8; 8],
+    len_max: usize,
+) -> Result<Option<Vec<u8>>, Error> {
     let path = dir.join(name);
     let stat = disk
         .stat(&path)
         .map_err(|source| Error::io("look for an order", &path, source))?;
     let Some(entry) = stat else { return Ok(None) };
-    // It says which journal this is to be, so it is damaged as the identity is.
-    let damaged = || {
-        Error::recovery(
-            Cause::IdentityMismatch,
-            "the order of an operator does not verify",
-        )
-        .with_path(&path)
-    };
-    if entry.len != LEN as u64 {
-        return Err(damaged());
+    if entry.len < LEN as u64 || entry.len > len_max as u64 {
+        return Err(damaged(&path));
     }
     let block = disk
-        .read(&path, LEN as u64)
+        .read(&path, len_max as u64)
         .map_err(|source| Error::io("read an order", &path, source))?;
     match block::verify(&block, magic) {
         Ok(()) => Ok(Some(block)),
-        Err(Fault::Damaged) => Err(damaged()),
+        Err(Fault::Damaged) => Err(damaged(&path)),
         Err(Fault::Version(version)) => Err(Error::version(version).with_path(path)),
     }
 }

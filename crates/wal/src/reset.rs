@@ -108,7 +108,9 @@ fn new_order(options: &Options, reason: &str) -> Result<(ResetOrder, Option<Iden
         .disk
         .list(&options.dir)
         .map_err(|source| Error::io("list the journal", &options.dir, source))?;
-    let holds_bytes = entries.iter().any(|entry| !stays(&entry.name, entry.kind));
+    let holds_bytes = entries
+        .iter()
+        .any(|entry| !stays(&entry.name, entry.kind, RESET_NAME));
     if !holds_bytes {
         return Err(Error::new(Kind::Invalid, "nothing is here to reset").with_path(&options.dir));
     }
@@ -160,7 +162,7 @@ pub(crate) fn resume(options: &Options) -> Result<Option<ResetOrder>, Error> {
         .map_err(|source| Error::io("make the order of a reset durable", dir, source))?;
     if order.phase == ResetPhase::Moving {
         let target = dir.join(order.moved_to());
-        move_all(disk, dir, &target)
+        move_all(disk, dir, &target, RESET_NAME)
             .map_err(|source| Error::io("move a journal aside", &target, source))?;
         order.phase = ResetPhase::Making;
         order.write(disk, dir)?;
@@ -168,22 +170,22 @@ pub(crate) fn resume(options: &Options) -> Result<Option<ResetOrder>, Error> {
     Ok(Some(order))
 }
 
-/// What a reset leaves in the directory.
-fn stays(name: &str, kind: EntryKind) -> bool {
+/// What stays in the directory while the order of this name is carried out.
+pub(crate) fn stays(name: &str, kind: EntryKind, order: &str) -> bool {
     name == local::LOCK_NAME
-        || name == RESET_NAME
+        || name == order
         || name == AUDIT_NAME
-        || name.strip_suffix(".tmp") == Some(RESET_NAME)
+        || name.strip_suffix(".tmp") == Some(order)
         || name.strip_suffix(".tmp") == Some(AUDIT_NAME)
         || kind == EntryKind::Dir && order::is_moved_aside(name)
 }
 
 /// Every name but those that stay, to `target`. All new names are durable before an old one goes.
-fn move_all(disk: &dyn Disk, dir: &Path, target: &Path) -> io::Result<()> {
+pub(crate) fn move_all(disk: &dyn Disk, dir: &Path, target: &Path, order: &str) -> io::Result<()> {
     disk.create_dir_all_synced(target)?;
     let mut linked = Vec::new();
     for entry in disk.list(dir)? {
-        if stays(&entry.name, entry.kind) {
+        if stays(&entry.name, entry.kind, order) {
             continue;
         }
         let from = dir.join(&entry.name);
@@ -214,7 +216,10 @@ fn move_all(disk: &dyn Disk, dir: &Path, target: &Path) -> io::Result<()> {
     }
     disk.sync_dir(dir)?;
     let left = disk.list(dir)?;
-    match left.iter().find(|entry| !stays(&entry.name, entry.kind)) {
+    match left
+        .iter()
+        .find(|entry| !stays(&entry.name, entry.kind, order))
+    {
         None => Ok(()),
         Some(left) => Err(io::Error::other(format!(
             "{} is still in {}",

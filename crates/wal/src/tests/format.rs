@@ -77,6 +77,7 @@ fn the_byte_map_says_what_the_constants_say() {
     check("history", true, &epochs::MAP);
     check("history entry", false, &epochs::ENTRY_MAP);
     check("cut order", true, &order::CUT_MAP);
+    check("base order", true, &order::BASE_MAP);
     check("records file", true, &records::MAP);
     check("cut record", false, &records::RECORD_MAP);
     check("batch", false, &batch::MAP);
@@ -112,6 +113,7 @@ fn the_sizes_and_magics_are_those_of_the_constants() {
             (batch::HEADER_LEN, format!("`{}`", hex.join(" "))),
         ),
         ("cut order", (order::LEN, text(order::CUT_MAGIC))),
+        ("base order", (order::LEN, text(order::BASE_MAGIC))),
         ("history", (epochs::HEADER_LEN, text(epochs::MAGIC))),
         ("history entry", (epochs::ENTRY_LEN, String::new())),
         ("records file", (records::HEADER_LEN, text(records::MAGIC))),
@@ -150,6 +152,7 @@ fn the_numbers_in_the_text_are_those_of_the_constants() {
         crate::quarantine::DIR,
         epochs::NAME,
         order::CUT_NAME,
+        order::BASE_NAME,
     ] {
         assert!(DOCUMENT.contains(&format!("| `{name}")), "{name}");
     }

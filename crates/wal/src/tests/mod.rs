@@ -1,5 +1,6 @@
 //! Tests that need to see the bytes: crashes, faults and damage on a simulated disk.
 
+mod base;
 mod ceiling;
 mod conforms;
 mod crash;

@@ -131,7 +131,8 @@ impl Primary {
             return false;
         };
         if let Some(end) = change.in_force {
-            return office.log.committed >= end;
+            // By the new mode: what is committed already may be so by the old one.
+            return self.commit_point(office).is_some_and(|point| point >= end);
         }
         let version = office.config.version;
         let has_it = |node: &NodeId| {
@@ -153,7 +154,8 @@ impl Primary {
             let cause = format!("version {}.{} at {end}", version.epoch.0, version.number);
             office.out.log(None, None, "configuration_in_force", cause);
         }
-        is_in_force && office.log.committed >= office.log.received.lsn
+        let end = office.log.received.lsn;
+        is_in_force && self.commit_point(office).is_some_and(|point| point >= end)
     }
 
     /// To everybody who has a session and an older one.

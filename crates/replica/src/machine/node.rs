@@ -408,6 +408,13 @@ impl Node {
 
     /// What follows from anything that happened: more may be committed, wanted or allowed.
     fn go_on(&mut self) {
+        let mut senders = self
+            .primary
+            .iter()
+            .flat_map(|primary| primary.senders.values());
+        if senders.any(|sender| sender.has_found_loss) {
+            self.find_loss("a replica has what was committed here, and this disk has not");
+        }
         self.with_primary(|primary, office| {
             primary.write_held(office);
             primary.commit(office);

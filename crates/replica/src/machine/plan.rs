@@ -4,7 +4,7 @@ use std::fmt;
 
 use wal::Lsn;
 
-use super::{Attached, BaseFound, History, Position};
+use super::{Attached, BaseFound, History, Position, STARTS};
 
 /// The primary's side of a handshake.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,11 @@ pub enum Way {
     Ordered {
         end: Position,
     },
+    /// The replica knows records as committed that were written by this primary, and are not here.
+    OwnLoss {
+        common: Position,
+        committed: Lsn,
+    },
 }
 
 /// What a rebuild starts from.
@@ -87,6 +92,10 @@ impl Way {
         // What it derived is sound up to where the logs part, and no further than it goes.
         let since = Some(replica.derived.min(common.lsn));
 
+        if is_own_loss(own, replica, common) && !wishes.is_ordered {
+            let committed = replica.committed;
+            return Self::OwnLoss { common, committed };
+        }
         if common.lsn == Lsn::ZERO && replica.committed > Lsn::ZERO && !wishes.is_ordered {
             return Self::Ordered { end };
         }
@@ -134,9 +143,25 @@ impl Way {
             Self::CatchUp { .. } => "plan_catch_up",
             Self::Truncate { .. } => "plan_truncate",
             Self::Rebuild { .. } => "plan_rebuild",
-            Self::Ordered { .. } => "plan_refused",
+            Self::Ordered { .. } | Self::OwnLoss { .. } => "plan_refused",
         }
     }
+}
+
+/// A holder that lost a part of its disk and does not know it would cut what others have of it. Records
+/// under its own promotion, or a start of it, that are committed, were on its disk. By its id: a number
+/// may be minted twice.
+fn is_own_loss(own: Facts<'_>, replica: &Attached, common: Position) -> bool {
+    let next = replica.history.at(common.lsn.next()).epoch;
+    let promotion = |history: &History| {
+        let starts = history.starts.iter();
+        let mut own = starts.filter(|start| start.epoch.0 / STARTS == next.0 / STARTS);
+        own.find(|start| start.epoch.0 % STARTS == 0).copied()
+    };
+    let own_promotion = promotion(own.history);
+    let is_own = next.0 / STARTS == own.end.epoch.0 / STARTS
+        && (own_promotion.is_none() || own_promotion == promotion(&replica.history));
+    replica.committed.min(replica.flushed.lsn) > common.lsn && is_own
 }
 
 impl Source {
@@ -211,6 +236,10 @@ impl fmt::Display for Way {
             } => {
                 write!(f, "{reason}; a base, then to {target}")
             }
+            Self::OwnLoss { common, committed } => write!(
+                f,
+                "it knows of {committed} as committed under this primary, which has {common} of it"
+            ),
             Self::Ordered { end } => write!(
                 f,
                 "it ends at {end} and knows of committed records, and nothing is in common"

@@ -274,7 +274,7 @@ impl Primary {
 
     /// How far everything is on the own disk and on so many replicas in sync as an acknowledgement
     /// needs. `None`: on too few, or not up to this epoch's first record, before which nothing counts.
-    fn commit_point(&self, office: &Office<'_>) -> Option<Lsn> {
+    pub(super) fn commit_point(&self, office: &Office<'_>) -> Option<Lsn> {
         if !office.may_acknowledge || office.log.failed.is_some() {
             return None;
         }

@@ -80,21 +80,33 @@ impl Node {
             .start
             .is_some_and(|start| is_holder && start.first > end.lsn.next());
         if (self.is_damaged || forgot_promise || lost_records) && !record.is_amnesiac {
-            self.is_damaged = true;
-            let reason = if forgot_promise {
+            self.find_loss(if forgot_promise {
                 "its log has a higher epoch than it had promised"
             } else {
                 "its disk has less than it had"
-            };
-            self.out.log(None, None, "amnesia", reason.to_owned());
+            });
+        }
+        self.resume();
+    }
+
+    /// This disk has less than it had: it is no copy and no promise any more. On record as soon as that
+    /// can be; in this life it holds at once.
+    pub(super) fn find_loss(&mut self, reason: &str) {
+        self.is_damaged = true;
+        self.out.log(None, None, "amnesia", reason.to_owned());
+        self.step_down(
+            &Refusal::InvalidState("its disk has less than it had"),
+            reason,
+            None,
+        );
+        if !self.keeper.is_busy() {
             let record = Record {
                 is_amnesiac: true,
                 reason: reason.to_owned(),
-                ..record
+                ..self.record().clone()
             };
             self.keeper.keep(record, Then::Stay, &mut self.out);
         }
-        self.resume();
     }
 
     /// A holder that starts again goes on under the next number, made by itself: what it sent and had not

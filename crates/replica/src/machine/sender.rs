@@ -55,6 +55,8 @@ pub(super) struct Sender {
     is_full: bool,
     is_ordered: bool,
     is_paused: bool,
+    /// What it said shows that this primary lost a part of its disk.
+    pub(super) has_found_loss: bool,
     pub(super) last_heard: Time,
     pub(super) last_beat: Time,
     /// It has this configuration on disk.
@@ -79,6 +81,7 @@ impl Sender {
             is_full: false,
             is_ordered: false,
             is_paused: false,
+            has_found_loss: false,
             last_heard: now,
             last_beat: now,
             configured: None,
@@ -99,9 +102,8 @@ impl Sender {
     }
 
     pub(super) fn is_rebuilding(&self) -> bool {
-        self.session
-            .as_ref()
-            .is_some_and(|session| session.is_alive() && session.is_rebuild())
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.phase.is_active() && session.is_rebuild())
     }
 
     /// The peer can be reached; what there was ends, and a session begins.
@@ -357,6 +359,11 @@ impl Sender {
             _ => Phase::CatchUp,
         };
         match way {
+            Way::OwnLoss { .. } => {
+                self.has_found_loss = true;
+                let cause = "this primary's disk has less than it had".to_owned();
+                return self.end("session_invalidated", cause, State::Degraded, desk.out);
+            }
             Way::Ordered { .. } => {
                 let cause = "what it has is kept until an operator reattaches it".to_owned();
                 return self.end("session_invalidated", cause, State::Degraded, desk.out);

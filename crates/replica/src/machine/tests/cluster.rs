@@ -9,9 +9,9 @@ use std::{
 use wal::{Epoch, Generation, Identity, JournalId, Lsn, RecordKind};
 
 use crate::machine::{
-    ANNOUNCEMENT, BaseFound, Config, Durable, Effect, Entry, EpochId, Event, History, Limits, Line,
-    Message, Mode, Node, NodeId, Order, Outcome, Policy, Position, Record, Role, SessionId, Time,
-    Version, announced,
+    ANNOUNCEMENT, BaseFound, Body, Config, Durable, Effect, Entry, EpochId, Event, Header, History,
+    Limits, Line, Message, Mode, Node, NodeId, Order, Outcome, Policy, Position, Record,
+    ReplicaStatus, Role, SessionId, Time, Version, announced,
 };
 
 pub(super) const KIND: RecordKind = RecordKind(7);
@@ -50,6 +50,12 @@ pub(super) struct Cluster {
     /// Whether a change set can be told, and where a checkpoint lies.
     pub(super) delta: bool,
     pub(super) endpoint: u64,
+    pub(super) is_leased: bool,
+    /// Answers of storage that are kept back.
+    pub(super) hold_parts: bool,
+    pub(super) hold_reads: bool,
+    held: Vec<(u128, Event)>,
+    reads: Vec<(u128, SessionId, Lsn, Lsn, u64)>,
     events: VecDeque<(u128, Event)>,
     is_draining: bool,
     last: u128,
@@ -91,6 +97,10 @@ pub(super) fn config(members: impl IntoIterator<Item = u128>, mode: Mode) -> Con
         policy: Policy::Refuse,
         previous: None,
     }
+}
+
+pub(super) fn is_written(outcome: Option<Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Written { .. }))
 }
 
 impl Disk {
@@ -172,6 +182,11 @@ impl Cluster {
             sent: Vec::new(),
             delta: false,
             endpoint: 1,
+            is_leased: false,
+            hold_parts: false,
+            hold_reads: false,
+            held: Vec::new(),
+            reads: Vec::new(),
             events: VecDeque::new(),
             is_draining: false,
             last: 1_000_000,
@@ -200,7 +215,7 @@ impl Cluster {
             committed: disk.committed,
             derived: disk.committed,
             is_damaged: disk.is_damaged,
-            is_leased: false,
+            is_leased: self.is_leased,
             fresh,
         };
         let (node, effects) =
@@ -340,6 +355,120 @@ impl Cluster {
         self.answers.get(&number).cloned()
     }
 
+    /// As [`Self::order`], with everything that is said still on its way.
+    pub(super) fn order_without_network(&mut self, id: u128, order: Order) {
+        self.next += 1;
+        let number = self.next;
+        let epoch_id = EpochId(self.fresh());
+        self.step(
+            id,
+            Event::Ordered {
+                number,
+                order,
+                epoch_id,
+            },
+        );
+    }
+
+    pub(super) fn deliver_one(&mut self) {
+        if let Some((_, to, message)) = self.wire.pop_front() {
+            self.step(to, Event::Received(message));
+        }
+    }
+
+    /// A node that is no member yet.
+    pub(super) fn add(&mut self, id: u128, config: Config) {
+        self.disks.insert(id, Disk::new(config));
+        self.start(id);
+    }
+
+    pub(super) fn lease(&mut self, id: u128, seconds: u64) {
+        let epoch = self.disks[&id].record.granted.0;
+        let until = Time(self.now.0 + Duration::from_secs(seconds));
+        self.step(id, Event::Leased { epoch, until });
+    }
+
+    /// A write that is not expected to be answered at once.
+    pub(super) fn write_later(&mut self, id: u128, text: &str) -> u64 {
+        assert_eq!(self.write(id, text), None);
+        self.next
+    }
+
+    /// A promotion that takes what may be lost upon itself.
+    pub(super) fn force(&mut self, id: u128) {
+        let force = Some("the other one was switched off".to_owned());
+        let order = Order::Promote {
+            node: NodeId(id),
+            config: None,
+            force,
+        };
+        let number = self.order(id, order);
+        self.pass(6);
+        assert_eq!(self.answers.get(&number), Some(&Outcome::Done));
+    }
+
+    /// Its coordinator, if it had one, says that it is over.
+    pub(super) fn demote(&mut self, id: u128) {
+        self.step(id, Event::LeaseLost);
+        self.run();
+    }
+
+    /// A message out of nowhere, under the epoch that its sender has on disk.
+    pub(super) fn say(&mut self, from: u128, to: u128, body: Body) {
+        let (epoch, epoch_id, _) = self.disks[&from].record.promised;
+        let header = Header {
+            cluster: 99,
+            journal: identity(),
+            from: NodeId(from),
+            epoch,
+            epoch_id,
+        };
+        self.wire.push_back((from, to, Message { header, body }));
+        self.run();
+    }
+
+    pub(super) fn replica(&self, id: u128, replica: u128) -> ReplicaStatus {
+        let replicas = self.nodes[&id].status().replicas;
+        replicas
+            .into_iter()
+            .find(|status| status.replica == NodeId(replica))
+            .unwrap()
+    }
+
+    pub(super) fn is_in_sync(&self, id: u128, replica: u128) -> bool {
+        self.replica(id, replica).is_in_sync
+    }
+
+    /// Retention removes what a node has up to `last`, unless it is held.
+    pub(super) fn recycle(&mut self, id: u128, last: u64) {
+        let disk = self.disks.get_mut(&id).unwrap();
+        disk.recycle(Lsn::new(last));
+        let first = disk.first_retained();
+        self.step(
+            id,
+            Event::Retained {
+                first,
+                wants: first,
+            },
+        );
+    }
+
+    pub(super) fn release_parts(&mut self) {
+        self.hold_parts = false;
+        for (id, event) in std::mem::take(&mut self.held) {
+            self.step(id, event);
+        }
+        self.run();
+    }
+
+    pub(super) fn release_reads(&mut self) {
+        self.hold_reads = false;
+        for (id, session, from, to, bytes) in std::mem::take(&mut self.reads) {
+            self.read(id, session, from, to, bytes);
+        }
+        self.run();
+    }
+
     pub(super) fn confirm(&mut self, id: u128) -> u64 {
         self.next += 1;
         let number = self.next;
@@ -475,13 +604,13 @@ impl Cluster {
                 self.step(id, Event::BaseStored { session, parts: 0 });
             }
             Effect::StoreBase { session, index, .. } => {
-                self.step(
-                    id,
-                    Event::BaseStored {
-                        session,
-                        parts: index + 1,
-                    },
-                );
+                let parts = index + 1;
+                let stored = Event::BaseStored { session, parts };
+                if self.hold_parts {
+                    self.held.push((id, stored));
+                } else {
+                    self.step(id, stored);
+                }
             }
             Effect::Commit(lsn) => self.disks.get_mut(&id).unwrap().committed = lsn,
             Effect::Answer { number, outcome } => {
@@ -509,6 +638,9 @@ impl Cluster {
     }
 
     fn read(&mut self, id: u128, session: SessionId, from: Lsn, to: Lsn, bytes: u64) {
+        if self.hold_reads {
+            return self.reads.push((id, session, from, to, bytes));
+        }
         let disk = &self.disks[&id];
         let mut left = usize::try_from(bytes).unwrap();
         let mut entries = Vec::new();

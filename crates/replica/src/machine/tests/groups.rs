@@ -1,11 +1,7 @@
 //! What a group does, from end to end.
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, is_written};
 use crate::machine::{Mode, Outcome};
-
-fn is_written(outcome: Option<Outcome>) -> bool {
-    matches!(outcome, Some(Outcome::Written { .. }))
-}
 
 #[test]
 fn a_promoted_node_feeds_two_empty_replicas_and_acknowledges_what_one_of_them_has() {

@@ -1,0 +1,112 @@
+//! Nodes whose disks have less than they promised.
+
+use std::collections::BTreeSet;
+
+use super::cluster::{Cluster, is_written};
+use crate::machine::{Mode, Outcome, Position};
+
+/// Its log is gone and its record is not.
+fn forget(cluster: &mut Cluster, id: u128) {
+    cluster.stop(id);
+    let disk = cluster.disks.get_mut(&id).unwrap();
+    disk.log.clear();
+    disk.base = Position::default();
+    disk.base_history.starts.clear();
+    disk.committed = wal::Lsn::ZERO;
+}
+
+/// A replica with an empty disk and its old id would be a copy that nobody has, and a vote for a
+/// candidate that lacks what it lost.
+///
+/// Proves: REP-4
+#[test]
+fn a_node_without_its_disk_neither_promises_nor_counts_until_it_is_rebuilt() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.stop(3);
+    assert!(is_written(cluster.write(1, "on 1 and 2")));
+    forget(&mut cluster, 2);
+    cluster.disks.get_mut(&2).unwrap().is_damaged = true;
+    cluster.stop(1);
+    cluster.start(2);
+    cluster.start(3);
+    assert!(cluster.disks[&2].record.is_amnesiac, "it says so on disk");
+    assert!(matches!(cluster.promote(2), Some(Outcome::Refused(_))));
+    assert!(
+        matches!(cluster.promote(3), Some(Outcome::Refused(_))),
+        "an amnesiac's word is none"
+    );
+    cluster.start(1);
+    cluster.pass(5);
+    assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
+    assert!(!cluster.disks[&2].record.is_amnesiac);
+    assert_eq!(cluster.texts(2), ["on 1 and 2"]);
+}
+
+/// The node does not notice; the primary does, by what it said before.
+#[test]
+fn positions_that_moved_back_are_amnesia() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.stop(2);
+    cluster.disks.get_mut(&2).unwrap().log.pop();
+    cluster.start(2);
+    cluster.pass(4);
+    assert_eq!(
+        cluster.causes(1, "amnesia"),
+        ["its positions moved back from 65536/2 to 65536/1"]
+    );
+    assert!(cluster.names(1).contains(&"plan_rebuild"));
+    assert!(cluster.is_in_sync(1, 2));
+}
+
+#[test]
+fn a_node_whose_record_is_older_than_its_log_finds_out_by_itself() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.stop(2);
+    let record = &mut cluster.disks.get_mut(&2).unwrap().record;
+    record.promised.0 = wal::Epoch(0);
+    record.holders = BTreeSet::new();
+    cluster.start(2);
+    assert!(cluster.names(2).contains(&"amnesia"));
+}
+
+/// What a rebuilt node forgot may be the promise that overtakes its primary: all others have to be
+/// heard first.
+#[test]
+fn a_node_that_forgot_counts_after_all_others_were_heard() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(1);
+    forget(&mut cluster, 2);
+    cluster.disks.get_mut(&2).unwrap().is_damaged = true;
+    cluster.stop(3);
+    cluster.start(2);
+    cluster.pass(3);
+    assert_eq!(cluster.texts(2), ["a"]);
+    assert!(!cluster.is_in_sync(1, 2), "node 3 was not heard");
+    cluster.start(3);
+    cluster.pass(3);
+    assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
+}
+
+/// With its record and without its log it would go on, and everybody would cut what it does not have.
+#[test]
+fn a_holder_without_its_disk_does_not_go_on() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(1);
+    forget(&mut cluster, 1);
+    cluster.start(1);
+    cluster.pass(2);
+    assert!(!is_written(cluster.write(1, "b")));
+    assert!(cluster.disks[&1].record.is_amnesiac);
+    assert_eq!(cluster.promote(2), Some(Outcome::Done));
+    cluster.pass(4);
+    assert_eq!(cluster.texts(3), ["a"]);
+    assert!(cluster.is_in_sync(2, 1));
+}

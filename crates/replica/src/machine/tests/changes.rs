@@ -1,0 +1,124 @@
+//! Members and mode, changed.
+
+use std::collections::BTreeMap;
+
+use super::cluster::{Cluster, config, is_written};
+use crate::machine::{Config, Mode, NodeId, Order, Outcome, Refusal};
+
+fn configure(cluster: &mut Cluster, id: u128, config: Config, fenced: &[u128]) -> u64 {
+    let words = |id: &u128| (NodeId(*id), "switched off".to_owned());
+    let fenced: BTreeMap<NodeId, String> = fenced.iter().map(words).collect();
+    cluster.order(id, Order::Configure { config, fenced })
+}
+
+#[test]
+fn a_change_is_done_when_a_majority_of_both_has_it_and_what_was_there_is_committed_by_it() {
+    let mut cluster = Cluster::new(3, Mode::Async);
+    cluster.promote(1);
+    cluster.stop(2);
+    cluster.stop(3);
+    assert!(is_written(cluster.write(1, "alone")));
+    let number = configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
+    assert_eq!(cluster.answer(number), None);
+    assert!(
+        cluster.disks[&1].record.config.previous.is_some(),
+        "it names what it replaces"
+    );
+    assert!(is_written(cluster.write(1, "by the old mode")));
+    cluster.start(2);
+    cluster.pass(2);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert_eq!(cluster.disks[&1].record.config.previous, None);
+    cluster.stop(2);
+    assert!(!is_written(cluster.write(1, "by the new mode")));
+}
+
+#[test]
+fn a_member_is_added_caught_up_and_removed_again() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.add(3, config(1..=2, Mode::Sync(1)));
+    let number = configure(&mut cluster, 1, config(1..=3, Mode::Sync(2)), &[]);
+    cluster.pass(2);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert!(is_written(cluster.write(1, "b")));
+    assert_eq!(cluster.texts(3), ["a", "b"]);
+    let number = configure(&mut cluster, 1, config([1, 3], Mode::Sync(1)), &[]);
+    cluster.pass(2);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert!(is_written(cluster.write(1, "c")));
+    assert_eq!(cluster.texts(2), ["a", "b"], "no member");
+    assert!(cluster.names(1).contains(&"sender_removed"));
+}
+
+#[test]
+fn a_pair_goes_on_alone_only_with_a_statement_that_the_other_one_was_stopped() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.stop(2);
+    let alone = config([1], Mode::Async);
+    let number = configure(&mut cluster, 1, alone.clone(), &[]);
+    cluster.pass(2);
+    assert_eq!(
+        cluster.answer(number),
+        None,
+        "node 2 could be promoted without it"
+    );
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.stop(2);
+    let number = configure(&mut cluster, 1, alone, &[2]);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert!(is_written(cluster.write(1, "alone")));
+    assert!(cluster.disks[&1].record.config.members.len() == 1);
+}
+
+#[test]
+fn a_change_that_cannot_be_is_refused() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    for (what, config) in [
+        ("without the primary", config([2, 3], Mode::Sync(1))),
+        ("two at a time", config([1, 2, 4, 5], Mode::Sync(1))),
+        ("more copies than members", config(1..=3, Mode::Sync(3))),
+        ("nobody", config([], Mode::Async)),
+    ] {
+        let number = configure(&mut cluster, 1, config, &[]);
+        let answer = cluster.answer(number);
+        assert!(
+            matches!(answer, Some(Outcome::Refused(Refusal::InvalidRequest(_)))),
+            "{what}"
+        );
+    }
+    let number = configure(&mut cluster, 2, config(1..=3, Mode::All), &[]);
+    assert!(matches!(
+        cluster.answer(number),
+        Some(Outcome::Refused(Refusal::NotPrimary { .. }))
+    ));
+    let number = configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done), "as it is");
+}
+
+/// The mode was `async` when the record was acknowledged: a promotion under `sync(1)` alone would not
+/// ask the holder.
+#[test]
+fn a_promotion_amid_a_change_satisfies_both_modes() {
+    let mut cluster = Cluster::new(3, Mode::Async);
+    cluster.promote(1);
+    cluster.stop(2);
+    cluster.disks.get_mut(&3).unwrap().is_slow = true;
+    assert!(is_written(cluster.write(1, "by the old mode, alone")));
+    configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
+    let change = &cluster.disks[&3].record.config;
+    assert!(change.mode == Mode::Sync(1) && change.previous.is_some());
+    cluster.stop(1);
+    cluster.stop(3);
+    cluster.disks.get_mut(&3).unwrap().is_slow = false;
+    cluster.start(3);
+    cluster.start(2);
+    assert!(matches!(cluster.promote(3), Some(Outcome::Refused(_))));
+    cluster.start(1);
+    cluster.pass(2);
+    assert_eq!(cluster.texts(3), ["by the old mode, alone"]);
+}

@@ -1,0 +1,231 @@
+//! Promises, and what must not happen before they are on disk.
+
+use super::cluster::{Cluster, is_written};
+use crate::machine::{Body, Event, Message, Mode, NodeId, Order, Outcome, Refusal, Role, states};
+
+fn is_refused(outcome: Option<Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Refused(_)))
+}
+
+/// Proves: AUT-3
+#[test]
+fn a_promise_that_is_not_on_disk_is_told_to_nobody() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.stop(1);
+    cluster.disks.get_mut(&3).unwrap().is_stuck = true;
+    cluster.sent.clear();
+    let answer = cluster.promote(2);
+    assert!(is_refused(answer), "two of three are needed");
+    let said = cluster
+        .sent
+        .iter()
+        .any(|(from, _, message)| *from == 3 && matches!(message.body, Body::Sealed(_)));
+    assert!(!said);
+    cluster.disks.get_mut(&3).unwrap().is_stuck = false;
+    assert_eq!(cluster.promote(2), Some(Outcome::Done));
+}
+
+#[test]
+fn an_authority_that_is_not_on_disk_is_none() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.disks.get_mut(&1).unwrap().is_stuck = true;
+    assert!(is_refused(cluster.promote(1)));
+    assert!(matches!(cluster.roles[&1], Role::Replica { .. }));
+    assert!(!is_written(cluster.write(1, "a")));
+    assert_eq!(cluster.nodes[&1].status().promotion, states::State::Steady);
+}
+
+/// Cut off at each message of a promotion in turn, and started again: the old authority or the new one.
+///
+/// Proves: AUT-5
+#[test]
+fn a_crash_at_any_message_of_a_promotion_leaves_a_group_that_can_be_promoted() {
+    for step in 0..12 {
+        let mut cluster = Cluster::new(3, Mode::Sync(1));
+        cluster.promote(1);
+        assert!(is_written(cluster.write(1, "a")));
+        cluster.stop(1);
+        let order = Order::Promote {
+            node: NodeId(2),
+            config: None,
+            force: None,
+        };
+        cluster.order_without_network(2, order);
+        for _ in 0..step {
+            cluster.deliver_one();
+        }
+        cluster.stop(2);
+        cluster.start(2);
+        cluster.start(1);
+        cluster.pass(4);
+        let is_primary = |id: u128| matches!(cluster.roles[&id], Role::Primary { .. });
+        let primaries: Vec<u128> = (1..=3).filter(|id| is_primary(*id)).collect();
+        assert!(primaries.len() <= 1, "after {step} messages: {primaries:?}");
+        if primaries.is_empty() {
+            // The one that has everything: the old holder may have begun a start of its own.
+            let promoted = [2, 1]
+                .into_iter()
+                .any(|id| cluster.promote(id) == Some(Outcome::Done));
+            assert!(promoted, "after {step} messages");
+        }
+        cluster.pass(4);
+        let primary = (1..=3)
+            .find(|id| matches!(cluster.roles[id], Role::Primary { .. }))
+            .unwrap();
+        assert!(
+            is_written(cluster.write(primary, "b")),
+            "after {step} messages"
+        );
+        for id in 1..=3 {
+            cluster.pass(1);
+            assert_eq!(
+                cluster.texts(id),
+                ["a", "b"],
+                "node {id} after {step} messages"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_lower_epoch_is_answered_with_the_highest_that_is_on_disk() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.part(1, 2);
+    cluster.part(1, 3);
+    cluster.promote(2);
+    let promised = cluster.disks[&3].record.promised;
+    let old: Vec<Message> = cluster
+        .sent
+        .iter()
+        .filter(|(from, to, message)| {
+            (*from, *to) == (1, 3)
+                && message.header.epoch < promised.0
+                && message.body.session().is_some()
+        })
+        .map(|(_, _, message)| message.clone())
+        .collect();
+    assert!(old.len() > 2);
+    let before = cluster.nodes[&3].status();
+    for message in old {
+        let now = cluster.now;
+        let node = cluster.nodes.get_mut(&3).unwrap();
+        let effects = node.step(now, Event::Received(message));
+        let (highest, id, asker) = promised;
+        let refused = Body::Refused { highest, id, asker };
+        assert!(
+            matches!(&effects[..], [crate::machine::Effect::Send { message, .. }] if message.body == refused)
+        );
+    }
+    assert_eq!(cluster.nodes[&3].status(), before);
+}
+
+#[test]
+fn a_promotion_without_force_is_denied_while_too_few_answer_and_disturbs_nobody() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.part(2, 1);
+    cluster.part(2, 3);
+    let before = cluster.disks[&2].record.promised;
+    let answer = cluster.promote(2);
+    assert!(matches!(
+        answer,
+        Some(Outcome::Refused(Refusal::EvidenceMissing(_)))
+    ));
+    assert_eq!(cluster.disks[&2].record.promised, before);
+    assert!(is_written(cluster.write(1, "a")));
+}
+
+#[test]
+fn an_order_for_another_node_or_without_words_is_refused() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    for (what, node, force) in [("another", 1, None), ("no words", 2, Some(" "))] {
+        let force = force.map(str::to_owned);
+        let order = Order::Promote {
+            node: NodeId(node),
+            config: None,
+            force,
+        };
+        let number = cluster.order(2, order);
+        let answer = cluster.answer(number);
+        assert!(
+            matches!(answer, Some(Outcome::Refused(Refusal::InvalidRequest(_)))),
+            "{what}"
+        );
+        assert_eq!(
+            cluster.names(2),
+            ["promotion.requested", "promotion.refused"],
+            "{what}"
+        );
+        cluster.lines.clear();
+    }
+}
+
+/// Node 4 is promised an epoch by two that never heard of it before; the holder they do not know of
+/// writes on with the fifth.
+#[test]
+fn a_denied_candidate_does_not_hide_the_holder_before_it() {
+    let mut cluster = Cluster::new(5, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.pass(1);
+    for id in [1, 5] {
+        for other in [2, 3, 4] {
+            cluster.part(id, other);
+        }
+    }
+    assert!(is_written(cluster.write(1, "with 5")));
+    for id in [4, 2, 3] {
+        assert!(is_refused(cluster.promote(id)), "{id}");
+    }
+    assert!(is_written(cluster.write(1, "still")));
+}
+
+/// Proves: AUT-12
+#[test]
+fn a_holder_acknowledges_only_as_long_as_its_lease_lasts_less_a_margin() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.is_leased = true;
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.promote(1);
+    let refusal = Refusal::LeaseEnded;
+    assert_eq!(
+        cluster.write(1, "a"),
+        Some(Outcome::Refused(refusal)),
+        "none was granted"
+    );
+    cluster.lease(1, 10);
+    assert!(is_written(cluster.write(1, "b")));
+    cluster.disks.get_mut(&2).unwrap().is_slow = true;
+    cluster.pass(8);
+    let number = cluster.write_later(1, "c");
+    cluster.pass(1);
+    let unknown = Outcome::Unknown(Refusal::LeaseEnded);
+    assert_eq!(
+        cluster.answer(number),
+        Some(&unknown),
+        "one second before the end"
+    );
+    cluster.flush(2);
+    assert!(!is_written(cluster.write(1, "d")));
+}
+
+#[test]
+fn a_holder_that_starts_again_waits_for_its_lease() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.is_leased = true;
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.promote(1);
+    cluster.lease(1, 100);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.stop(1);
+    cluster.start(1);
+    assert!(!is_written(cluster.write(1, "b")));
+    cluster.lease(1, 100);
+    cluster.run();
+    cluster.pass(1);
+    assert!(is_written(cluster.write(1, "c")));
+}

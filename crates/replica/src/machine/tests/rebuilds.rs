@@ -1,0 +1,264 @@
+//! Replicas that a log alone does not bring back.
+
+use wal::Lsn;
+
+use super::cluster::{Cluster, is_written};
+use crate::machine::{Body, Event, Mode, NodeId, SessionId, State};
+
+/// Node 3 is away while records are written and removed up to `recycled`.
+fn left_behind(recycled: u64) -> Cluster {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "both")));
+    cluster.pass(1);
+    cluster.stop(3);
+    for index in 0..5 {
+        assert!(is_written(cluster.write(1, &format!("{index}"))));
+    }
+    cluster.pass(1);
+    cluster.recycle(1, recycled);
+    cluster
+}
+
+/// Node 3 has records 1 and 2; node 1 has 7.
+#[test]
+fn a_replica_is_caught_up_as_long_as_its_next_record_is_there_and_rebuilt_when_it_is_not() {
+    for (recycled, plan) in [(2, "plan_catch_up"), (3, "plan_rebuild")] {
+        let mut cluster = left_behind(recycled);
+        cluster.start(3);
+        cluster.pass(4);
+        let names = cluster.names(1);
+        assert!(names.contains(&plan), "{recycled}: {names:?}");
+        assert!(cluster.is_in_sync(1, 3), "{recycled}");
+        assert_eq!(cluster.disks[&3].end(), cluster.disks[&1].end());
+        assert!(!cluster.disks[&3].record.is_amnesiac);
+        assert!(cluster.pins.is_empty() && cluster.bases.is_empty());
+        assert!(is_written(cluster.write(1, "after")));
+    }
+}
+
+#[test]
+fn what_changed_is_enough_where_that_can_be_told() {
+    let mut cluster = left_behind(4);
+    cluster.delta = true;
+    cluster.start(3);
+    cluster.pass(4);
+    let sources = cluster.causes(1, "source");
+    assert_eq!(sources, ["what changed after 2 up to 65536/7"]);
+    assert!(cluster.is_in_sync(1, 3));
+}
+
+/// Proves: REP-9
+#[test]
+fn writes_go_on_while_a_base_is_sent_and_none_is_missing_behind_it() {
+    let mut cluster = left_behind(4);
+    cluster.hold_parts = true;
+    cluster.start(3);
+    for index in 5..9 {
+        assert!(is_written(cluster.write(1, &format!("{index}"))));
+        cluster.pass(1);
+        assert!(!cluster.is_in_sync(1, 3), "a part is not stored");
+    }
+    assert_eq!(
+        cluster.disks[&3].end(),
+        cluster.disks[&1].end(),
+        "the log does not wait for the base"
+    );
+    cluster.release_parts();
+    cluster.pass(2);
+    assert!(cluster.is_in_sync(1, 3));
+    assert_eq!(cluster.texts(3), ["5", "6", "7", "8"], "behind the base");
+}
+
+/// Whatever ends a session amid its work, nothing stays held, and the next one is another.
+///
+/// Proves: REP-11
+#[test]
+fn holds_are_released_once_however_a_rebuild_ends() {
+    for what in [
+        "stop",
+        "endpoint",
+        "failure",
+        "pin",
+        "step down",
+        "silence",
+        "budget",
+        "reattach",
+    ] {
+        let mut cluster = left_behind(4);
+        cluster.hold_parts = true;
+        cluster.start(3);
+        assert_eq!((cluster.pins.len(), cluster.bases.len()), (1, 1), "{what}");
+        let session = *cluster.pins.keys().next().unwrap();
+        let status = cluster.replica(1, 3);
+        let body = Body::Failed {
+            session,
+            endpoint: status.session.unwrap().endpoint,
+            reason: "full".to_owned(),
+        };
+        match what {
+            "stop" => cluster.stop(3),
+            "endpoint" => {
+                cluster.endpoint += 1;
+                cluster.connect(1, 3);
+                cluster.run();
+            }
+            "failure" => cluster.say(3, 1, body),
+            "pin" => {
+                let reason = "recycled".to_owned();
+                cluster.step(1, Event::PinLost { session, reason });
+            }
+            "step down" => cluster.demote(1),
+            "silence" => {
+                cluster.part(1, 3);
+                cluster.pass(5);
+            }
+            "budget" => cluster.pass(11),
+            _ => {
+                cluster.order(1, crate::machine::Order::Reattach { replica: NodeId(3) });
+            }
+        }
+        assert!(!cluster.pins.contains_key(&session), "{what}");
+        assert!(!cluster.bases.contains_key(&session), "{what}");
+    }
+}
+
+#[test]
+fn a_rebuild_waits_for_its_place() {
+    let mut cluster = Cluster::new(4, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.stop(3);
+    cluster.stop(4);
+    for index in 0..5 {
+        assert!(is_written(cluster.write(1, &format!("{index}"))));
+    }
+    cluster.recycle(1, 4);
+    cluster.hold_parts = true;
+    cluster.start(3);
+    cluster.start(4);
+    cluster.pass(2);
+    assert_eq!(cluster.bases.len(), 1, "one at a time");
+    cluster.release_parts();
+    cluster.pass(3);
+    assert!(cluster.is_in_sync(1, 3) && cluster.is_in_sync(1, 4));
+    assert!(cluster.pins.is_empty() && cluster.bases.is_empty());
+}
+
+/// A replica whose log the primary may hold no longer asks for what changed; a full copy for a short
+/// outage is what the ancestor ended with.
+///
+/// Proves: REP-12
+#[test]
+fn a_hold_beyond_the_limit_becomes_a_question_for_what_changed() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.delta = true;
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "both")));
+    cluster.pass(1);
+    cluster.stop(3);
+    for index in 0..30 {
+        assert!(is_written(cluster.write(1, &format!("{index}"))));
+    }
+    cluster.disks.get_mut(&3).unwrap().is_slow = true;
+    cluster.start(3);
+    assert_eq!(cluster.pins.len(), 1, "its log is held");
+    let retained = |wants| Event::Retained {
+        first: Lsn::FIRST,
+        wants: Lsn::new(wants),
+    };
+    cluster.step(1, retained(3));
+    assert!(
+        !cluster.names(1).contains(&"escalated"),
+        "nothing of it is wanted away"
+    );
+    cluster.step(1, retained(20));
+    cluster.flush(3);
+    cluster.pass(3);
+    assert!(cluster.names(1).contains(&"escalated"));
+    assert!(cluster.causes(1, "source")[0].starts_with("what changed after 2 "));
+    assert!(cluster.is_in_sync(1, 3));
+}
+
+#[test]
+fn a_catch_up_without_progress_becomes_a_rebuild() {
+    let mut cluster = left_behind(1);
+    cluster.disks.get_mut(&3).unwrap().is_slow = true;
+    cluster.start(3);
+    cluster.pass(9);
+    assert_eq!(cluster.replica(1, 3).state, State::CatchingUp);
+    cluster.pass(2);
+    let causes = cluster.causes(1, "escalated");
+    assert_eq!(causes, ["no progress beyond 2"]);
+    cluster.flush(3);
+    cluster.pass(3);
+    assert!(cluster.names(1).contains(&"plan_rebuild"));
+    assert!(cluster.is_in_sync(1, 3));
+}
+
+/// A plan is what was bound when it was made: storage that changes behind it changes nothing, or ends
+/// the session.
+///
+/// Proves: REP-7
+#[test]
+fn a_log_that_is_recycled_amid_a_catch_up_ends_the_session_and_the_next_one_decides_afresh() {
+    let mut cluster = left_behind(1);
+    // Nothing is in memory after a start.
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.pass(1);
+    cluster.hold_reads = true;
+    cluster.start(3);
+    let before = cluster.replica(1, 3).session.unwrap();
+    cluster.recycle(1, 6);
+    assert_eq!(cluster.replica(1, 3).session.unwrap().plan, before.plan);
+    cluster.release_reads();
+    cluster.pass(3);
+    let after = cluster.replica(1, 3).session.unwrap();
+    assert_ne!(after.id, before.id);
+    assert!(cluster.is_in_sync(1, 3));
+    assert!(cluster.pins.is_empty() && cluster.bases.is_empty());
+}
+
+#[test]
+fn answers_of_a_session_that_is_over_change_nothing() {
+    let mut cluster = left_behind(4);
+    cluster.hold_parts = true;
+    cluster.start(3);
+    let old = cluster.replica(1, 3).session.unwrap();
+    cluster.endpoint += 1;
+    cluster.connect(1, 3);
+    cluster.run();
+    let new = cluster.replica(1, 3);
+    for (session, endpoint) in [
+        (old.id, old.endpoint),
+        (SessionId(5), 1),
+        (new.session.as_ref().unwrap().id, old.endpoint),
+    ] {
+        for parts in 0..3 {
+            cluster.say(
+                3,
+                1,
+                Body::BaseStored {
+                    session,
+                    endpoint,
+                    parts,
+                },
+            );
+        }
+        cluster.say(3, 1, Body::Sound { session, endpoint });
+        let position = cluster.disks[&1].end();
+        let applied = position.lsn;
+        cluster.say(
+            3,
+            1,
+            Body::Flushed {
+                session,
+                endpoint,
+                position,
+                applied,
+                heartbeat: 99,
+            },
+        );
+        assert_eq!(cluster.replica(1, 3), new);
+    }
+}

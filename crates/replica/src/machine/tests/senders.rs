@@ -1,0 +1,190 @@
+//! One sender for each replica, over all its sessions.
+
+use std::collections::BTreeSet;
+
+use super::cluster::{Cluster, is_written};
+use crate::machine::{Body, Kind, Mode, NodeId, Phase, SessionId, State};
+
+/// Proves: REP-1
+#[test]
+fn a_replica_keeps_its_place_over_disconnections_and_addresses_and_each_session_is_another() {
+    let mut cluster = Cluster::new(2, Mode::Async);
+    cluster.promote(1);
+    let mut sessions = BTreeSet::from([cluster.replica(1, 2).session.unwrap().id]);
+    for round in 0..5 {
+        cluster.stop(2);
+        assert_eq!(cluster.replica(1, 2).state, State::Disconnected);
+        cluster.start(2);
+        let status = cluster.replica(1, 2);
+        assert_eq!(status.state, State::InSync, "{round}");
+        let session = status.session.unwrap();
+        assert_eq!(session.kind, Kind::CatchUp);
+        assert!(sessions.insert(session.id), "{round}");
+    }
+    let count = |cluster: &Cluster, name| {
+        cluster
+            .names(1)
+            .iter()
+            .filter(|line| **line == name)
+            .count()
+    };
+    assert_eq!(count(&cluster, "endpoint_changed"), 0);
+    cluster.endpoint = 2;
+    cluster.connect(1, 2);
+    cluster.run();
+    let status = cluster.replica(1, 2);
+    let session = status.session.unwrap();
+    assert_eq!(
+        (status.state, session.kind, session.endpoint),
+        (State::InSync, Kind::Reassign, 2)
+    );
+    assert!(sessions.insert(session.id));
+    assert_eq!(count(&cluster, "endpoint_changed"), 1);
+    assert_eq!(count(&cluster, "session_superseded"), 1);
+    cluster.connect(1, 2);
+    cluster.run();
+    assert_eq!(count(&cluster, "endpoint_changed"), 1, "the same address");
+    assert_eq!(count(&cluster, "sender_added"), 1);
+}
+
+/// Proves: REP-18
+#[test]
+fn the_log_tells_a_recovery_from_end_to_end() {
+    let mut cluster = Cluster::new(2, Mode::Async);
+    cluster.promote(1);
+    cluster.stop(2);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.lines.clear();
+    cluster.start(2);
+    assert_eq!(
+        cluster.names(1),
+        [
+            "session_created",
+            "connected",
+            "plan_catch_up",
+            "started",
+            "completed",
+            "resources_released"
+        ]
+    );
+    let cause = &cluster.causes(1, "plan_catch_up")[0];
+    assert_eq!(cause, "from 65536/1 to 65536/2, 1 is the first retained");
+}
+
+/// Proves: REP-2
+#[test]
+fn a_message_of_another_session_or_address_or_out_of_its_phase_changes_nothing() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.part(1, 3);
+    cluster.stop(3);
+    cluster.heal(1, 3);
+    let status = cluster.replica(1, 2);
+    let current = status.session.as_ref().unwrap();
+    let (id, endpoint) = (current.id, current.endpoint);
+    let end = cluster.disks[&1].end();
+    for (session, endpoint) in [(SessionId(3), endpoint), (id, endpoint + 1), (id, endpoint)] {
+        for body in [
+            Body::Truncated {
+                session,
+                endpoint,
+                end,
+            },
+            Body::BaseStored {
+                session,
+                endpoint,
+                parts: 0,
+            },
+            Body::BaseStored {
+                session,
+                endpoint,
+                parts: 7,
+            },
+            Body::Sound { session, endpoint },
+            Body::Missing {
+                session,
+                endpoint,
+                position: end,
+            },
+        ] {
+            cluster.say(2, 1, body.clone());
+            assert_eq!(cluster.replica(1, 2), status, "{body:?}");
+        }
+    }
+    cluster.say(
+        2,
+        1,
+        Body::Failed {
+            session: SessionId(3),
+            endpoint,
+            reason: "no".to_owned(),
+        },
+    );
+    assert!(cluster.is_in_sync(1, 2));
+    cluster.say(
+        2,
+        1,
+        Body::Failed {
+            session: id,
+            endpoint,
+            reason: "full".to_owned(),
+        },
+    );
+    assert_eq!(cluster.replica(1, 2).state, State::Degraded);
+    assert_eq!(
+        cluster.replica(1, 2).session.unwrap().phase,
+        Phase::Completed
+    );
+    cluster.pass(5);
+    assert!(cluster.is_in_sync(1, 2), "asked again after a pause");
+}
+
+#[test]
+fn a_position_that_was_not_sent_ends_the_session_and_counts_for_nothing() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    let before = cluster.replica(1, 2).session.unwrap();
+    let (session, endpoint) = (before.id, before.endpoint);
+    let mut position = cluster.disks[&1].end();
+    position.lsn = position.lsn.next();
+    let applied = position.lsn;
+    cluster.say(
+        2,
+        1,
+        Body::Flushed {
+            session,
+            endpoint,
+            position,
+            applied,
+            heartbeat: 0,
+        },
+    );
+    assert_eq!(cluster.replica(1, 2).state, State::Degraded);
+    assert!(!cluster.is_in_sync(1, 2));
+}
+
+/// Proves: REP-19
+#[test]
+fn a_look_at_a_node_tells_lags_and_changes_nothing() {
+    let mut cluster = Cluster::new(3, Mode::Async);
+    cluster.promote(1);
+    cluster.pass(1);
+    cluster.stop(3);
+    cluster.disks.get_mut(&2).unwrap().is_slow = true;
+    assert!(is_written(cluster.write(1, "four")));
+    cluster.pass(2);
+    let status = cluster.nodes[&1].status();
+    assert_eq!(status, cluster.nodes[&1].status());
+    let replica = cluster.replica(1, 2);
+    assert_eq!((replica.lag_records, replica.lag_bytes), (1, 36));
+    assert_eq!(replica.lag_time.as_secs(), 2);
+    let counts = status.counts();
+    assert_eq!((counts.total, counts.in_sync, counts.recovering), (2, 1, 0));
+    let replicas: Vec<NodeId> = status
+        .replicas
+        .iter()
+        .map(|replica| replica.replica)
+        .collect();
+    assert_eq!(replicas, [NodeId(2), NodeId(3)], "in order");
+}

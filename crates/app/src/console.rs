@@ -37,6 +37,7 @@ use axum::{
 use scan::{seal::Kind, token::Role};
 
 pub(crate) use session::Sessions;
+pub(crate) use when::file_part;
 
 use crate::server::{Reach, Shared};
 use request::{
@@ -48,10 +49,10 @@ const FORM_LEN_MAX: usize = 64 << 10;
 
 /// Everything that a browser asks for, beside `/api/v1`.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    let take = |kind, name| get(move |console, visitor| take_away(console, visitor, kind, name));
+    let take = |kind| get(move |console, visitor| take_away(console, visitor, kind));
     forms(pages(Router::new()))
-        .route("/downloads/ledger", take(Kind::Ledger, "ledger.jsonl.zst"))
-        .route("/downloads/audit", take(Kind::Audit, "audit.jsonl.zst"))
+        .route("/downloads/ledger", take(Kind::Ledger))
+        .route("/downloads/audit", take(Kind::Audit))
         .route("/sign-in", get(sign_in_page).post(sign_in))
         .route("/sign-out", post(sign_out))
         .route("/theme", post(theme))

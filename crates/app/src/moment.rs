@@ -5,6 +5,7 @@ use jiff::{
     civil::{Date, DateTime},
     tz::TimeZone,
 };
+use serde_json::Value;
 use world::Timestamp as Instant;
 
 use crate::exit::Refusal;
@@ -53,6 +54,26 @@ pub(crate) fn parse_span(text: &str) -> Option<std::time::Duration> {
 pub(crate) fn rfc3339(at: Instant) -> String {
     timestamp(at).map_or_else(|| format!("{}ns", at.nanos()), |at| format!("{:.3}", at))
 }
+
+/// A row with its moments as RFC 3339: they are kept as nanoseconds, which nobody reads. No count and no
+/// size of ours is as large as the nanoseconds of 2001.
+pub(crate) fn readable(row: &Value) -> Value {
+    match row {
+        Value::Number(number) => match number.as_u64() {
+            Some(nanos) if nanos >= NANOS_OF_2001 => rfc3339(Instant::from_nanos(nanos)).into(),
+            _ => row.clone(),
+        },
+        Value::Array(rows) => rows.iter().map(readable).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let read = fields.map(|(name, value)| (name.clone(), readable(value)));
+            Value::Object(read.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+const NANOS_OF_2001: u64 = 978_307_200_000_000_000;
 
 /// For people: local time to the second with its zone.
 pub(crate) fn local(at: Instant) -> String {

@@ -23,7 +23,7 @@ mod tests;
 mod tls;
 
 pub(crate) use auth::Principal;
-pub(crate) use listen::{Listening, Server, first_token, listen};
+pub(crate) use listen::{ADMIN_TOKEN, Listening, Server, first_token, listen};
 pub(crate) use openapi::document as openapi_document;
 pub(crate) use operation::Reach;
 pub(crate) use route::unknown;

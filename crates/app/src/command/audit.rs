@@ -14,6 +14,7 @@ use crate::{
     },
     config::Config,
     exit::{Exit, Refusal},
+    moment,
     present::{csv, table},
     screen::Screen,
     site::Site,
@@ -61,7 +62,7 @@ pub(crate) fn run(asked: &Audit, config: &Config, screen: Screen) -> Result<Exit
                     record.actor.clone(),
                     record.action.clone(),
                     record.object.clone(),
-                    words(&record.detail),
+                    words(&moment::readable(&record.detail)),
                 ]
             }),
         ),
@@ -121,21 +122,11 @@ fn words(detail: &serde_json::Value) -> String {
             let was = before.and_then(|before| before.get(name));
             let is_empty = value.is_null() || *value == serde_json::json!("");
             if was != Some(value) && !(was.is_none() && is_empty) {
-                words.push(format!("{name}={}", shown(name, value)));
+                words.push(format!("{name}={}", plain(value)));
             }
         }
     }
     words.join(" ")
-}
-
-/// A moment is kept as nanoseconds, which nobody reads.
-fn shown(name: &str, value: &serde_json::Value) -> String {
-    match value.as_u64() {
-        Some(nanos) if matches!(name, "next" | "last_finished" | "since" | "until") => {
-            rfc3339(nanos)
-        }
-        _ => plain(value),
-    }
 }
 
 fn plain(value: &serde_json::Value) -> String {

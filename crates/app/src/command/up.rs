@@ -158,13 +158,22 @@ fn serve(
     let server = Server::start(listening, tcp)?;
     let token = match made {
         Some(path) => format!("its first token was made just now, in {}", path.display()),
-        None => "`holdfast token add NAME` makes a token".to_owned(),
+        None => known_token(site),
     };
     screen.remark(format_args!(
         "HTTP interface and console at {}; {token}",
         server.url()
     ));
     Ok(Some(server))
+}
+
+/// Where a token is that opens it; whoever took the first one away knows what for.
+fn known_token(site: &Site) -> String {
+    let path = site.keys_dir().join(server::ADMIN_TOKEN);
+    match RealDisk.stat(&path) {
+        Ok(Some(_)) => format!("its first token is in {}", path.display()),
+        _ => "`holdfast token add NAME --role ROLE` makes a token".to_owned(),
+    }
 }
 
 /// Why it ended by itself: a store that cannot commit is of use to nobody, and a start recovers it.

@@ -130,7 +130,7 @@ pub(super) fn trend(
             span class="level top" { (format!("{ceiling:.0}")) }
             span class="level foot" { (format!("{floor:.0}")) }
         }
-        div class="axis" aria-hidden="true" { (when::short(from)) (when::short(to)) }
+        div class="axis" aria-hidden="true" { (when::short(from, to)) (when::short(to, to)) }
     }
 }
 

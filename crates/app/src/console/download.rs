@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use world::{Disk, File, RealDisk, RealRandom, disk::Open};
 
+use super::when;
 use crate::server::{Place, Shared};
 
 /// Below the data directory; what a crash leaves there is told apart by its place.
@@ -65,13 +66,20 @@ fn nameless(path: &Path) -> std::io::Result<Arc<dyn File>> {
     opened
 }
 
-/// `name` is what the browser is to call it; `place` is kept until it has all of it.
+/// `place` is kept until the browser has all of it.
 pub(super) async fn answer(
     shared: Arc<Shared>,
     place: Place,
     kind: Kind,
-    name: &'static str,
 ) -> Result<Response, String> {
+    let what = match kind {
+        Kind::Ledger => "ledger",
+        Kind::Audit => "audit",
+    };
+    let name = format!(
+        "holdfast-{what}-{}.jsonl.zst",
+        when::file_part(shared.now())
+    );
     let made = tokio::task::spawn_blocking(move || written(&shared, kind)).await;
     let file = made
         .map_err(|_| "the export was lost; the log of the server tells more".to_owned())?

@@ -225,6 +225,7 @@ fn foot(page: &Page<'_>) -> Markup {
         footer {
             div class="foot-in" {
                 span { "Holdfast " (env!("CARGO_PKG_VERSION")) }
+                span { "Times are in " span id="zone" { "UTC" } }
                 button id="show-keys" class="plain" type="button" hidden { "Keys " kbd { "?" } }
                 @if page.is_wall {
                     a href=(Link::to(page.path).at(page.at)) { "Leave the wall view" }

@@ -266,7 +266,6 @@ pub(super) async fn take_away(
     State(console): State<Console>,
     visitor: Visitor,
     kind: Kind,
-    name: &'static str,
 ) -> Response {
     let (session, principal) = match known(&console, &visitor).await {
         Known::Yes(session, principal) => (session, principal),
@@ -279,7 +278,7 @@ pub(super) async fn take_away(
             None => Some("others are being made; try again in a moment".to_owned()),
             Some(place) => {
                 let shared = Arc::clone(&console.shared);
-                match download::answer(shared, place, kind, name).await {
+                match download::answer(shared, place, kind).await {
                     Ok(response) => return response,
                     Err(why) => Some(why),
                 }

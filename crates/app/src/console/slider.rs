@@ -64,7 +64,7 @@ pub(super) fn slider(page: &Page<'_>, span: &Span) -> Markup {
                     input id="slider" type="range" disabled min=(from) max=(to) step="1"
                         value=(if page.at.is_some() { when::millis(here).clamp(from, to) } else { to })
                         data-marks=(marks.join(" ")) aria-label="Moment shown; arrow keys go to the change before and after";
-                    span class="ends" aria-hidden="true" { (when::short(span.from)) span { "now" } }
+                    span class="ends" aria-hidden="true" { (when::short(span.from, page.now)) span { "now" } }
                     output id="slider-moment" for="slider" {}
                 }
                 (steps(page, span, here))
@@ -107,7 +107,7 @@ fn steps(page: &Page<'_>, span: &Span, here: Timestamp) -> Markup {
             @if let Some(at) = later {
                 a class="button" href=(go(Some(at))) title="The recorded change after" { span class="unseen" { "To the change after, " (when::words(at)) } span aria-hidden="true" { "→" } }
             }
-            label class="unseen" for="at" { "Day and hour to show, UTC" }
+            label class="small soft" for="at" { span class="unseen" { "Day and hour to show, " } "UTC" }
             input id="at" type="datetime-local" name="at" title="UTC" value=(when::field(here))
                 min=(when::field(span.from)) max=(when::field(page.now)) required;
             button { "Show" }

@@ -15,9 +15,14 @@ pub(super) fn full(at: Timestamp) -> Markup {
     element(at, "full", &words(at))
 }
 
-/// Without the year, where many follow each other.
-pub(super) fn short(at: Timestamp) -> Markup {
-    element(at, "short", &format(at, "%-d %b, %H:%M"))
+/// Where many follow each other: without the year where it is that of `now`.
+pub(super) fn short(at: Timestamp, now: Timestamp) -> Markup {
+    let is_of_this_year = format(at, "%Y") == format(now, "%Y");
+    let form = match is_of_this_year {
+        true => "%-d %b, %H:%M",
+        false => "%-d %b %Y, %H:%M",
+    };
+    element(at, "short", &format(at, form))
 }
 
 /// How long before `now`: `3 h ago`.
@@ -67,9 +72,29 @@ fn format(at: Timestamp, form: &str) -> String {
     )
 }
 
+/// A moment as a part of a file's name.
+pub(crate) fn file_part(at: Timestamp) -> String {
+    format(at, "%Y-%m-%dT%H%M%SZ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A waiver until January of the next year read as if it had ended.
+    #[test]
+    fn a_moment_of_another_year_is_told_with_its_year() {
+        let at = |seconds: u64| Timestamp::from_nanos(seconds * NANOS);
+        let (now, later) = (at(1_795_276_800), at(1_798_848_000));
+        let shown = |moment| short(moment, now).into_string();
+        assert!(shown(now).contains(">21 Nov, 16:00<"), "{}", shown(now));
+        assert!(
+            shown(later).contains(">2 Jan 2027, 00:00<"),
+            "{}",
+            shown(later)
+        );
+        assert_eq!(file_part(now), "2026-11-21T160000Z");
+    }
 
     #[test]
     fn lengths_of_time_are_told_as_people_do() {

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use utoipa::IntoParams;
 
 use super::{Shared, call::Problem};
-use crate::{http::answer, view};
+use crate::{console, http::answer, view};
 
 /// Exports at a time: each holds a thread for as long as its reader takes.
 pub(super) const EXPORTS_MAX: usize = 4;
@@ -69,6 +69,7 @@ pub(super) fn write(
 ) -> Result<Response, Problem> {
     let format = Format::named(format).ok_or_else(|| view::Error::missing("format", format))?;
     let request = request(&shared, format, query)?;
+    let called = called(format, &request);
     let place = shared.exports.take(token);
     let place =
         place.ok_or_else(|| Problem::busy("too many exports at a time; ask again later"))?;
@@ -93,12 +94,43 @@ pub(super) fn write(
     });
     let body = Body::from_stream(ReceiverStream::new(receiver));
     let mut response = answer::response(StatusCode::OK, format.media_type(), body);
-    let name = format!("attachment; filename=\"holdfast.{}\"", format.extension());
+    let name = format!("attachment; filename=\"{called}\"");
     let name = HeaderValue::try_from(name).expect("a name of letters and dots");
     response
         .headers_mut()
         .insert(header::CONTENT_DISPOSITION, name);
     Ok(response)
+}
+
+/// What a browser is to call it: by what it holds, and the moment that it is of.
+fn called(format: Format, request: &Request) -> String {
+    let Chosen {
+        hosts,
+        groups,
+        sites,
+    } = &request.chosen;
+    let of = hosts.iter().chain(groups).chain(sites);
+    let of: Vec<String> = of.map(|name| plain(name)).collect();
+    let of = match of.is_empty() {
+        true => "all".to_owned(),
+        false => of.join("-"),
+    };
+    let at = match &request.asked {
+        Asked::State { at } => *at,
+        Asked::Changes { until, .. } => *until,
+    };
+    let at = console::file_part(at.unwrap_or(request.now));
+    format!("holdfast-{of}-{at}.{}", format.extension())
+}
+
+/// A name as every file system takes one.
+fn plain(name: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || "._-".contains(*c);
+    name.chars()
+        .take(CHARS_MAX)
+        .map(|c| if is_plain(&c) { c } else { '-' })
+        .collect()
 }
 
 fn request(shared: &Shared, format: Format, query: Option<&str>) -> Result<Request, Problem> {

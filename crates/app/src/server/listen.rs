@@ -52,7 +52,7 @@ const SERVING_THREADS: usize = 2;
 const STOP_TIME_MAX: Duration = Duration::from_secs(7);
 
 /// The token of whoever installed this, below the keys.
-const ADMIN_TOKEN: &str = "admin.token";
+pub(crate) const ADMIN_TOKEN: &str = "admin.token";
 const ADMIN: &str = "admin";
 
 /// Takes the port; none where another program has it. Whether it may be taken off this machine was

@@ -100,6 +100,26 @@ fn this_machine(fleet: &Value) -> &Value {
     hosts.iter().find(|host| host["via"] == "local").unwrap()
 }
 
+/// Whoever starts it again is told where the token is, as at first; a token that was taken away is not
+/// named.
+/// Proves: SVC-1
+#[test]
+fn each_start_says_where_the_token_is() {
+    let sandbox = Sandbox::new();
+    let token = sandbox.data_dir().join("keys/admin.token");
+    for said in ["its first token was made just now", "its first token is in"] {
+        let up = Up::start(&sandbox);
+        let line = up.says("HTTP interface and console at");
+        assert!(line.contains(said), "{line}");
+        assert!(line.contains(token.to_str().unwrap()), "{line}");
+        assert_eq!(up.stop(), 0);
+    }
+    std::fs::remove_file(&token).unwrap();
+    let up = Up::start(&sandbox);
+    let line = up.says("HTTP interface and console at");
+    assert!(line.contains("token add NAME --role ROLE"), "{line}");
+}
+
 /// Proves: SVC-12, EXE-10, LED-6
 #[test]
 fn commands_get_in_beside_a_hundred_hosts_that_end_at_once() {

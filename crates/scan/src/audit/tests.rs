@@ -35,11 +35,11 @@ fn append(store: &Store, audit: &Audit, at: u64, object: &str) {
 }
 
 /// The head, if the whole chain is as it must be; else what is wrong.
-fn sound(audit: &Audit, snapshot: &Snapshot) -> Result<Head, String> {
+fn sound(audit: &Audit, store: &Store, snapshot: &Snapshot) -> Result<Head, String> {
     let head = audit.head(snapshot).unwrap();
     let mut at = Head::default().sha256;
     for number in 1..=head.records {
-        match audit.place(snapshot, number).unwrap() {
+        match audit.places(snapshot, number..=number).unwrap().remove(0) {
             Place::Holds(found) => {
                 at = link(&at, &found.row.digest());
                 if found.chain != at {
@@ -49,7 +49,7 @@ fn sound(audit: &Audit, snapshot: &Snapshot) -> Result<Head, String> {
             Place::Lost(why) => return Err(format!("{number}: {why}")),
         }
     }
-    match audit.strangers(snapshot, |_| {}).unwrap() {
+    match audit.strangers(store, |_| {}).unwrap() {
         _ if at != head.sha256 => Err("the head".to_owned()),
         (_, Some(why)) => Err(why),
         (_, None) => Ok(head),
@@ -62,15 +62,15 @@ fn records_are_linked_once_each_and_the_newest_wait_for_it() {
     let (store, audit) = open(&dir);
     assert_eq!(audit.link(&store).unwrap(), 0);
     let nothing = store.snapshot().unwrap();
-    assert_eq!(sound(&audit, &nothing).unwrap().records, 0);
+    assert_eq!(sound(&audit, &store, &nothing).unwrap().records, 0);
     for (at, linked) in [(50, 1), (40, 2), (60, 3)] {
         append(&store, &audit, at, "h");
         let before = store.snapshot().unwrap();
-        assert_eq!(sound(&audit, &before).unwrap().records, linked - 1);
-        assert_eq!(audit.strangers(&before, |_| {}).unwrap(), (1, None));
+        assert_eq!(sound(&audit, &store, &before).unwrap().records, linked - 1);
+        assert_eq!(audit.strangers(&store, |_| {}).unwrap(), (1, None));
         assert_eq!(audit.link(&store).unwrap(), 1);
         let after = store.snapshot().unwrap();
-        assert_eq!(sound(&audit, &after).unwrap().records, linked);
+        assert_eq!(sound(&audit, &store, &after).unwrap().records, linked);
         assert_eq!(audit.link(&store).unwrap(), 0);
     }
     let told = audit.list(&store, &Filter::default(), 10).unwrap();
@@ -95,7 +95,7 @@ fn records_from_before_the_chain_are_linked_first_and_none_twice() {
     append(&store, &audit, 1001, "marked, and amid the old ones");
     assert_eq!(audit.link(&store).unwrap(), 1006);
     let snapshot = store.snapshot().unwrap();
-    assert_eq!(sound(&audit, &snapshot).unwrap().records, 1006);
+    assert_eq!(sound(&audit, &store, &snapshot).unwrap().records, 1006);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn many_who_append_and_many_who_link_are_in_nobodys_way() {
     });
     audit.link(&store).unwrap();
     let snapshot = store.snapshot().unwrap();
-    assert_eq!(sound(&audit, &snapshot).unwrap().records, 200);
+    assert_eq!(sound(&audit, &store, &snapshot).unwrap().records, 200);
 }
 
 fn check(what: &str, found: &str, change: impl Fn(&Audit, &mut Transaction, &[Vec<u8>])) {
@@ -135,7 +135,7 @@ fn check(what: &str, found: &str, change: impl Fn(&Audit, &mut Transaction, &[Ve
     let mut transaction = store.begin().unwrap();
     change(&audit, &mut transaction, &keys);
     transaction.commit().unwrap();
-    let why = sound(&audit, &store.snapshot().unwrap()).expect_err(what);
+    let why = sound(&audit, &store, &store.snapshot().unwrap()).expect_err(what);
     assert!(why.contains(found), "{what}: {why}");
 }
 fn edited(audit: &Audit, transaction: &mut Transaction, key: &[u8], from: &str, to: &str) {

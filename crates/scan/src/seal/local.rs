@@ -12,7 +12,7 @@ use world::Timestamp;
 
 use super::{Error, Kind, Outcome, Tour, Verifier, Wrong, tour::Asked};
 use crate::{
-    audit::{Audit, Filter},
+    audit::{Audit, Filter, chain::Head},
     judge,
     ledger::{
         self, Change, ChangeKind, Host, ScanRow, State,
@@ -46,12 +46,13 @@ pub fn verify_store(
         told,
     };
     let tour = Tour::new(store, &asked)?;
+    let head = tour.audit_head()?;
     let snapshot = tour.run(Utc(Timestamp::default()), &mut |line| {
         steps.one()?;
         Ok(verifier.step(&line)?)
     })?;
     match kind {
-        Kind::Audit => audit(store, &snapshot, &verifier, &mut steps)?,
+        Kind::Audit => audit(store, &head, &verifier, &mut steps)?,
         Kind::Ledger => Rest {
             snapshot: &snapshot,
             tables: Tables::of(store)?,
@@ -82,18 +83,18 @@ impl Steps<'_> {
 
 fn audit(
     store: &Store,
-    snapshot: &Snapshot,
+    head: &Head,
     verifier: &Verifier,
     steps: &mut Steps<'_>,
 ) -> Result<(), Error> {
     let audit = Audit::of(store)?;
-    let (head, found) = (audit.head(snapshot)?, verifier.audit_head());
+    let found = verifier.audit_head();
     if (head.records, &head.sha256) != (found.records, &found.sha256) {
         let why = "its head is not the last link of its records";
         return Err(Wrong::new("audit log", why).into());
     }
     let before = steps.seen;
-    let (_, stranger) = audit.strangers(snapshot, |count| (steps.told)(before + count))?;
+    let (_, stranger) = audit.strangers(store, |count| (steps.told)(before + count))?;
     stranger.map_or(Ok(()), |why| Err(Wrong::new("audit log", why).into()))
 }
 

@@ -259,6 +259,45 @@ fn nothing_is_stated_twice_unless_it_is_asked_for() {
     place.verify(Kind::Audit).unwrap();
 }
 
+/// Longer than one page, while others go on recording: what is looked at ends where it ended when that
+/// began. Read by one snapshot, a long log on PostgreSQL was out of range before its end.
+/// Proves: SVC-4
+#[test]
+fn a_log_of_several_pages_is_sound_while_it_grows_and_a_fault_on_its_last_page_is_found() {
+    let place = Place::new();
+    let audit = Audit::of(&place.store).unwrap();
+    let records = crate::audit::chain::PAGE as u64 * 2 + 7;
+    for number in 0..records {
+        place.record(&number.to_string());
+    }
+    place.seal(Reason::Asked);
+    let stop = AtomicBool::new(false);
+    let mut is_grown = false;
+    let verified = verify_store(
+        &place.store,
+        Kind::Audit,
+        None,
+        BTreeMap::new(),
+        &stop,
+        &mut |_| {
+            if !std::mem::replace(&mut is_grown, true) {
+                place.record("meanwhile");
+                audit.link(&place.store).unwrap();
+            }
+        },
+    );
+    assert_eq!(verified.unwrap().records, records);
+    let bytes = place.export(&asked(Kind::Audit), true).unwrap();
+    assert_eq!(verify(&bytes, None).unwrap().records, records + 1);
+
+    let links = place.store.table("audit.link").unwrap();
+    let mut work = place.store.begin().unwrap();
+    work.delete(links, &records.to_be_bytes()).unwrap();
+    work.commit().unwrap();
+    let why = place.verify(Kind::Audit).unwrap_err();
+    assert!(why.contains(&format!("audit record {records}")), "{why}");
+}
+
 /// Proves: LED-10
 #[test]
 fn a_key_is_rotated_with_the_word_of_the_one_before() {

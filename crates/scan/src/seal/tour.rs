@@ -42,6 +42,7 @@ pub(super) struct Tour<'a> {
     book: Book,
     audit: Audit,
     tables: row::Tables,
+    store: Store,
     snapshot: Snapshot,
     /// Scans of each host that were seen.
     seen: BTreeMap<String, u64>,
@@ -56,6 +57,7 @@ impl<'a> Tour<'a> {
             audit: Audit::of(store)?,
             tables: row::Tables::of(store)?,
             snapshot: store.snapshot()?,
+            store: store.clone(),
             seen: BTreeMap::new(),
             evidence: BTreeSet::new(),
         })
@@ -274,9 +276,17 @@ impl<'a> Tour<'a> {
         Ok(found.and_then(|value| serde_json::from_slice(&value).ok()))
     }
 
-    fn records(&self, visit: &mut Visit<'_>) -> Result<(), Error> {
+    /// Where the chain of the audit log stood when the tour began: what it visits is up to there.
+    pub(super) fn audit_head(&self) -> Result<chain::Head, Error> {
+        Ok(self.audit.head(&self.snapshot)?)
+    }
+
+    /// By a snapshot for each page: none is kept for as long as a long log takes, and what is linked
+    /// does not change any more.
+    fn records(&mut self, visit: &mut Visit<'_>) -> Result<(), Error> {
         let mut number = 0;
-        for sequence in 1..=self.book.count(&self.snapshot)? {
+        let (head, statements) = (self.audit_head()?, self.book.count(&self.snapshot)?);
+        for sequence in 1..=statements {
             let (signed, _) = self.book.statement(&self.snapshot, sequence)?;
             self.records_to(&mut number, signed.row.audit.records, visit)?;
             visit(Line::Statement {
@@ -284,31 +294,40 @@ impl<'a> Tour<'a> {
                 signatures: signed.signatures,
             })?;
         }
-        let head = self.audit.head(&self.snapshot)?;
         self.records_to(&mut number, head.records, visit)
     }
 
-    fn records_to(&self, number: &mut u64, last: u64, visit: &mut Visit<'_>) -> Result<(), Error> {
+    fn records_to(
+        &mut self,
+        number: &mut u64,
+        last: u64,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Error> {
         while *number < last {
-            *number += 1;
-            let found = match self.audit.place(&self.snapshot, *number)? {
-                chain::Place::Holds(found) => found,
-                chain::Place::Lost(why) => {
-                    return Err(Wrong::new(format!("audit record {number}"), why).into());
-                }
-            };
-            visit(if self.asked.filter.takes(&found.row) {
-                Line::Record {
-                    chain: found.chain,
-                    row: found.row,
-                }
-            } else {
-                Line::Withheld {
-                    chain: found.chain,
-                    number: *number,
-                    sha256: found.row.digest(),
-                }
-            })?;
+            let end = last.min(*number + chain::PAGE as u64);
+            self.snapshot = self.store.snapshot()?;
+            let places = self.audit.places(&self.snapshot, *number + 1..=end)?;
+            for place in places {
+                *number += 1;
+                let found = match place {
+                    chain::Place::Holds(found) => found,
+                    chain::Place::Lost(why) => {
+                        return Err(Wrong::new(format!("audit record {number}"), why).into());
+                    }
+                };
+                visit(if self.asked.filter.takes(&found.row) {
+                    Line::Record {
+                        chain: found.chain,
+                        row: found.row,
+                    }
+                } else {
+                    Line::Withheld {
+                        chain: found.chain,
+                        number: *number,
+                        sha256: found.row.digest(),
+                    }
+                })?;
+            }
         }
         Ok(())
     }

@@ -19,8 +19,11 @@ function localTimes(from) {
     if (Number.isNaN(at.getTime())) continue;
     time.title = time.dataset.utc || time.textContent;
     if (time.dataset.form === "age") continue;
-    time.textContent = (time.dataset.form === "short" ? clockOfDay : clock).format(at);
+    const isShort = time.dataset.form === "short" && at.getFullYear() === new Date().getFullYear();
+    time.textContent = (isShort ? clockOfDay : clock).format(at);
   }
+  const zone = of("#zone");
+  if (zone) zone.textContent = clock.resolvedOptions().timeZone;
 }
 
 // The slider. Arrow keys go from one recorded change to the next; Page Up and Page Down by a day.

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use scan::token::Role;
 
 use crate::{
-    console::{badge, frame, visit::Visit, when},
+    console::{badge, frame, link::Link, visit::Visit, when},
     present::counted,
     view::{self, HostRow, HostsAsked, TokenRow},
 };
@@ -125,20 +125,33 @@ fn token_table(visit: &Visit<'_>, tokens: &[TokenRow]) -> Markup {
                             td data-label="Role" { (token.role.name()) }
                             td { (standing(token.standing)) }
                             td class="words small" data-label="For" { (scope(token)) }
-                            td class="nowrap" data-label="Until" { @match token.expires { Some(at) => (when::short(at.0)), None => "no end" } }
+                            td class="nowrap" data-label="Until" { @match token.expires { Some(at) => (when::short(at.0, visit.now)), None => "no end" } }
                             td class="nowrap" data-label="Last used" { @match token.last_used { Some(at) => (when::age(at.0, visit.now)), None => "never" } }
-                            td class="small" data-label="Made" { (when::short(token.made.0)) " by " (token.made_by) }
+                            td class="small" data-label="Made" { (when::short(token.made.0, visit.now)) " by " (token.made_by) }
                             td {
                                 @if token.standing == "valid" && token.name != visit.viewer.name {
-                                    form method="post" action=(visit.link("/admin/tokens").segment(&token.name).segment("revoke")) {
-                                        (frame::form_field(&visit.viewer)) button class="dire" { "Revoke" span class="unseen" { " " (token.name) } }
-                                    }
+                                    (asked_again(visit, "Revoke", &token.name, "It opens nothing from then on, and its name is not given again.", visit.link("/admin/tokens").segment(&token.name).segment("revoke")))
                                 }
                             }
                         }
                     }
                 }
             } }
+        }
+    }
+}
+
+/// What cannot be taken back: the first button says what it comes to, the second does it. Without script
+/// too.
+fn asked_again(visit: &Visit<'_>, does: &str, name: &str, comes_to: &str, to: Link) -> Markup {
+    html! {
+        details class="sure" {
+            summary class="plain" { (does) span class="unseen" { " " (name) } }
+            form method="post" action=(to) {
+                (frame::form_field(&visit.viewer))
+                p class="small" { (comes_to) }
+                button class="dire" { (does) " " (name) }
+            }
         }
     }
 }
@@ -178,13 +191,11 @@ fn host_table(visit: &Visit<'_>, hosts: &[HostRow], total: u64) -> Markup {
                             td data-label="Site" { (row.site) }
                             td class="words small" data-label="Groups" { (row.groups.join(", ")) }
                             td data-label="Credential" { (row.credential.as_deref().unwrap_or("default")) }
-                            td class="nowrap" data-label="Added" { (when::short(row.added.0)) }
+                            td class="nowrap" data-label="Added" { (when::short(row.added.0, visit.now)) }
                             td {
                                 @match row.retired {
-                                    Some(at) => span class="soft small" { "retired " (when::short(at.0)) },
-                                    None => form method="post" action=(visit.link("/admin/hosts").segment(&row.host).segment("retire")) {
-                                        (frame::form_field(&visit.viewer)) button class="dire" { "Retire" span class="unseen" { " " (row.host) } }
-                                    },
+                                    Some(at) => span class="soft small" { "retired " (when::short(at.0, visit.now)) },
+                                    None => (asked_again(visit, "Retire", &row.host, "It takes no more scans, ever. Its history stays, and its name is not given again.", visit.link("/admin/hosts").segment(&row.host).segment("retire"))),
                                 }
                             }
                         }

@@ -85,11 +85,11 @@ fn item(visit: &Visit<'_>, row: &AlertRow, may_change: bool) -> Markup {
             span class="soft small" { (when::age(row.last.0, visit.moment())) }
             span class="under small" {
                 (state(row.state)) " · " (row.kind.name().replace('_', " ")) " · alert " (row.id)
-                " · first " (when::short(row.first.0))
+                " · first " (when::short(row.first.0, visit.now))
                 @if row.count > 1 { ", " (row.count) " times" }
                 @if let Some(step) = &row.acknowledged { " · acknowledged by " (step.by) (why(&step.why)) }
-                @if let Some(silence) = &row.silenced { " · silenced until " (when::short(silence.until.0)) " by " (silence.by) }
-                @if let Some(step) = &row.resolved { " · resolved by " (step.by) ", " (when::short(step.at.0)) (why(&step.why)) }
+                @if let Some(silence) = &row.silenced { " · silenced until " (when::short(silence.until.0, visit.now)) " by " (silence.by) }
+                @if let Some(step) = &row.resolved { " · resolved by " (step.by) ", " (when::short(step.at.0, visit.now)) (why(&step.why)) }
             }
             @if may_change && row.state != State::Resolved { (steps(visit, row)) }
         }

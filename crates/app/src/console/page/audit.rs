@@ -1,9 +1,11 @@
 //! Who did what to what, the newest first.
 
 use maud::{Markup, html};
+use world::Timestamp;
 
 use crate::{
     console::{link::Link, visit::Visit, when},
+    moment,
     view::{self, AuditAsked, AuditRow},
 };
 
@@ -48,7 +50,7 @@ pub(in crate::console) fn audit(visit: &Visit<'_>) -> Result<Markup, view::Error
         }
         section class="card" aria-label="Records" {
             @if page.records.is_empty() { p class="empty" { strong { "No record is like that." } } }
-            @for record in &page.records { (fold(record)) }
+            @for record in &page.records { (fold(record, visit.now)) }
             @if let Some(next) = &page.next { p class="pages" { a href=(filtered(visit.link("/audit")).with("after", next)) { "Older records" } } }
         }
     };
@@ -59,15 +61,15 @@ pub(in crate::console) fn audit(visit: &Visit<'_>) -> Result<Markup, view::Error
         .show(&content)
 }
 
-fn fold(record: &AuditRow) -> Markup {
+fn fold(record: &AuditRow, now: Timestamp) -> Markup {
     html! {
         details {
             summary class="record" {
-                span class="soft nowrap" { (when::short(record.at.0)) }
+                span class="soft nowrap" { (when::short(record.at.0, now)) }
                 span class="what" { strong { (record.action) } " " (record.object) }
                 span class="soft small" { (record.actor) }
             }
-            div class="fold" { pre tabindex="0" { (serde_json::to_string_pretty(&record.detail).unwrap_or_default()) } }
+            div class="fold" { pre tabindex="0" { (serde_json::to_string_pretty(&moment::readable(&record.detail)).unwrap_or_default()) } }
         }
     }
 }

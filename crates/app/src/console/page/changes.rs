@@ -78,7 +78,7 @@ pub(super) fn item(visit: &Visit<'_>, change: &Change, is_brief: bool) -> Markup
                 a href=(visit.rule(&change.rule)) { (super::title(&change.title, &change.rule)) }
             }
             span class="soft small" {
-                @if is_brief { (when::age(change.occurred.0, visit.moment())) } @else { (when::short(change.occurred.0)) }
+                @if is_brief { (when::age(change.occurred.0, visit.moment())) } @else { (when::short(change.occurred.0, visit.now)) }
             }
             span class="under" {
                 (movement(change))

@@ -258,7 +258,7 @@ fn fold(visit: &Visit<'_>, finding: &Finding, with_facts: bool) -> Markup {
                 span class="what" { (super::title(&finding.title, &finding.rule)) }
                 span class="soft small" {
                     @if finding.waiver.is_some() { span class="tag waived" { "waived" } " " }
-                    "since " (when::short(finding.changed.0))
+                    "since " (when::short(finding.changed.0, visit.now))
                 }
                 span class="say" { (finding.reason) }
             }

@@ -223,7 +223,7 @@ fn places(visit: &Visit<'_>, rule: &RuleView) -> Markup {
                                 td class="name" { a href=(visit.host(&host.host)) { (host.host) } }
                                 td { (badge::verdict(host.verdict)) }
                                 td class="words" { (host.reason) }
-                                td class="nowrap" data-label="Since" { (when::short(host.changed.0)) }
+                                td class="nowrap" data-label="Since" { (when::short(host.changed.0, visit.now)) }
                                 td data-label="Evidence" { (evidence(visit, &host.evidence)) }
                             }
                         }

@@ -30,7 +30,7 @@ pub(in crate::console) fn schedule(visit: &Visit<'_>) -> Result<Markup, view::Er
             div class="note doubt" role="note" { p { strong { "This is the schedule as it is now" } ", not as it was " (when::full(at)) ": no past of it is kept." } }
         }
         (ticks(visit, &counters))
-        div class="grid" { (under_way(visit, &jobs)) (left_alone(&maintenances)) }
+        div class="grid" { (under_way(visit, &jobs)) (left_alone(visit, &maintenances)) }
         (next(visit, &rows))
     };
     visit.page("Schedule").show(&content)
@@ -70,7 +70,7 @@ fn under_way(visit: &Visit<'_>, jobs: &[JobRow]) -> Markup {
     }
 }
 
-fn left_alone(maintenances: &[MaintenanceRow]) -> Markup {
+fn left_alone(visit: &Visit<'_>, maintenances: &[MaintenanceRow]) -> Markup {
     html! {
         section class="card w6" aria-labelledby="maintenance" {
             h2 id="maintenance" { "Maintenance" }
@@ -81,8 +81,8 @@ fn left_alone(maintenances: &[MaintenanceRow]) -> Markup {
                 @for set in maintenances {
                     li {
                         span class="first" { (set.scope) " " strong { (set.name) } }
-                        span class="soft small" { @match set.until { Some(until) => { "until " (when::short(until.0)) }, None => "until it is ended" } }
-                        span class="under" { (set.reason) " · by " (set.by) ", since " (when::short(set.since.0)) }
+                        span class="soft small" { @match set.until { Some(until) => { "until " (when::short(until.0, visit.now)) }, None => "until it is ended" } }
+                        span class="under" { (set.reason) " · by " (set.by) ", since " (when::short(set.since.0, visit.now)) }
                     }
                 }
             }

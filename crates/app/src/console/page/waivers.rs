@@ -52,12 +52,12 @@ fn item(visit: &Visit<'_>, row: &WaiverRow, may_change: bool) -> Markup {
                 " on " (row.target) " "
                 @if row.target == "host" { a href=(visit.host(&row.name)) { (row.name) } } @else { strong { (row.name) } }
             }
-            span class="soft small" { "until " (when::short(row.expires.0)) }
+            span class="soft small" { "until " (when::short(row.expires.0, visit.now)) }
             span class="under" { (row.reason) }
             span class="under small" {
-                "Owner " (row.owner) " · asked for by " (row.requested.by) ", " (when::short(row.requested.at.0))
-                @if let Some(step) = &row.approved { " · approved by " (step.by) ", " (when::short(step.at.0)) }
-                @if let Some(step) = &row.revoked { " · revoked by " (step.by) ", " (when::short(step.at.0)) ": " (step.reason) }
+                "Owner " (row.owner) " · asked for by " (row.requested.by) ", " (when::short(row.requested.at.0, visit.now))
+                @if let Some(step) = &row.approved { " · approved by " (step.by) ", " (when::short(step.at.0, visit.now)) }
+                @if let Some(step) = &row.revoked { " · revoked by " (step.by) ", " (when::short(step.at.0, visit.now)) ": " (step.reason) }
             }
             @if may_change { (steps(visit, row)) }
         }

@@ -171,3 +171,47 @@ fn a_token_of_a_host_that_came_by_its_facts_sees_it() {
     ask("/api/v1/hosts/other").must_be(404);
     assert_eq!(ask("/api/v1/fleet").must_be(200).json()["hosts"], 1);
 }
+
+/// What is for ever is asked twice; the first button of the two sends nothing.
+#[test]
+fn retiring_and_revoking_are_asked_again_before_they_are_done() {
+    let place = Place::new();
+    let host = serde_json::json!({ "name": "web-1", "address": "192.0.2.7" });
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &host)
+        .must_be(201);
+    let cookie = signed_in(&place, place.of(Role::Admin));
+    let page = look(&place, &cookie, "/admin").must_be(200).text();
+    for path in ["/admin/hosts/web-1/retire", "/admin/tokens/viewer/revoke"] {
+        let form = page.find(&format!("action=\"{path}\"")).unwrap();
+        let around = page[..form].rfind("<details class=\"sure\">").unwrap();
+        assert!(!page[around..form].contains("</details>"), "{path}");
+    }
+    assert!(page.contains("Times are in"), "the zone is in sight");
+}
+
+/// Proves: LED-11
+#[test]
+fn a_file_is_called_by_what_it_holds_and_the_moment_that_it_is_of() {
+    let place = Place::new();
+    let host = serde_json::json!({ "name": "web/1", "address": "192.0.2.7" });
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &host)
+        .must_be(201);
+    let year = crate::moment::rfc3339(place.server.shared().now())[..4].to_owned();
+    let check = |path: &str, expected: &str| {
+        let heard = place.ask(Role::Auditor, "GET", path).must_be(200);
+        let called = heard.header("content-disposition").unwrap().to_owned();
+        assert!(called.contains(expected), "{path}: {called}");
+    };
+    check("/api/v1/exports/csv", &format!("\"holdfast-all-{year}-"));
+    let one = format!("\"holdfast-web-1-{year}-");
+    check("/api/v1/exports/csv?host=web%2F1", &one);
+    let cookie = signed_in(&place, place.of(Role::Auditor));
+    let ledger = look(&place, &cookie, "/downloads/ledger").must_be(200);
+    let called = ledger.header("content-disposition").unwrap();
+    assert!(
+        called.contains(&format!("\"holdfast-ledger-{year}-")),
+        "{called}"
+    );
+}

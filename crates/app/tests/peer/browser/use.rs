@@ -60,7 +60,9 @@ pub(super) fn doors(chromedriver: &Peer) {
     let other = Browser::start(chromedriver, Look::default());
     site.sign_in(&other, &admin);
     other.open(&site.page("/admin"));
-    other.click(&other.find("form[action='/admin/tokens/auditor-1/revoke'] button"));
+    let revoke = "form[action='/admin/tokens/auditor-1/revoke']";
+    other.click(&other.find(&format!("details:has({revoke}) > summary")));
+    other.click(&other.find(&format!("{revoke} button")));
     other.until(
         "the revocation",
         "document.querySelector(\"form[action='/admin/tokens/auditor-1/revoke']\") === null",
@@ -338,7 +340,14 @@ pub(super) fn administers(chromedriver: &Peer) {
     );
 
     browser.open(&site.page("/admin"));
-    browser.click(&browser.find("form[action='/admin/hosts/db-1/retire'] button"));
+    // The first click asks, and does nothing.
+    let retire = "form[action='/admin/hosts/db-1/retire']";
+    browser.click(&browser.find(&format!("details:has({retire}) > summary")));
+    browser.until(
+        "the question",
+        "document.querySelector(\"form[action='/admin/hosts/db-1/retire'] button\").checkVisibility()",
+    );
+    browser.click(&browser.find(&format!("{retire} button")));
     browser.until(
         "the end",
         "document.querySelector(\"form[action='/admin/hosts/db-1/retire']\") === null",

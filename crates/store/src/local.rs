@@ -232,8 +232,11 @@ impl Local {
 
     pub(crate) fn stats(&self) -> Stats {
         let inner = self.inner();
-        let held = inner.horizon.held();
-        let (held, held_oldest) = (held.count(), held.oldest());
+        // Let go before the checkpointer is asked for: a checkpoint takes them the other way round.
+        let (held, held_oldest) = {
+            let held = inner.horizon.held();
+            (held.count(), held.oldest())
+        };
         Stats {
             visible: inner.horizon.visible(),
             retained: inner.retained(),

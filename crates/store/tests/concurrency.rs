@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use site::{Running, Site};
-use store::{Error, Keys, Kind, Order, Outcome, Transaction};
+use store::{Error, History, Keys, Kind, Order, Outcome, Transaction};
 use world::{Random, sim};
 
 const ACCOUNTS: u64 = 12;
@@ -248,4 +248,25 @@ fn a_checkpoint_in_the_middle_of_a_commit_does_not_split_it() {
             "round {round}"
         );
     }
+}
+
+/// Asking for figures took the held positions first and the checkpointer second, a checkpoint the
+/// other way round: a process whose figures were asked for at the wrong moment stood still for ever.
+#[test]
+fn figures_are_told_while_checkpoints_are_taken() {
+    let site = Site::new(&[("t", History::Latest)]);
+    let running = site.open();
+    running.put("a", "1");
+    std::thread::scope(|scope| {
+        // With nothing to write, so that the moment that matters comes often.
+        let checkpoints = scope.spawn(|| {
+            for _ in 0..2_000 {
+                running.store.checkpoint().unwrap();
+            }
+        });
+        while !checkpoints.is_finished() {
+            assert_eq!(running.store.stats().held, 0);
+        }
+        checkpoints.join().unwrap();
+    });
 }

@@ -33,6 +33,8 @@ pub(crate) struct Checkpointer {
     marks: VecDeque<(Lsn, u64)>,
     /// Keeps the journal from the first mark on, whoever else releases it.
     pin: Pin,
+    /// Bases made since this open.
+    bases: u64,
 }
 
 impl Checkpointer {
@@ -43,11 +45,22 @@ impl Checkpointer {
             feed_bytes,
             marks,
             pin,
+            bases: 0,
         }
     }
 
     pub(crate) fn checkpoint(&self) -> Lsn {
         self.manifest.checkpoint
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// A number that no other base has.
+    pub(crate) fn number_base(&mut self) -> u64 {
+        self.bases += 1;
+        self.bases
     }
 
     /// Where the journal is kept from after a checkpoint at `at`, before which `bytes` were appended.
@@ -78,7 +91,11 @@ impl Inner {
     }
 
     pub(crate) fn checkpoint(&self) -> Result<Commit, Error> {
-        let mut checkpointer = self.checkpointer();
+        self.checkpoint_in(&mut self.checkpointer())
+    }
+
+    /// As [`Inner::checkpoint`], for whoever looks at the files before the next one.
+    pub(crate) fn checkpoint_in(&self, checkpointer: &mut Checkpointer) -> Result<Commit, Error> {
         if let Some(failed) = self.upkeep.failed() {
             return Err(Error::poisoned_by(&failed));
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use world::{Disk, RealDisk};
 
-use crate::{follow, local, manifest, record, tree};
+use crate::{changes, description, follow, install, local, manifest, record, tree};
 
 #[test]
 fn the_byte_map_has_the_constants_of_the_code() {
@@ -38,10 +38,18 @@ fn the_byte_map_has_the_constants_of_the_code() {
         ("ONCE_LEN_MAX", record::ONCE_LEN_MAX as u64),
         ("VERSION_LEN", tree::VERSION_LEN as u64),
         ("SEQNO_BASE", tree::SEQNO_BASE),
+        ("FILE_ENTRY_LEN", description::FILE_ENTRY_LEN as u64),
+        ("PART_BYTES", description::PART_BYTES),
+        ("SECTION_LEN", changes::SECTION_LEN as u64),
     ]
     .into();
     assert_eq!(documented, code);
-    for magic in [manifest::IDENTITY_MAGIC, manifest::MANIFEST_MAGIC] {
+    for magic in [
+        manifest::IDENTITY_MAGIC,
+        manifest::MANIFEST_MAGIC,
+        description::MAGIC,
+        install::PROGRESS_MAGIC,
+    ] {
         let magic = std::str::from_utf8(&magic).unwrap();
         assert!(text.contains(magic), "{magic}");
     }

@@ -12,8 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::{Error, Kind, cursor::Cursor};
 
 /// Number of the newest list, its XXH3-128, and how that was made (0).
-const CURRENT_FILE: &str = "current";
-const CURRENT_LEN: usize = 25;
+pub(crate) const CURRENT_FILE: &str = "current";
 /// A list takes some 40 bytes a file, so this is a million files of 64 MiB.
 const LIST_LEN_MAX: u64 = 64 << 20;
 
@@ -21,15 +20,7 @@ const LIST_LEN_MAX: u64 = 64 << 20;
 pub(crate) fn check(disk: &dyn Disk, name: &str, dir: &Path) -> Result<(), Error> {
     let path = dir.join(CURRENT_FILE);
     let current = read(disk, name, &path)?;
-    let mut cursor = Cursor::new(&current);
-    let (Some(number), Some(checksum), Some(0), CURRENT_LEN) = (
-        cursor.u64(),
-        cursor.array().map(u128::from_le_bytes),
-        cursor.u8(),
-        current.len(),
-    ) else {
-        return Err(damaged(name, &path));
-    };
+    let (number, checksum) = newest_list(&current).ok_or_else(|| damaged(name, &path))?;
     let path = dir.join(format!("v{number}"));
     if xxh3_128(&read(disk, name, &path)?) != checksum {
         return Err(damaged(name, &path));
@@ -37,7 +28,14 @@ pub(crate) fn check(disk: &dyn Disk, name: &str, dir: &Path) -> Result<(), Error
     Ok(())
 }
 
-fn read(disk: &dyn Disk, name: &str, path: &Path) -> Result<Vec<u8>, Error> {
+/// What the file `current` says: the number of the newest list, and its checksum.
+pub(crate) fn newest_list(current: &[u8]) -> Option<(u64, u128)> {
+    let mut cursor = Cursor::new(current);
+    let (number, checksum) = (cursor.u64()?, cursor.array().map(u128::from_le_bytes)?);
+    (cursor.u8() == Some(0) && cursor.is_empty()).then_some((number, checksum))
+}
+
+pub(crate) fn read(disk: &dyn Disk, name: &str, path: &Path) -> Result<Vec<u8>, Error> {
     disk.read(path, LIST_LEN_MAX).map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {
             let message = format!("table {name:?} has lost its file {}", path.display());
@@ -48,7 +46,7 @@ fn read(disk: &dyn Disk, name: &str, path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn damaged(name: &str, path: &Path) -> Error {
+pub(crate) fn damaged(name: &str, path: &Path) -> Error {
     let message = format!(
         "table {name:?}: {} does not match its checksum",
         path.display()

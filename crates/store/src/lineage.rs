@@ -78,7 +78,7 @@ impl Store {
         })
     }
 
-    fn here(&self, what: &str) -> Result<&Arc<Inner>, Error> {
+    pub(crate) fn here(&self, what: &str) -> Result<&Arc<Inner>, Error> {
         self.inner_here().ok_or_else(|| {
             let message = format!("{what} needs the store's own files, which are elsewhere");
             Error::new(Kind::Invalid, message)

@@ -69,27 +69,37 @@ impl Identity {
             return Ok(None);
         };
         let mut cursor = Cursor::new(&body);
-        let identity = (|| {
-            Some(Self {
-                journal: JournalIdentity {
-                    journal: JournalId(cursor.array()?),
-                    generation: Generation(cursor.u32()?),
-                },
-                created: Timestamp::from_nanos(cursor.u64()?),
-            })
-        })();
-        match identity {
+        match Self::decode(&mut cursor) {
             Some(identity) if cursor.is_empty() => Ok(Some(identity)),
             _ => Err(corrupt(&path, "has the wrong length")),
         }
     }
 
     pub(crate) fn store(&self, disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+        store(
+            disk,
+            &dir.join(IDENTITY_FILE),
+            IDENTITY_MAGIC,
+            &self.encode(),
+        )
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(IDENTITY_BODY_LEN);
         body.extend_from_slice(&self.journal.journal.0);
         body.extend_from_slice(&self.journal.generation.0.to_le_bytes());
         body.extend_from_slice(&self.created.nanos().to_le_bytes());
-        store(disk, &dir.join(IDENTITY_FILE), IDENTITY_MAGIC, &body)
+        body
+    }
+
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Option<Self> {
+        Some(Self {
+            journal: JournalIdentity {
+                journal: JournalId(cursor.array()?),
+                generation: Generation(cursor.u32()?),
+            },
+            created: Timestamp::from_nanos(cursor.u64()?),
+        })
     }
 }
 
@@ -113,7 +123,7 @@ impl Manifest {
         )
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.extend_from_slice(&self.checkpoint.get().to_le_bytes());
         body.extend_from_slice(&self.checkpoint_time.nanos().to_le_bytes());
@@ -142,7 +152,7 @@ impl Manifest {
         body
     }
 
-    fn decode(body: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
         let mut cursor = Cursor::new(body);
         let checkpoint = Lsn::new(cursor.u64()?);
         let checkpoint_time = Timestamp::from_nanos(cursor.u64()?);
@@ -186,8 +196,18 @@ fn decode_table(cursor: &mut Cursor<'_>) -> Option<TableEntry> {
     })
 }
 
+pub(crate) fn store(
+    disk: &dyn Disk,
+    path: &Path,
+    magic: [u8; 8],
+    body: &[u8],
+) -> Result<(), Error> {
+    disk.replace(path, &frame(magic, body))
+        .map_err(|error| Error::io("writing", path, error))
+}
+
 /// Magic, version, length of the body, the body, CRC-32C of all before.
-fn store(disk: &dyn Disk, path: &Path, magic: [u8; 8], body: &[u8]) -> Result<(), Error> {
+pub(crate) fn frame(magic: [u8; 8], body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(body.len()).expect("bodies are bounded by their tables");
     let mut bytes = Vec::with_capacity(FRAME_LEN + body.len());
     bytes.extend_from_slice(&magic);
@@ -196,22 +216,34 @@ fn store(disk: &dyn Disk, path: &Path, magic: [u8; 8], body: &[u8]) -> Result<()
     bytes.extend_from_slice(body);
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
-    disk.replace(path, &bytes)
-        .map_err(|error| Error::io("writing", path, error))
+    bytes
 }
 
 /// The body; `None` when there is no file.
 fn load(disk: &dyn Disk, path: &Path, magic: [u8; 8]) -> Result<Option<Vec<u8>>, Error> {
+    let bytes = read(disk, path, FILE_LEN_MAX)?;
+    bytes
+        .map(|bytes| unframe(&bytes, magic, path).map(<[u8]>::to_vec))
+        .transpose()
+}
+
+/// The whole file; `None` when there is none.
+pub(crate) fn read(disk: &dyn Disk, path: &Path, len_max: u64) -> Result<Option<Vec<u8>>, Error> {
     let found = disk
         .stat(path)
         .map_err(|error| Error::io("looking for", path, error))?;
     if found.is_none() {
         return Ok(None);
     }
-    let bytes = disk
-        .read(path, FILE_LEN_MAX)
-        .map_err(|error| Error::io("reading", path, error))?;
-    let mut cursor = Cursor::new(&bytes);
+    let bytes = disk.read(path, len_max);
+    bytes
+        .map(Some)
+        .map_err(|error| Error::io("reading", path, error))
+}
+
+/// The body of a frame that lies, or came, as `path`.
+pub(crate) fn unframe<'a>(bytes: &'a [u8], magic: [u8; 8], path: &Path) -> Result<&'a [u8], Error> {
+    let mut cursor = Cursor::new(bytes);
     if cursor.array() != Some(magic) {
         return Err(corrupt(path, "does not start as such a file does"));
     }
@@ -239,10 +271,10 @@ fn load(disk: &dyn Disk, path: &Path, magic: [u8; 8]) -> Result<Option<Vec<u8>>,
     if checksum != crc32c::crc32c(&bytes[..bytes.len() - 4]) {
         return Err(corrupt(path, "does not match its checksum"));
     }
-    Ok(Some(body.to_vec()))
+    Ok(body)
 }
 
-fn corrupt(path: &Path, what: &str) -> Error {
+pub(crate) fn corrupt(path: &Path, what: &str) -> Error {
     Error::new(Kind::Corrupt, format!("{} {what}", path.display()))
 }
 

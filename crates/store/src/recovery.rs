@@ -11,9 +11,10 @@ use std::{
 
 use lsm_tree::{Cache, DescriptorTable};
 use wal::{Journal, Lsn};
+use world::Disk;
 
 use crate::{
-    Commit, Error, Kind, Options, RecoveryReport, TableId,
+    Commit, Error, Kind, Options, RecoveryReport, TableId, base,
     checkpoint::Checkpointer,
     commit::CommitLine,
     follow::Following,
@@ -26,15 +27,18 @@ use crate::{
     recent::KeyHasher,
     record::{self, CommitRecord},
     stats::Counters,
+    swap,
     sweep::Rule,
     tree::{Shared, Tree},
     upkeep::Upkeep,
 };
 
 const LOCK_FILE: &str = "lock";
-const TABLES_DIR: &str = "tables";
-const TIMES: TableId = TableId(1);
-const ONCE: TableId = TableId(2);
+pub(crate) const TABLES_DIR: &str = "tables";
+pub(crate) const TIMES: TableId = TableId(1);
+pub(crate) const ONCE: TableId = TableId(2);
+/// The store's own trees, and what their floors mean.
+pub(crate) const OWN: [(TableId, Rule); 2] = [(TIMES, Rule::Before), (ONCE, Rule::Dated)];
 /// Table files held open over all tables.
 const DESCRIPTORS: usize = 256;
 
@@ -48,12 +52,9 @@ pub(crate) fn open(
     disk.create_dir_all_synced(&dir)
         .map_err(|error| Error::io("creating store directory", &dir, error))?;
     let lock = take_lock(&options)?;
-    let shared = Shared {
-        cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
-        descriptors: Arc::new(DescriptorTable::new(DESCRIPTORS)),
-        compress: options.compress,
-        pin_indexes: options.pin_indexes,
-    };
+    swap::settle(&*disk, &dir)?;
+    base::forget(&*disk, &dir)?;
+    let shared = shared(&options);
     let (identity, mut manifest, created) = load_or_create(&options, &*journal, &shared)?;
     check_journal(&manifest, &*journal)?;
     let keep_from = manifest.feed_from.max(journal.first_retained());
@@ -113,7 +114,16 @@ pub(crate) fn open(
     Ok((inner, report))
 }
 
-fn take_lock(options: &Options) -> Result<Box<dyn world::disk::Lock>, Error> {
+pub(crate) fn shared(options: &Options) -> Shared {
+    Shared {
+        cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
+        descriptors: Arc::new(DescriptorTable::new(DESCRIPTORS)),
+        compress: options.compress,
+        pin_indexes: options.pin_indexes,
+    }
+}
+
+pub(crate) fn take_lock(options: &Options) -> Result<Box<dyn world::disk::Lock>, Error> {
     let path = options.dir.join(LOCK_FILE);
     let holder = format!("process {}", std::process::id());
     options.disk.lock(&path, &holder).map_err(|error| {
@@ -161,8 +171,8 @@ fn load_or_create(
                 tables: Vec::new(),
             };
             manifest.store(disk, dir)?;
-            for (id, rule) in [(TIMES, Rule::Before), (ONCE, Rule::Dated)] {
-                create_tree(options, id, own_name(id), rule, shared)?;
+            for (id, rule) in OWN {
+                create_tree(disk, &tree_dir(dir, id), own_name(id), rule, shared)?;
             }
             identity.store(disk, dir)?;
             Ok((identity, manifest, true))
@@ -210,7 +220,7 @@ fn check_journal(manifest: &Manifest, journal: &dyn Journal) -> Result<(), Error
     Ok(())
 }
 
-fn own_name(id: TableId) -> &'static str {
+pub(crate) fn own_name(id: TableId) -> &'static str {
     if id == TIMES {
         "commit times"
     } else {
@@ -218,43 +228,41 @@ fn own_name(id: TableId) -> &'static str {
     }
 }
 
-fn tree_dir(options: &Options, id: TableId) -> PathBuf {
-    options.dir.join(TABLES_DIR).join(id.0.to_string())
+/// Where a tree lies in the store `dir`.
+fn tree_dir(dir: &Path, id: TableId) -> PathBuf {
+    dir.join(TABLES_DIR).join(id.0.to_string())
 }
 
 /// Makes an empty tree. What is in its place was left by a crash before any manifest named it.
-fn create_tree(
-    options: &Options,
-    id: TableId,
+pub(crate) fn create_tree(
+    disk: &dyn Disk,
+    dir: &Path,
     name: &str,
     rule: Rule,
     shared: &Shared,
 ) -> Result<Tree, Error> {
-    let dir = tree_dir(options, id);
-    let disk = &options.disk;
     let found = disk
-        .stat(&dir)
-        .map_err(|error| Error::io("looking for", &dir, error))?;
+        .stat(dir)
+        .map_err(|error| Error::io("looking for", dir, error))?;
     if found.is_some() {
-        disk.remove_dir_all(&dir)
-            .map_err(|error| Error::io("removing", &dir, error))?;
+        disk.remove_dir_all(dir)
+            .map_err(|error| Error::io("removing", dir, error))?;
     }
-    disk.create_dir_all_synced(&dir)
-        .map_err(|error| Error::io("creating", &dir, error))?;
-    Tree::open(name, &dir, shared, rule, 0)
+    disk.create_dir_all_synced(dir)
+        .map_err(|error| Error::io("creating", dir, error))?;
+    Tree::open(name, dir, shared, rule, 0)
 }
 
-fn open_tree(
-    options: &Options,
-    id: TableId,
+pub(crate) fn open_tree(
+    disk: &dyn Disk,
+    dir: &Path,
     name: &str,
     rule: Rule,
     floor: u64,
     shared: &Shared,
 ) -> Result<Tree, Error> {
-    let dir = tree_dir(options, id);
-    index::check(&*options.disk, name, &dir)?;
-    Tree::open(name, &dir, shared, rule, floor)
+    index::check(disk, name, dir)?;
+    Tree::open(name, dir, shared, rule, floor)
 }
 
 struct Trees {
@@ -265,22 +273,19 @@ struct Trees {
 
 impl Trees {
     fn open(options: &Options, manifest: &Manifest, shared: &Shared) -> Result<Self, Error> {
-        let own = |id, rule| open_tree(options, id, own_name(id), rule, 0, shared);
+        let open = |id, name: &str, rule, floor| {
+            let dir = tree_dir(&options.dir, id);
+            open_tree(&*options.disk, &dir, name, rule, floor, shared)
+        };
+        let [times, once] = OWN.map(|(id, rule)| open(id, own_name(id), rule, 0));
         let mut trees = Self {
-            times: own(TIMES, Rule::Before)?,
-            once: own(ONCE, Rule::Dated)?,
+            times: times?,
+            once: once?,
             tables: Vec::with_capacity(manifest.tables.len()),
         };
         for entry in &manifest.tables {
             let floor = entry.floor.get();
-            let tree = open_tree(
-                options,
-                entry.id,
-                &entry.name,
-                Rule::Versions,
-                floor,
-                shared,
-            )?;
+            let tree = open(entry.id, &entry.name, Rule::Versions, floor)?;
             let asked = options.tables.iter().find(|table| table.name == entry.name);
             let history = asked.map_or(entry.history, |table| table.history);
             trees.push(entry.id, history, tree, entry)?;
@@ -301,7 +306,8 @@ impl Trees {
                 continue;
             }
             let id = TableId(manifest.next_table);
-            let tree = create_tree(options, id, &table.name, Rule::Versions, shared)?;
+            let dir = tree_dir(&options.dir, id);
+            let tree = create_tree(&*options.disk, &dir, &table.name, Rule::Versions, shared)?;
             let entry = TableEntry {
                 id,
                 name: table.name.clone(),

@@ -27,6 +27,8 @@ pub(crate) enum Rule {
     Before,
     /// A time: values that start with an earlier one go.
     Dated,
+    /// A position: whatever was written above it goes, because it never was, or comes again.
+    Above,
 }
 
 /// Makes one [`Sweeper`] for each compaction.
@@ -67,6 +69,7 @@ impl Sweeper {
     fn drops(&mut self, key: &Slice, stored: &[u8], last_level: bool) -> Option<bool> {
         let (lsn, live) = tree::split(stored)?;
         Some(match self.rule {
+            Rule::Above => lsn.get() > self.floor,
             Rule::Before => lsn.get() < self.floor,
             Rule::Dated => dated(stored)?.nanos() < self.floor,
             Rule::Versions if lsn.get() > self.floor => false,

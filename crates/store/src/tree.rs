@@ -18,6 +18,7 @@
 
 use std::{
     io::Read,
+    ops::RangeInclusive,
     path::Path,
     sync::{
         Arc,
@@ -194,6 +195,16 @@ impl Tree {
         self.tree.l0_run_count()
     }
 
+    /// The files that hold the tree now. They stay, whatever compaction does, until it is dropped;
+    /// their list may be replaced.
+    pub(crate) fn held_files(&self) -> HeldFiles {
+        let version = self.tree.current_version();
+        HeldFiles {
+            list: version.id(),
+            tables: version.iter_tables().cloned().collect(),
+        }
+    }
+
     pub(crate) fn files(&self) -> usize {
         self.tree.table_count()
     }
@@ -222,6 +233,47 @@ impl Tree {
 
     fn failed(&self, attempted: &str, error: lsm_tree::Error) -> Error {
         Error::table(format!("{attempted} table {:?}", self.name), error)
+    }
+}
+
+/// Table files of one moment.
+pub(crate) struct HeldFiles {
+    /// Number of their list.
+    pub(crate) list: u64,
+    /// As a read looks into them: of any key, newer versions before older ones.
+    pub(crate) tables: Vec<lsm_tree::Table>,
+}
+
+impl HeldFiles {
+    /// The newest position in them.
+    pub(crate) fn reaches(&self) -> Lsn {
+        let seqno = self.tables.iter().map(lsm_tree::Table::get_highest_seqno);
+        Lsn::new(seqno.max().unwrap_or(0).saturating_sub(SEQNO_BASE))
+    }
+
+    /// Hands `take` every version in `versions`, key and stored value: of a key, the older files first,
+    /// and in a file the newer versions first. Reads only files that have some, not through the cache.
+    pub(crate) fn versions(
+        &self,
+        name: &str,
+        versions: RangeInclusive<Lsn>,
+        mut take: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let reading =
+            |error| Error::table(format!("reading all versions of table {name:?}"), error);
+        let (from, to) = (seqno(*versions.start()), seqno(*versions.end()));
+        for table in self.tables.iter().rev() {
+            if table.get_highest_seqno() < from {
+                continue;
+            }
+            for item in table.scan().map_err(reading)? {
+                let item = item.map_err(reading)?;
+                if (from..=to).contains(&item.key.seqno) {
+                    take(&item.key.user_key, &item.value)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -64,10 +64,7 @@ fn everything(store: &Store, at: Lsn) -> Vec<(store::Bytes, store::Bytes)> {
     let table = store.table("t").unwrap();
     let snapshot = store.snapshot_at(at).unwrap();
     let items = snapshot.range(table, &Keys::all()).unwrap();
-    items
-        .map(|item| item.unwrap())
-        .map(|(key, value)| (key, value))
-        .collect()
+    items.map(|item| item.unwrap()).collect()
 }
 
 /// Proves: REP-17

@@ -4,6 +4,9 @@
 //! what the death of the process leaves, because the table library makes its own calls.
 #![allow(dead_code, reason = "each test binary uses another part")]
 
+pub(crate) mod dying;
+pub(crate) mod pair;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use store::{Commit, History, Options, RecoveryReport, Store, Table, TableId};

@@ -1,1 +1,3 @@
 mod cases;
+mod model;
+mod search;

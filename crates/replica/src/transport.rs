@@ -108,6 +108,8 @@ pub(crate) struct Shared {
     server: Arc<ServerConfig>,
     inbox: Inbox,
     peers: Mutex<BTreeMap<NodeId, Arc<Outbox>>>,
+    /// By peer: the number of its newest connection here. Held while a message of it is handed on.
+    newest: Mutex<BTreeMap<NodeId, Arc<Mutex<u64>>>>,
     counters: Counters,
     is_stopping: AtomicBool,
 }
@@ -159,6 +161,7 @@ impl Transport {
             server,
             inbox: start.inbox,
             peers: Mutex::default(),
+            newest: Mutex::default(),
             counters: Counters::default(),
             is_stopping: AtomicBool::new(false),
         });

@@ -1,6 +1,9 @@
 //! Connections that others opened: who they are, and what they say.
 
-use std::{io::Write, sync::Arc};
+use std::{
+    io::Write,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use rustls::{ServerConnection, StreamOwned};
 use world::net::{Listener, Stream};
@@ -12,7 +15,7 @@ use super::{
     greeting::{Answer, GREETING_LEN_MAX, Hello, Reason},
     patience::Patience,
 };
-use crate::machine::NodeId;
+use crate::machine::{Message, NodeId};
 
 type Connection = StreamOwned<ServerConnection, Patience>;
 
@@ -49,7 +52,8 @@ pub(super) fn accept_loop(shared: &Arc<Shared>, listener: &dyn Listener) {
 fn hear(shared: &Shared, socket: Box<dyn Stream>) {
     let address = socket.peer();
     let ended = greet(shared, socket).and_then(|(connection, peer)| {
-        let ended = listen(shared, connection, peer);
+        let line = Line::take(shared, peer);
+        let ended = listen(shared, connection, peer, &line);
         Err(ended)
     });
     if let Err::<(), _>(broken) = ended {
@@ -119,7 +123,43 @@ fn check(shared: &Shared, connection: &Connection, hello: Hello) -> Result<(u16,
     Ok((version, hello.from))
 }
 
-fn listen(shared: &Shared, mut connection: Connection, peer: NodeId) -> Broken {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("a panic of a spine thread ends the process")
+}
+
+/// The right to be heard as a peer: the newest of its connections has it. A node that lost its disk
+/// and came back must not be heard from its life before, which may still lie in a buffer here.
+struct Line {
+    newest: Arc<Mutex<u64>>,
+    number: u64,
+}
+
+impl Line {
+    /// Waits until no older connection is handing anything on.
+    fn take(shared: &Shared, peer: NodeId) -> Self {
+        let newest = Arc::clone(lock(&shared.newest).entry(peer).or_default());
+        let number = {
+            let mut newest = lock(&newest);
+            *newest += 1;
+            *newest
+        };
+        Self { newest, number }
+    }
+
+    /// Whether it was handed on.
+    fn hand_on(&self, shared: &Shared, message: Message) -> bool {
+        let newest = lock(&self.newest);
+        let is_newest = *newest == self.number;
+        if is_newest {
+            (shared.inbox)(Heard::Message(Box::new(message)));
+        }
+        is_newest
+    }
+}
+
+fn listen(shared: &Shared, mut connection: Connection, peer: NodeId, line: &Line) -> Broken {
     let mut frames = Frames::default();
     let mut last = shared.clock.monotonic();
     loop {
@@ -147,7 +187,11 @@ fn listen(shared: &Shared, mut connection: Connection, peer: NodeId) -> Broken {
             Ok(message) if message.header.from != peer => {
                 return Broken::Forged("a message named another node as its sender");
             }
-            Ok(message) => (shared.inbox)(Heard::Message(Box::new(message))),
+            Ok(message) => {
+                if !line.hand_on(shared, message) {
+                    return Broken::Closed;
+                }
+            }
             Err(broken) => return broken,
         }
     }

@@ -265,6 +265,34 @@ fn only_members_of_the_cluster_with_their_own_certificate_are_heard() {
     }
 }
 
+/// A node that lost its disk is heard again while messages of its life before lie in a buffer here:
+/// a promise or a record among them would undo what it acknowledged since.
+#[test]
+fn of_two_connections_of_one_node_only_the_newer_one_is_heard() {
+    let (a, b) = (Node::start(A), Node::start(B));
+    b.knows(A, &a);
+    let credentials = authority().issue(A).unwrap();
+    let connect = || {
+        let mut connection = dial(&b, B, &credentials);
+        let hello = postcard::to_stdvec(&Hello::new(CLUSTER, A, B)).unwrap();
+        connection.write_all(&frame::wrap(&hello)).unwrap();
+        let answer = Frames::default().next(&mut connection, 256, &mut false);
+        assert!(matches!(answer, Ok(Some(_))));
+        connection
+    };
+    let mut older = connect();
+    older.write_all(&frame::encode(&message(A, 1, 10))).unwrap();
+    assert_eq!(b.wait_message(), message(A, 1, 10));
+    let mut newer = connect();
+    newer.write_all(&frame::encode(&message(A, 2, 10))).unwrap();
+    assert_eq!(b.wait_message(), message(A, 2, 10));
+    older.write_all(&frame::encode(&message(A, 3, 10))).unwrap();
+    let end = Frames::default().next(&mut older, 256, &mut false);
+    assert!(!matches!(end, Ok(Some(_))), "it is closed");
+    newer.write_all(&frame::encode(&message(A, 4, 10))).unwrap();
+    assert_eq!(b.wait_message(), message(A, 4, 10));
+}
+
 /// Proves: REP-14
 #[test]
 fn garbage_ends_its_connection_and_nothing_else() {

@@ -258,3 +258,112 @@ fn sync(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
 fn at(path: &Path, doing: &str, done: io::Result<()>) -> Result<(), Error> {
     done.map_err(|error| Error::io(doing, path, error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use wal::{Generation, Identity as JournalIdentity, JournalId};
+    use world::Timestamp;
+
+    use super::*;
+    use crate::{History, TableId, description::BaseFile, manifest::Identity};
+
+    fn described(since: Option<Lsn>, names: &[FileName]) -> Description {
+        let file = |name: &FileName| BaseFile {
+            name: *name,
+            len: 10,
+            checksum: 1,
+        };
+        Description {
+            since,
+            reaches: Lsn::new(9),
+            identity: Identity {
+                journal: JournalIdentity {
+                    journal: JournalId([7; 16]),
+                    generation: Generation(1),
+                },
+                created: Timestamp::from_nanos(5),
+            },
+            manifest: Manifest {
+                checkpoint: Lsn::new(8),
+                checkpoint_time: Timestamp::from_nanos(80),
+                feed_from: Lsn::new(1),
+                next_table: 17,
+                tables: vec![TableEntry {
+                    id: TableId(16),
+                    name: "t".to_owned(),
+                    history: History::For(Duration::from_secs(1)),
+                    floor: Lsn::ZERO,
+                    floor_time: Timestamp::default(),
+                }],
+            },
+            files: names.iter().map(file).collect(),
+        }
+    }
+
+    #[test]
+    fn a_base_has_exactly_the_files_that_are_named_by_its_tables() {
+        let trees = [1, 2, 16];
+        let mut sound = Vec::new();
+        for tree in trees {
+            sound.push(FileName::Current { tree });
+            sound.push(FileName::List { tree, number: 3 });
+        }
+        sound.push(FileName::Table {
+            tree: 16,
+            number: 0,
+        });
+        let check = |since, names: &[FileName], is_sound: bool| {
+            let description = described(since, names);
+            let read = Description::decode(&description.encode().unwrap(), Path::new("test"));
+            assert_eq!(read.unwrap(), description);
+            assert_eq!(check_files(&description).is_ok(), is_sound, "{names:?}");
+        };
+        check(None, &sound, true);
+        check(None, &sound[1..], false);
+        check(None, &[&sound[..], &sound[6..]].concat(), false);
+        for stranger in [
+            FileName::Current { tree: 17 },
+            FileName::List {
+                tree: 17,
+                number: 0,
+            },
+            FileName::Table { tree: 3, number: 0 },
+            FileName::Changes,
+        ] {
+            check(None, &[&sound[..], &[stranger]].concat(), false);
+        }
+        let since = Some(Lsn::new(4));
+        check(since, &[FileName::Changes], true);
+        check(since, &[], false);
+        check(since, &[FileName::Changes, FileName::Changes], false);
+        check(since, &sound, false);
+    }
+
+    #[test]
+    fn parts_are_all_of_the_files_and_nothing_twice() {
+        let mut description = described(None, &[FileName::Changes; 4]);
+        for (file, len) in
+            description
+                .files
+                .iter_mut()
+                .zip([0, 1, crate::description::PART_BYTES * 2, 7])
+        {
+            file.len = len;
+        }
+        let mut ends = [0; 4];
+        for part in 1..description.parts() {
+            let pieces = description.pieces(part);
+            let len: usize = pieces.iter().map(|piece| piece.len).sum();
+            assert!(len > 0 && len as u64 <= crate::description::PART_BYTES);
+            for piece in pieces {
+                assert_eq!(piece.offset, ends[piece.file]);
+                ends[piece.file] += piece.len as u64;
+            }
+        }
+        assert_eq!(description.parts(), 4);
+        let lens: Vec<_> = description.files.iter().map(|file| file.len).collect();
+        assert_eq!(lens, ends);
+    }
+}

@@ -87,6 +87,32 @@ fn a_store_that_takes_in_what_changed_equals_the_source_at_every_position() {
     }
 }
 
+#[test]
+fn changes_told_amid_commits_flushes_and_compactions_are_whole_and_no_more() {
+    let pair = pair_of(TABLES);
+    live(&pair.leader, &pair.source, 20, 1);
+    let mut since = stand(&pair);
+    for turn in 0..6 {
+        let base = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| live(&pair.leader, &pair.source, 40, 10 + turn));
+            let compacting = scope.spawn(|| pair.leader.store.compact().unwrap());
+            let base = pair.leader.store.open_changes(since).unwrap();
+            writing.join().unwrap();
+            compacting.join().unwrap();
+            base
+        });
+        let installed = pair.install(&base).unwrap();
+        assert_eq!(installed.reaches, installed.commit.lsn);
+        let derived = Derived::on_disk(&pair.target.options()).unwrap().unwrap();
+        assert_eq!(derived.reaches, base.commit().lsn);
+        let target = pair.open_target();
+        check_same(&pair.leader.store, &target.store);
+        target.store.close().unwrap();
+        drop(target);
+        since = checkpoint_of(&pair.target);
+    }
+}
+
 /// Bytes of the versions above a position, as they are kept: key, value, and the eight bytes of
 /// position and kind.
 fn changed_bytes(pair: &Pair, since: Lsn) -> u64 {

@@ -570,6 +570,22 @@ impl Cluster {
             Effect::Unpin { session } => {
                 assert!(self.pins.remove(&session).is_some(), "released twice");
             }
+            Effect::Commit(lsn) => self.disks.get_mut(&id).unwrap().committed = lsn,
+            Effect::Answer { number, outcome } => {
+                let again = self.answers.insert(number, outcome);
+                assert_eq!(again, None, "{number} was answered twice");
+            }
+            Effect::Role(role) => {
+                self.roles.insert(id, role);
+            }
+            Effect::Log(line) => self.lines.push((id, line)),
+            Effect::Reconnect { peer } => self.connect(id, peer.0),
+            base => self.base(id, base),
+        }
+    }
+
+    fn base(&mut self, id: u128, effect: Effect) {
+        match effect {
             Effect::OpenBase { session, since } => self.open_base(id, session, since),
             Effect::ReadBase { session, index } => {
                 let bytes = Some(vec![u8::try_from(index).unwrap()]);
@@ -612,16 +628,7 @@ impl Cluster {
                     self.step(id, stored);
                 }
             }
-            Effect::Commit(lsn) => self.disks.get_mut(&id).unwrap().committed = lsn,
-            Effect::Answer { number, outcome } => {
-                let again = self.answers.insert(number, outcome);
-                assert_eq!(again, None, "{number} was answered twice");
-            }
-            Effect::Role(role) => {
-                self.roles.insert(id, role);
-            }
-            Effect::Log(line) => self.lines.push((id, line)),
-            Effect::Reconnect { peer } => self.connect(id, peer.0),
+            other => panic!("{other:?} has nothing to do with a base"),
         }
     }
 

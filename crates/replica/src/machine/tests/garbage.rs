@@ -66,8 +66,8 @@ fn sealed() -> impl Strategy<Value = Sealed> {
         })
 }
 
-fn body(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
-    let of_primary = prop_oneof![
+fn of_primary(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
+    prop_oneof![
         position().prop_map(move |keep| Body::Truncate {
             session,
             endpoint,
@@ -123,8 +123,11 @@ fn body(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
             endpoint,
             config: super::cluster::config([], Mode::All)
         })),
-    ];
-    let of_replica = prop_oneof![
+    ]
+}
+
+fn of_replica(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
+    prop_oneof![
         (position(), history(), number(), any::<bool>()).prop_map(
             move |(flushed, history, lsn, is_amnesiac)| {
                 Body::Attached(Attached {
@@ -175,8 +178,11 @@ fn body(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
             endpoint,
             reason: String::new()
         }),
-    ];
-    let of_anybody = prop_oneof![
+    ]
+}
+
+fn of_anybody() -> impl Strategy<Value = Body> {
+    prop_oneof![
         Just(Body::Inquire {
             candidate: NodeId(2)
         }),
@@ -198,8 +204,15 @@ fn body(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
             },
             holder: NodeId(2),
         }),
-    ];
-    prop_oneof![of_primary, of_replica, of_anybody]
+    ]
+}
+
+fn body(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
+    prop_oneof![
+        of_primary(session, endpoint),
+        of_replica(session, endpoint),
+        of_anybody()
+    ]
 }
 
 proptest! {

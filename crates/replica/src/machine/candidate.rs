@@ -12,7 +12,7 @@ use super::{
     promise::Then,
     promotion::{Candidacy, Judged, refuse},
     states::State,
-    validation::{Denial, Proof},
+    validation::{Denial, Judgement, Proof, Verdict},
 };
 
 impl Node {
@@ -79,7 +79,8 @@ impl Node {
                 is_promise && (promised == (epoch, candidacy.id) || answer.is_amnesiac)
             }
         };
-        if candidacy.state() != State::Validating || !is_wanted {
+        let is_sound = answer.holders.len() <= super::MEMBERS_MAX && answer.config.is_of_a_size();
+        if candidacy.state() != State::Validating || !is_wanted || !is_sound {
             return;
         }
         if candidacy.epoch.is_none() {
@@ -111,14 +112,25 @@ impl Node {
         };
         match candidacy.judge(own, epoch, is_over) {
             Judged::Waiting => {}
-            Judged::Denied(denial) => self.denied(&denial),
-            Judged::Approved(proof) => match candidacy.epoch {
-                None if is_over || candidacy.has_majority(&self.record().config) => {
-                    self.promise_itself(epoch, candidacy.id);
-                }
-                None => {}
-                Some(_) => self.approve(proof),
-            },
+            Judged::Done(judgement) => self.judged(judgement, epoch, is_over),
+        }
+    }
+
+    fn judged(&mut self, judgement: Judgement, epoch: Epoch, is_over: bool) {
+        let Some(candidacy) = &self.candidacy else {
+            return;
+        };
+        let (is_forecast, id) = (candidacy.epoch.is_none(), candidacy.id);
+        // A pair needs nobody else; asking is worth a round all the same.
+        if is_forecast && !is_over && !candidacy.has_majority(&self.record().config) {
+            return;
+        }
+        let verdict = judgement.verdict.clone();
+        self.judgement = Some(judgement);
+        match verdict {
+            Verdict::Denied(denial) => self.denied(&denial),
+            Verdict::Approved(_) if is_forecast => self.promise_itself(epoch, id),
+            Verdict::Approved(proof) => self.approve(proof),
         }
     }
 
@@ -261,8 +273,14 @@ impl Node {
         }
         let own = &self.keeper.record().config;
         candidacy.ask_again(own, self.now, limits.heartbeat, &mut self.out);
-        if self.now.since(candidacy.since) > limits.validation {
+        if self.now.since(candidacy.since) <= limits.validation {
+            return;
+        }
+        if self.log.is_settled() {
             self.judge_candidacy(true);
+        } else {
+            let refusal = Refusal::EvidenceMissing("its own end is not on disk".to_owned());
+            self.deny(&refusal, "its disk did not write in time");
         }
     }
 }

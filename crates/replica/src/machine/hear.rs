@@ -157,7 +157,7 @@ impl Node {
                     .keep(record, Then::Sound { session }, &mut self.out);
             }
             Body::Configure { config, .. } => {
-                if config.version <= record.config.version {
+                if config.version <= record.config.version || !config.is_of_a_size() {
                     return self.report_configured();
                 }
                 let record = Record {

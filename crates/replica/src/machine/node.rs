@@ -14,11 +14,13 @@ use super::{
     lease::Lease,
     log::Log,
     outbox::Outbox,
+    position::EPOCH_MAX,
     primary::{Office, Primary, answer},
     promise::Then,
     promotion::Candidacy,
     receiver::Receiver,
     sender::{Desk, Sender},
+    validation::Judgement,
 };
 
 /// Where a peer can be reached, and the session that it may have.
@@ -52,6 +54,8 @@ pub struct Node {
     pub(super) lease: Lease,
     /// Found at the start, or by the disk; whether or not the record says so yet.
     pub(super) is_damaged: bool,
+    /// What the last promotion of this node was decided on.
+    pub(super) judgement: Option<Judgement>,
     /// For the one time that this node goes on as a holder by itself.
     pub(super) fresh: Option<EpochId>,
 }
@@ -95,6 +99,7 @@ impl Node {
             handed_over: None,
             lease: Lease::new(durable.is_leased),
             is_damaged: durable.is_damaged,
+            judgement: None,
             fresh: Some(durable.fresh),
         };
         node.begin();
@@ -394,6 +399,9 @@ impl Node {
                 .log(Some(primary), Some(session), "session_ended", cause);
         }
         self.tick_candidacy();
+        if self.is_damaged && !self.keeper.is_busy() && !self.record().is_amnesiac {
+            self.find_loss("its disk has less than it had");
+        }
         let patience = 2 * self.limits.validation;
         if let Some(handed) = self
             .handed_over
@@ -451,6 +459,9 @@ impl Node {
 
     pub(super) fn is_ours(&self, message: &Message) -> bool {
         let (header, own) = (&message.header, &self.out.header);
-        header.cluster == own.cluster && header.journal == own.journal && header.from != own.from
+        header.cluster == own.cluster
+            && header.journal == own.journal
+            && header.from != own.from
+            && header.epoch < EPOCH_MAX
     }
 }

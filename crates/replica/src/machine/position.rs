@@ -54,6 +54,10 @@ impl fmt::Display for Position {
 /// A holder that used up its starts (a power of two, by eye) is promoted anew.
 pub const STARTS: u64 = 1 << 16;
 
+/// No epoch gets here: a message that names a higher one is damaged, and a promise of it would leave no
+/// number for a promotion. 2^62 by eye.
+pub(super) const EPOCH_MAX: Epoch = Epoch(1 << 62);
+
 /// The epoch of a promotion that heard of no higher one. `None` where numbers end.
 pub fn next_promotion(highest: Epoch) -> Option<Epoch> {
     (highest.0 / STARTS + 1).checked_mul(STARTS).map(Epoch)

@@ -10,6 +10,7 @@ use super::{
     configure::{self, Change},
     next_start,
     node::Node,
+    position::EPOCH_MAX,
     primary::{Primary, answer},
     receiver::Receiver,
 };
@@ -149,6 +150,9 @@ impl Node {
             let body = Body::Attach(attach);
             return self.keeper.defer(Event::Received(Message { header, body }));
         }
+        if !attach.config.is_of_a_size() {
+            return;
+        }
         let primary = header.from;
         let record = self.record();
         let authority = (header.epoch, header.epoch_id, primary);
@@ -258,6 +262,9 @@ impl Node {
 
     /// A message of ours was refused: somebody has promised a higher epoch.
     pub(super) fn refused(&mut self, header: Header, highest: Epoch, id: EpochId, asker: NodeId) {
+        if highest >= EPOCH_MAX {
+            return;
+        }
         self.candidacy_refused(highest, id);
         let own = self.record().promised;
         if self.primary.is_none() || highest < own.0 || (highest, id) == (own.0, own.1) {

@@ -9,7 +9,7 @@ use super::{
     Body, Config, EpochId, Line, NodeId, Position, Refusal, Sealed, Time,
     outbox::Outbox,
     states::{About, NoSuchMove, Promotion, State},
-    validation::{Denial, Evidence, Proof, Verdict, judge},
+    validation::{Evidence, Judgement, Verdict, judge},
 };
 
 #[derive(Debug)]
@@ -35,8 +35,7 @@ pub(super) struct Candidacy {
 #[derive(Debug)]
 pub(super) enum Judged {
     Waiting,
-    Approved(Proof),
-    Denied(Denial),
+    Done(Judgement),
 }
 
 impl Candidacy {
@@ -188,10 +187,10 @@ impl Candidacy {
             heard: self.heard,
             force: self.force.clone(),
         };
-        match judge(&evidence).verdict {
-            Verdict::Approved(proof) => Judged::Approved(proof),
-            Verdict::Denied(denial) if is_all || is_over => Judged::Denied(denial),
-            Verdict::Denied(_) => Judged::Waiting,
+        let judgement = judge(&evidence);
+        match &judgement.verdict {
+            Verdict::Denied(_) if !is_all && !is_over => Judged::Waiting,
+            Verdict::Approved(_) | Verdict::Denied(_) => Judged::Done(judgement),
         }
     }
 }

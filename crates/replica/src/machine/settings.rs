@@ -63,6 +63,17 @@ pub struct Config {
     pub previous: Option<Replaced>,
 }
 
+impl Config {
+    /// No more members than a record on disk has room for. What a peer sends is asked that.
+    pub fn is_of_a_size(&self) -> bool {
+        let previous = self.previous.iter();
+        let mut all = previous
+            .map(|previous| &previous.members)
+            .chain([&self.members]);
+        all.all(|members| members.len() <= MEMBERS_MAX)
+    }
+}
+
 /// What a configuration takes the place of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {

@@ -6,7 +6,7 @@ use wal::{Epoch, Lsn};
 
 use super::{
     Config, History, Kind, Line, Node, NodeId, Phase, Plan, Position, Record, SessionId, State,
-    Time, sender::Sender, states,
+    Time, sender::Sender, states, validation::Judgement,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +110,11 @@ impl Node {
     /// The last lines of the recovery log, oldest first.
     pub fn lines(&self) -> impl Iterator<Item = &(Time, Line)> {
         self.out.lines()
+    }
+
+    /// What the last promotion of this node was decided on, rule by rule.
+    pub fn judgement(&self) -> Option<&Judgement> {
+        self.judgement.as_ref()
     }
 
     pub fn config(&self) -> &Config {

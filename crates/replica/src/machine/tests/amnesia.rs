@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::cluster::{Cluster, is_written};
-use crate::machine::{Mode, Outcome, Position};
+use crate::machine::{Body, Mode, Outcome, Position, STARTS};
 
 /// Its log is gone and its record is not.
 fn forget(cluster: &mut Cluster, id: u128) {
@@ -32,6 +32,12 @@ fn a_node_without_its_disk_neither_promises_nor_counts_until_it_is_rebuilt() {
     cluster.start(3);
     assert!(cluster.disks[&2].record.is_amnesiac, "it says so on disk");
     assert!(matches!(cluster.promote(2), Some(Outcome::Refused(_))));
+    let before = cluster.disks[&2].record.clone();
+    cluster.sent.clear();
+    cluster.seal(3, 2, 9 * STARTS, 5);
+    assert_eq!(cluster.disks[&2].record, before, "it promises nothing");
+    let (.., answer) = cluster.sent.last().unwrap();
+    assert!(matches!(&answer.body, Body::Sealed(sealed) if sealed.is_amnesiac));
     assert!(
         matches!(cluster.promote(3), Some(Outcome::Refused(_))),
         "an amnesiac's word is none"

@@ -427,6 +427,21 @@ impl Cluster {
         self.run();
     }
 
+    /// A candidate wants a promise.
+    pub(super) fn seal(&mut self, from: u128, to: u128, epoch: u64, id: u128) {
+        let candidate = NodeId(from);
+        let header = Header {
+            cluster: 99,
+            journal: identity(),
+            from: candidate,
+            epoch: Epoch(epoch),
+            epoch_id: EpochId(id),
+        };
+        let body = Body::Seal { candidate };
+        self.wire.push_back((from, to, Message { header, body }));
+        self.run();
+    }
+
     pub(super) fn replica(&self, id: u128, replica: u128) -> ReplicaStatus {
         let replicas = self.nodes[&id].status().replicas;
         replicas

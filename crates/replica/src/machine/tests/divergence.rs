@@ -1,7 +1,7 @@
 //! Logs that part, and what becomes of the records that only one of them has.
 
 use super::cluster::{Cluster, is_written};
-use crate::machine::{Mode, NodeId, Order, Outcome, Policy};
+use crate::machine::{Body, Mode, NodeId, Order, Outcome, Policy};
 
 /// Node 1 writes `tail` to its own disk alone, and is gone; node 2 is promoted and writes `after`.
 fn diverged(tail: &[&str], after: &[&str]) -> Cluster {
@@ -65,7 +65,7 @@ fn a_cut_that_is_asked_for_again_leaves_what_came_after_it() {
     cluster.start(1);
     cluster.pass(1);
     let truncate = cluster.sent.iter().find(|(from, to, message)| {
-        (*from, *to) == (2, 1) && matches!(message.body, crate::machine::Body::Truncate { .. })
+        (*from, *to) == (2, 1) && matches!(message.body, Body::Truncate { .. })
     });
     let late = truncate.unwrap().2.clone();
     let before = cluster.texts(1);
@@ -73,6 +73,29 @@ fn a_cut_that_is_asked_for_again_leaves_what_came_after_it() {
     cluster.run();
     assert_eq!(cluster.texts(1), before);
     assert!(is_written(cluster.write(2, "after it")));
+}
+
+#[test]
+fn a_cut_whose_answer_is_lost_is_asked_for_again() {
+    let mut cluster = diverged(&["old 1", "old 2"], &["new 1"]);
+    cluster.cut.clear();
+    cluster.part(2, 1);
+    cluster.start(1);
+    cluster.cut.clear();
+    cluster.connect(2, 1);
+    let is_cut = |cluster: &Cluster| {
+        let last = cluster.wire.back();
+        last.is_some_and(|(.., message)| matches!(message.body, Body::Truncated { .. }))
+    };
+    while !is_cut(&cluster) {
+        assert!(!cluster.wire.is_empty());
+        cluster.deliver_one();
+    }
+    cluster.wire.pop_back();
+    cluster.pass(2);
+    assert_eq!(cluster.texts(1), ["both", "new 1"]);
+    assert!(cluster.is_in_sync(2, 1));
+    assert!(!cluster.names(2).contains(&"escalated"));
 }
 
 /// Both sides of a partition are promoted by force, with the same number; then they meet.

@@ -1,7 +1,11 @@
 //! Promises, and what must not happen before they are on disk.
 
+use wal::Epoch;
+
 use super::cluster::{Cluster, is_written};
-use crate::machine::{Body, Event, Message, Mode, NodeId, Order, Outcome, Refusal, Role, states};
+use crate::machine::{
+    Body, Event, Message, Mode, NodeId, Order, Outcome, Refusal, Role, STARTS, states,
+};
 
 fn is_refused(outcome: Option<Outcome>) -> bool {
     matches!(outcome, Some(Outcome::Refused(_)))
@@ -34,6 +38,56 @@ fn an_authority_that_is_not_on_disk_is_none() {
     assert!(matches!(cluster.roles[&1], Role::Replica { .. }));
     assert!(!is_written(cluster.write(1, "a")));
     assert_eq!(cluster.nodes[&1].status().promotion, states::State::Steady);
+}
+
+/// A primary promises: whoever waits is told, at once, and nothing is acknowledged any more.
+#[test]
+fn a_promise_ends_a_primary_and_a_session_in_the_step_that_makes_it() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    for id in [2, 3] {
+        cluster.disks.get_mut(&id).unwrap().is_slow = true;
+    }
+    let number = cluster.write_later(1, "a");
+    cluster.seal(3, 1, 2 * STARTS, 5);
+    let highest = Epoch(2 * STARTS);
+    let unknown = Outcome::Unknown(Refusal::Fenced { highest });
+    assert_eq!(cluster.answer(number), Some(&unknown));
+    assert!(!is_written(cluster.write(1, "b")));
+    assert!(cluster.pins.is_empty());
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.stop(3);
+    cluster.disks.get_mut(&2).unwrap().is_slow = true;
+    let number = cluster.write_later(1, "a");
+    cluster.seal(3, 2, 2 * STARTS, 5);
+    cluster.flush(2);
+    assert!(
+        !is_written(cluster.answer(number).cloned()),
+        "a promise ends the session"
+    );
+}
+
+/// A number is promised once; whoever asked first may ask again.
+#[test]
+fn one_number_is_promised_to_one_node() {
+    for (what, from, epoch, id, expected) in [
+        ("again", 3, 2 * STARTS, 5, true),
+        ("another id", 3, 2 * STARTS, 6, false),
+        ("another node", 1, 2 * STARTS, 5, false),
+        ("lower", 1, 2 * STARTS - 1, 7, false),
+        ("higher", 1, 2 * STARTS + 1, 7, true),
+    ] {
+        let mut cluster = Cluster::new(3, Mode::Sync(1));
+        cluster.seal(3, 2, 2 * STARTS, 5);
+        cluster.sent.clear();
+        cluster.seal(from, 2, epoch, id);
+        let is_promised = cluster
+            .sent
+            .iter()
+            .any(|(_, to, message)| *to == from && matches!(message.body, Body::Sealed(_)));
+        assert_eq!(is_promised, expected, "{what}");
+    }
 }
 
 /// Cut off at each message of a promotion in turn, and started again: the old authority or the new one.

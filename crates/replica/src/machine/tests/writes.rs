@@ -1,9 +1,12 @@
 //! Writes, and reads that must see them.
 
-use wal::Lsn;
+use wal::{Epoch, Lsn};
 
 use super::cluster::{Cluster, config, is_written, limits};
-use crate::machine::{Body, Effect, Event, Mode, Outcome, Refusal};
+use crate::machine::{
+    ANNOUNCEMENT, Body, Effect, Entry, EpochId, Event, Mode, NodeId, Outcome, Refusal, STARTS,
+    announce, testing::position,
+};
 
 /// How many replicas have to be in sync, and how many of them are.
 ///
@@ -162,7 +165,7 @@ fn without_copies_to_ask_a_read_is_answered_at_once_and_by_a_replica_not_at_all(
         Some(Outcome::Confirmed { .. })
     ));
     let number = cluster.confirm(2);
-    let holder = Some(crate::machine::NodeId(1));
+    let holder = Some(NodeId(1));
     let refusal = Refusal::NotPrimary { holder };
     assert_eq!(cluster.answer(number), Some(&Outcome::Refused(refusal)));
 }
@@ -239,21 +242,91 @@ fn a_log_that_fails_ends_a_primary_at_once_and_it_goes_on_after_a_start() {
 /// majority can still be cut.
 #[test]
 fn nothing_of_an_earlier_epoch_is_committed_before_a_record_of_this_one() {
-    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    let mut cluster = Cluster::new(2, Mode::Async);
     cluster.promote(1);
+    cluster.cut.insert((2, 1));
     assert!(is_written(cluster.write(1, "a")));
     cluster.stop(1);
-    for id in [2, 3] {
-        cluster.disks.get_mut(&id).unwrap().is_slow = true;
-    }
+    assert_eq!(cluster.texts(2), ["a"]);
     let before = cluster.disks[&2].committed;
-    assert_eq!(cluster.promote(2), Some(Outcome::Done));
-    let first = cluster.nodes[&2].status().end.lsn;
-    assert!(cluster.disks[&2].committed <= before.max(Lsn::new(first.get() - 1)));
+    assert!(before < cluster.disks[&2].end().lsn, "node 2 was not told");
+    cluster.disks.get_mut(&2).unwrap().is_slow = true;
+    cluster.force(2);
+    assert_eq!(cluster.disks[&2].committed, before);
     cluster.flush(2);
-    cluster.flush(3);
-    cluster.pass(1);
-    assert_eq!(cluster.disks[&2].committed, first);
+    assert_eq!(cluster.disks[&2].committed, Lsn::new(3));
+}
+
+/// Entries behind the end of a replica's log, as (epoch, LSN, announced epoch).
+#[test]
+fn what_does_not_follow_directly_is_not_taken_and_ends_the_session() {
+    let epoch = STARTS;
+    for (what, previous, entries, expected) in [
+        (
+            "the next two",
+            2,
+            vec![(epoch, 3, None), (epoch, 4, None)],
+            4,
+        ),
+        (
+            "from further back",
+            1,
+            vec![(epoch, 2, None), (epoch, 3, None)],
+            3,
+        ),
+        (
+            "a hole between them",
+            2,
+            vec![(epoch, 3, None), (epoch, 5, None)],
+            2,
+        ),
+        ("another epoch", 2, vec![(epoch + 1, 3, None)], 2),
+        (
+            "an epoch above the primary's",
+            2,
+            vec![(epoch + 1, 3, Some(epoch + 1))],
+            2,
+        ),
+        (
+            "an announcement of another",
+            2,
+            vec![(epoch + 1, 3, Some(epoch + 2))],
+            2,
+        ),
+        ("the same epoch again", 2, vec![(epoch, 3, Some(epoch))], 2),
+        (
+            "what is here, otherwise",
+            1,
+            vec![(epoch + 1, 2, None), (epoch, 3, None)],
+            2,
+        ),
+        ("what is not here", 3, vec![(epoch, 4, None)], 2),
+    ] {
+        let mut cluster = Cluster::new(2, Mode::Async);
+        cluster.promote(1);
+        assert!(is_written(cluster.write(1, "a")));
+        let status = cluster.replica(1, 2).session.unwrap();
+        let entries = entries.into_iter().map(|(epoch, lsn, announces)| Entry {
+            position: position(epoch, lsn),
+            kind: if announces.is_some() {
+                ANNOUNCEMENT
+            } else {
+                super::cluster::KIND
+            },
+            bytes: announces.map_or(vec![1], |epoch| {
+                announce(Epoch(epoch), EpochId(1), NodeId(1))
+            }),
+        });
+        let body = Body::Entries {
+            session: status.id,
+            endpoint: status.endpoint,
+            previous: position(epoch, previous),
+            entries: entries.collect(),
+            committed: Lsn::ZERO,
+        };
+        cluster.say(1, 2, body);
+        assert_eq!(cluster.disks[&2].end(), position(epoch, expected), "{what}");
+    }
 }
 
 #[test]

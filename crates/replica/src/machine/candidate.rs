@@ -10,7 +10,7 @@ use super::{
     node::Node,
     primary::answer,
     promise::Then,
-    promotion::{Candidacy, Judged, refuse},
+    promotion::{Candidacy, refuse},
     states::State,
     validation::{Denial, Judgement, Proof, Verdict},
 };
@@ -110,9 +110,8 @@ impl Node {
                 "numbers of epochs end there",
             );
         };
-        match candidacy.judge(own, epoch, is_over) {
-            Judged::Waiting => {}
-            Judged::Done(judgement) => self.judged(judgement, epoch, is_over),
+        if let Some(judgement) = candidacy.judge(own, epoch, is_over) {
+            self.judged(judgement, epoch, is_over);
         }
     }
 

@@ -31,13 +31,6 @@ pub(super) struct Candidacy {
     pub(super) heard: Epoch,
 }
 
-/// What is known of a candidacy after an answer, or after the time for answers.
-#[derive(Debug)]
-pub(super) enum Judged {
-    Waiting,
-    Done(Judgement),
-}
-
 impl Candidacy {
     pub(super) fn new(
         me: NodeId,
@@ -167,16 +160,16 @@ impl Candidacy {
         self.answers.len() + 1 > own.members.len() / 2
     }
 
-    /// Whether what is known is enough. Not enough is an end only when nothing more is to come: every
+    /// Whether what is known is enough; `None`: more is waited for. Not enough is an end only when nothing more is to come: every
     /// member answered, or the time is over. A forced promotion waits for all it can get.
-    pub(super) fn judge(&self, own: Sealed, epoch: Epoch, is_over: bool) -> Judged {
+    pub(super) fn judge(&self, own: Sealed, epoch: Epoch, is_over: bool) -> Option<Judgement> {
         let config = own.config.clone();
         let is_all = self
             .others(&config)
             .iter()
             .all(|node| self.answers.contains_key(node));
         if self.force.is_some() && !is_all && !is_over {
-            return Judged::Waiting;
+            return None;
         }
         let mut answers = self.answers.clone();
         answers.insert(self.me, own);
@@ -188,10 +181,8 @@ impl Candidacy {
             force: self.force.clone(),
         };
         let judgement = judge(&evidence);
-        match &judgement.verdict {
-            Verdict::Denied(_) if !is_all && !is_over => Judged::Waiting,
-            Verdict::Approved(_) | Verdict::Denied(_) => Judged::Done(judgement),
-        }
+        let is_denied = matches!(judgement.verdict, Verdict::Denied(_));
+        (!is_denied || is_all || is_over).then_some(judgement)
     }
 }
 

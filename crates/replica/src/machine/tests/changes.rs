@@ -110,6 +110,7 @@ fn a_promotion_amid_a_change_satisfies_both_modes() {
     cluster.disks.get_mut(&3).unwrap().is_slow = true;
     assert!(is_written(cluster.write(1, "by the old mode, alone")));
     configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
+    cluster.pass(1);
     let change = &cluster.disks[&3].record.config;
     assert!(change.mode == Mode::Sync(1) && change.previous.is_some());
     cluster.stop(1);

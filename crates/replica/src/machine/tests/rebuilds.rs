@@ -54,10 +54,18 @@ fn writes_go_on_while_a_base_is_sent_and_none_is_missing_behind_it() {
     let mut cluster = left_behind(4);
     cluster.hold_parts = true;
     cluster.start(3);
+    let committed = cluster.disks[&3].committed;
+    let status = cluster.replica(1, 3).session.unwrap();
+    let (session, endpoint) = (status.id, status.endpoint);
+    cluster.say(3, 1, Body::Sound { session, endpoint });
     for index in 5..9 {
         assert!(is_written(cluster.write(1, &format!("{index}"))));
         cluster.pass(1);
         assert!(!cluster.is_in_sync(1, 3), "a part is not stored");
+        assert_eq!(
+            cluster.disks[&3].committed, committed,
+            "nobody reads a base amid its parts"
+        );
     }
     assert_eq!(
         cluster.disks[&3].end(),
@@ -67,6 +75,10 @@ fn writes_go_on_while_a_base_is_sent_and_none_is_missing_behind_it() {
     cluster.release_parts();
     cluster.pass(2);
     assert!(cluster.is_in_sync(1, 3));
+    assert!(
+        !cluster.disks[&3].record.is_amnesiac,
+        "that it is sound is on its disk"
+    );
     assert_eq!(cluster.texts(3), ["5", "6", "7", "8"], "behind the base");
 }
 

@@ -128,7 +128,11 @@ fn a_replica_lets_readers_and_derived_state_only_as_far_as_is_committed_and_dura
     assert_eq!(cluster.disks[&2].committed, committed);
     cluster.flush(3);
     assert!(is_written(cluster.answer(number).cloned()));
-    assert_eq!(cluster.disks[&2].committed, committed, "not durable here");
+    cluster.pass(1);
+    assert_eq!(
+        cluster.disks[&2].committed, committed,
+        "told, and not durable here"
+    );
     cluster.flush(2);
     cluster.pass(1);
     assert_eq!(cluster.disks[&2].committed, Lsn::new(3));

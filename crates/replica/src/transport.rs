@@ -108,7 +108,9 @@ pub(crate) struct Shared {
     server: Arc<ServerConfig>,
     inbox: Inbox,
     peers: Mutex<BTreeMap<NodeId, Arc<Outbox>>>,
-    /// By peer: the number of its newest connection here. Held while a message of it is handed on.
+    /// Connections that greeted here.
+    greeted: AtomicU64,
+    /// By peer: the number of its newest connection that was heard. Held while a message is handed on.
     newest: Mutex<BTreeMap<NodeId, Arc<Mutex<u64>>>>,
     counters: Counters,
     is_stopping: AtomicBool,
@@ -161,6 +163,7 @@ impl Transport {
             server,
             inbox: start.inbox,
             peers: Mutex::default(),
+            greeted: AtomicU64::new(0),
             newest: Mutex::default(),
             counters: Counters::default(),
             is_stopping: AtomicBool::new(false),

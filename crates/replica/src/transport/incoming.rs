@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
 };
 
 use rustls::{ServerConnection, StreamOwned};
@@ -51,8 +51,7 @@ pub(super) fn accept_loop(shared: &Arc<Shared>, listener: &dyn Listener) {
 
 fn hear(shared: &Shared, socket: Box<dyn Stream>) {
     let address = socket.peer();
-    let ended = greet(shared, socket).and_then(|(connection, peer)| {
-        let line = Line::take(shared, peer);
+    let ended = greet(shared, socket).and_then(|(connection, peer, line)| {
         let ended = listen(shared, connection, peer, &line);
         Err(ended)
     });
@@ -67,7 +66,7 @@ fn hear(shared: &Shared, socket: Box<dyn Stream>) {
 }
 
 /// TLS, then the greeting, within the time that a peer may be silent.
-fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<(Connection, NodeId), Broken> {
+fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<(Connection, NodeId, Line), Broken> {
     socket.set_read_timeout(LOOK_EVERY).map_err(Broken::Io)?;
     socket.set_write_timeout(SILENCE_MAX).map_err(Broken::Io)?;
     let tls = ServerConnection::new(Arc::clone(&shared.server))
@@ -86,9 +85,11 @@ fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<(Connection, NodeId
     let checked = hello
         .map_err(|_| Reason::NotAGreeting)
         .and_then(|hello| check(shared, &connection, hello));
-    let answer = match checked {
-        Ok((version, _)) => Answer::Welcome(version),
-        Err(reason) => Answer::Refused(reason),
+    // Before the answer: what a peer sends upon it is of a connection that has its number.
+    let checked = checked.map(|(version, peer)| (version, peer, Line::new(shared, peer)));
+    let answer = match &checked {
+        Ok((version, ..)) => Answer::Welcome(*version),
+        Err(reason) => Answer::Refused(*reason),
     };
     let answer = postcard::to_stdvec(&answer).expect("an answer can be written");
     connection
@@ -96,9 +97,9 @@ fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<(Connection, NodeId
         .and_then(|()| connection.flush())
         .map_err(Broken::Io)?;
     match checked {
-        Ok((_, peer)) => {
+        Ok((_, peer, line)) => {
             connection.sock.lift();
-            Ok((connection, peer))
+            Ok((connection, peer, line))
         }
         Err(reason) => {
             Counters::add(&shared.counters.refused, 1);
@@ -129,30 +130,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .expect("a panic of a spine thread ends the process")
 }
 
-/// The right to be heard as a peer: the newest of its connections has it. A node that lost its disk
-/// and came back must not be heard from its life before, which may still lie in a buffer here.
+/// The right to be heard as a peer: the newest of its connections that said anything has it. A node
+/// that lost its disk and came back must not be heard from its life before, which may still lie in a
+/// buffer here.
 struct Line {
     newest: Arc<Mutex<u64>>,
+    /// In the order of greetings.
     number: u64,
 }
 
 impl Line {
-    /// Waits until no older connection is handing anything on.
-    fn take(shared: &Shared, peer: NodeId) -> Self {
-        let newest = Arc::clone(lock(&shared.newest).entry(peer).or_default());
-        let number = {
-            let mut newest = lock(&newest);
-            *newest += 1;
-            *newest
-        };
-        Self { newest, number }
+    fn new(shared: &Shared, peer: NodeId) -> Self {
+        Self {
+            newest: Arc::clone(lock(&shared.newest).entry(peer).or_default()),
+            number: shared.greeted.fetch_add(1, Ordering::Relaxed) + 1,
+        }
     }
 
-    /// Whether it was handed on.
+    /// Whether it was handed on: no newer connection has been heard, and none is until it is.
     fn hand_on(&self, shared: &Shared, message: Message) -> bool {
-        let newest = lock(&self.newest);
-        let is_newest = *newest == self.number;
+        let mut newest = lock(&self.newest);
+        let is_newest = *newest <= self.number;
         if is_newest {
+            *newest = self.number;
             (shared.inbox)(Heard::Message(Box::new(message)));
         }
         is_newest

@@ -8,7 +8,7 @@
 //! The store is not open meanwhile: an install holds its lock.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -224,8 +224,18 @@ impl Install {
             );
             return Err(Error::new(Kind::Invalid, message));
         };
-        let floor = manifest.tables.iter().map(|table| table.floor).max();
-        let floor = floor.unwrap_or(Lsn::ZERO);
+        // A table whose floor there is above comes whole, whatever is kept of it here.
+        let theirs = self.description.manifest.tables.iter();
+        let partly: BTreeSet<_> = theirs
+            .filter(|table| table.floor <= since)
+            .map(|table| table.id.0)
+            .collect();
+        let ours = manifest.tables.iter();
+        let floor = ours
+            .filter(|table| partly.contains(&table.id.0))
+            .map(|table| table.floor)
+            .max()
+            .unwrap_or(Lsn::ZERO);
         if manifest.checkpoint >= since && floor <= since {
             return Ok(());
         }

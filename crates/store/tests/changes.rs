@@ -172,7 +172,7 @@ fn little_more_is_sent_than_changed() {
 /// Proves: REP-6
 #[test]
 fn what_a_store_held_beyond_the_common_position_is_gone_after_what_changed() {
-    let mut pair = pair_of(&[("t", History::Forever), ("long", History::For(HOUR))]);
+    let mut pair = pair_of(TABLES);
     live(&pair.leader, &pair.source, 40, 1);
     let since = stand(&pair);
     // The target goes its own way, flushes and compacts.
@@ -238,7 +238,10 @@ fn what_changed_is_told_only_where_it_is_known() {
 #[test]
 fn what_changed_is_taken_only_by_a_store_that_stands_there() {
     let mut pair = pair_of(TABLES);
-    live(&pair.leader, &pair.source, 30, 1);
+    live(&pair.leader, &pair.source, 21, 1);
+    let held = pair.leader.store.snapshot().unwrap();
+    let before = held.lsn();
+    live(&pair.leader, &pair.source, 9, 5);
     let since = stand(&pair);
     live(&pair.leader, &pair.source, 30, 2);
     // One that has less.
@@ -250,12 +253,8 @@ fn what_changed_is_taken_only_by_a_store_that_stands_there() {
     let refused = pair.begin(&later).unwrap_err();
     assert_eq!(refused.kind(), Kind::OutOfRange, "{refused}");
     assert_eq!(refused.retained().unwrap().to.lsn, since);
-    // One that has dropped what was there: its queue kept nothing of the past.
-    let earlier = pair
-        .leader
-        .store
-        .open_changes(Lsn::new(since.get() - 9))
-        .unwrap();
+    // One that has dropped what was there, of a table that the source tells in part.
+    let earlier = pair.leader.store.open_changes(before).unwrap();
     let refused = pair.begin(&earlier).unwrap_err();
     assert_eq!(refused.kind(), Kind::OutOfRange, "{refused}");
     // None at all, and one with other tables.

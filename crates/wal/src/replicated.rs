@@ -10,7 +10,7 @@ use crate::{
     epochs::Past,
     hold,
     local::encode,
-    writer::{Room, Writer},
+    writer::{Pending, Room, Writer},
 };
 
 /// Records that were written under one epoch.
@@ -51,6 +51,21 @@ impl Local {
             Some(last) => Ok(Appended { first, last }),
             None => Err(Error::new(Kind::Invalid, "append without a record")),
         }
+    }
+
+    /// One batch of several appends; its last position.
+    pub(crate) fn append_group_at(
+        &self,
+        first: Lsn,
+        epoch: Epoch,
+        members: Vec<Pending>,
+    ) -> Result<Lsn, Error> {
+        let mut writer = hold(&self.writer);
+        self.check_follows(&writer, first, std::iter::once(epoch))?;
+        let mut outcomes = writer.commit_under(&self.core, epoch, members, Room::Ordinary);
+        let last = outcomes.pop().expect("one outcome per member")?.last;
+        self.appended(&writer);
+        Ok(last)
     }
 
     fn check_follows(

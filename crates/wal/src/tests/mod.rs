@@ -14,6 +14,7 @@ mod group;
 mod import;
 mod metrics;
 mod order;
+mod pipeline;
 mod released;
 mod replicated;
 mod reserve;

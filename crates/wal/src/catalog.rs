@@ -167,6 +167,8 @@ impl Catalog {
             last.unmark(offset);
         }
         self.marks = self.segments.iter().map(Segment::marks).sum();
+        // What comes there is not what was released.
+        self.released = self.released.min(keep.next());
         for (&(from, _), pin) in &self.pins {
             if from > keep.next() {
                 // The lowest of several cuts is not needed: one is enough to be told.
@@ -225,11 +227,12 @@ impl Catalog {
         })
     }
 
-    /// Removes and returns the oldest segment, unless a pin holds it or it is the last one.
-    pub(crate) fn release_oldest(&mut self) -> Vec<Segment> {
+    /// Removes and returns the oldest segment, unless a pin holds it, it is the last one, or readers did
+    /// not see all of it.
+    pub(crate) fn release_oldest(&mut self, visible: Lsn) -> Vec<Segment> {
         match self.segments.get(1).map(|next| next.base) {
-            Some(next) => self.release(next),
-            None => Vec::new(),
+            Some(next) if next <= visible.next() => self.release(next),
+            _ => Vec::new(),
         }
     }
 

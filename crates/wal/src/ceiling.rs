@@ -159,7 +159,10 @@ impl Core {
         let slots = hold(&self.slots);
         let (released, first) = {
             let mut catalog = hold(&self.catalog);
-            (catalog.release_oldest(), catalog.first_retained())
+            (
+                catalog.release_oldest(self.tail.visible()),
+                catalog.first_retained(),
+            )
         };
         // None is recycled: its space is wanted elsewhere.
         drop(self.remove_released(slots, &released, 0)?);
@@ -188,7 +191,7 @@ impl Core {
                 // Another release made room after the directory was listed.
                 return Vec::new();
             }
-            let released = catalog.release_oldest();
+            let released = catalog.release_oldest(self.tail.visible());
             first = catalog.first_retained();
             released
         })?;

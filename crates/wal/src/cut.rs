@@ -385,6 +385,10 @@ fn carry_out(
     };
     let change = || {
         let file = disk.open(&path, Open::Write)?;
+        // Nothing is made longer: such an order is not of this log.
+        if order.from > order.to || order.to > file.len()? {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
         if let Some((at, bytes)) = &batch {
             file.write_all_at(bytes, *at)?;
         }

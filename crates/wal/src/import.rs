@@ -49,7 +49,12 @@ pub fn import(options: &Options, source: [u8; 32], records: u64) -> Result<Impor
     }
     let (journal, _) = Local::open_locked(options, lock, Purpose::Import)?;
     let order = match found {
-        Some(order) if !order.is_done && order.source == source => order,
+        Some(order) if !order.is_done && order.source == source => {
+            // Its name may be in the page cache only, and what follows must not outlive it.
+            disk.sync_dir(dir)
+                .map_err(|source| Error::io("make the order of an import durable", dir, source))?;
+            order
+        }
         Some(order) if !order.is_done => {
             let message = "an import of another source was interrupted here; finish that one, or \
                            reset the journal";

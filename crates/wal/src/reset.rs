@@ -157,9 +157,6 @@ pub(crate) fn resume(options: &Options) -> Result<Option<ResetOrder>, Error> {
     let Some(mut order) = ResetOrder::read(disk, dir)? else {
         return Ok(None);
     };
-    // Its name may be in the page cache only, and what follows must not outlive it.
-    disk.sync_dir(dir)
-        .map_err(|source| Error::io("make the order of a reset durable", dir, source))?;
     if order.phase == ResetPhase::Moving {
         let target = dir.join(order.moved_to());
         move_all(disk, dir, &target, RESET_NAME)
@@ -182,6 +179,7 @@ pub(crate) fn stays(name: &str, kind: EntryKind, order: &str) -> bool {
 
 /// Every name but those that stay, to `target`. All new names are durable before an old one goes.
 pub(crate) fn move_all(disk: &dyn Disk, dir: &Path, target: &Path, order: &str) -> io::Result<()> {
+    // With its name that of the order becomes durable, which may be in the page cache only.
     disk.create_dir_all_synced(target)?;
     let mut linked = Vec::new();
     for entry in disk.list(dir)? {

@@ -138,6 +138,8 @@ impl Core {
         let usage = Usage::of(&*self.disk, &self.dir)?;
         let released = self.release(|catalog| {
             let mut keep = keep_from(&limits, self.clock.now(), &usage, catalog.segments());
+            // What was not shown yet is not old, whatever its bytes and age.
+            keep = keep.min(self.tail.visible().next());
             if let Retention::Released(_) = self.retention {
                 keep = keep.min(catalog.released());
             }

@@ -236,6 +236,24 @@ fn ends_well(after: &sim::Disk, mode: Mode, story: &str) -> bool {
         }
     }
     let is_begun_anew = !is_old(after, story);
+    let kept = moved(after);
+    if let [name] = &kept[..]
+        && is_begun_anew
+    {
+        let mut names: Vec<_> = after.list(&path(name)).unwrap();
+        names.retain(|entry| !entry.name.ends_with(".tmp"));
+        let names: Vec<_> = names.iter().map(|entry| &*entry.name).collect();
+        let bases = [1, 5].map(|base| segment(base).file_name().unwrap().to_owned());
+        let bases = bases.each_ref().map(|it| it.to_str().unwrap());
+        let expected = [
+            bases[0],
+            bases[1],
+            identity::NAME,
+            "quarantine",
+            slots::NAME,
+        ];
+        assert_eq!(names, expected, "{story}: not what the old log was");
+    }
     assert!(is_begun_anew || !is_ordered, "{story}: not carried out");
     if is_begun_anew {
         is_begun(after, mode, story);

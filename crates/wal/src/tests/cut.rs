@@ -413,6 +413,71 @@ fn a_reader_that_slept_through_two_cuts_is_told_whatever_it_read() {
     assert_eq!(cut_files(&disk, DIR.as_ref()).unwrap().len(), 2);
 }
 
+/// Where to begin reading is remembered for every quarter of a megabyte; what is remembered of what
+/// was cut would lead into the middle of other batches.
+#[test]
+fn reading_begins_at_batches_that_came_after_the_cut() {
+    let disk = sim::Disk::new(1);
+    let (journal, _) = Local::open(crate::Options {
+        segment_bytes: 8 << 20,
+        shown: Some(Lsn::ZERO),
+        ..options(&disk)
+    })
+    .unwrap();
+    for _ in 0..20 {
+        follow(&journal, 1, 1, 100_000).unwrap();
+    }
+    cut(&journal, 3).unwrap();
+    for _ in 0..30 {
+        follow(&journal, 2, 1, 70_001).unwrap();
+    }
+    for lsn in 1..=33 {
+        let found = journal.read_range(Lsn::new(lsn), Lsn::new(lsn), 1).unwrap();
+        assert_eq!(found[0].lsn, Lsn::new(lsn));
+    }
+}
+
+/// The tool that looks at a directory finds nothing wrong with a log that was cut, and knows a cut that
+/// is not ended.
+#[test]
+fn a_look_at_a_log_that_was_cut_finds_it_whole() {
+    let look = |disk: &sim::Disk| {
+        crate::survey(&options(disk), &mut |_| std::ops::ControlFlow::Continue(())).unwrap()
+    };
+    let disk = sim::Disk::new(1);
+    let journal = log(&disk, Mode::Ordinary);
+    cut(&journal, 14).unwrap();
+    follow(&journal, 6, 3, 100).unwrap();
+    drop(journal);
+    let found = look(&disk);
+    assert_eq!(found.cause(), None);
+    assert_eq!(found.strangers, [""; 0]);
+    assert_eq!(found.kept_to, Lsn::new(17));
+    let journal = open_replica(&disk, Mode::Ordinary).unwrap();
+    disk.inject_on(
+        &path(slots::NAME),
+        Call::Write,
+        1,
+        Fault::Fail(ErrorKind::Other),
+    );
+    let forced = Truncation {
+        keep: Lsn::new(16),
+        reason: REASON,
+        shown_too: false,
+    };
+    assert_eq!(
+        journal.truncate_after(&forced).unwrap_err().kind(),
+        Kind::Poisoned
+    );
+    drop(journal);
+    let found = look(&disk);
+    assert!(matches!(
+        found.opening,
+        Ok(crate::survey::Opening::Finishes("a cut"))
+    ));
+    assert_eq!(found.strangers, [""; 0]);
+}
+
 #[test]
 fn the_history_of_epochs_is_cut_with_the_log() {
     let disk = sim::Disk::new(1);

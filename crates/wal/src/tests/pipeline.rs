@@ -9,8 +9,8 @@ use super::{
     replicated::{body, durable, open_replica},
 };
 use crate::{
-    APPEND_LEN_MAX, Appended, Epoch, Error, Kind, Local, Lsn, Misplaced, Mode,
-    PIPELINE_BYTES_MAX, Pipeline, Run, Upkeep, hold,
+    APPEND_LEN_MAX, Appended, Epoch, Error, Kind, Local, Lsn, Misplaced, Mode, PIPELINE_BYTES_MAX,
+    Pipeline, Run, Upkeep, hold,
 };
 
 type Told = Arc<Mutex<Vec<Result<u64, Kind>>>>;

@@ -237,6 +237,51 @@ fn the_history_of_epochs_is_read_off_the_log_and_kept_up() {
     }
 }
 
+/// In strict mode the last batch counts only if a slot vouches for it, and so does the epoch that it
+/// begins.
+#[test]
+fn an_epoch_whose_only_batch_was_not_acknowledged_is_not_in_the_history() {
+    let mut cut = 0;
+    for effect in 1.. {
+        let disk = sim::Disk::new(1);
+        let journal = open_replica(&disk, Mode::Strict).unwrap();
+        follow(&journal, 3, 2, 100).unwrap();
+        disk.crash_at(effect);
+        if follow(&journal, 9, 1, 100).is_ok() {
+            break;
+        }
+        let again = open_replica(&disk.process_death(), Mode::Strict).unwrap();
+        if again.durable() == Lsn::new(2) {
+            assert_eq!(starts(&again), [(3, 1, true)], "effect {effect}");
+            cut += 1;
+        }
+    }
+    assert!(cut > 1, "no batch was written and not vouched for");
+}
+
+/// Limits of bytes are for what readers are done with, not for what they were not shown yet.
+#[test]
+fn limits_release_nothing_that_was_not_shown() {
+    let disk = sim::Disk::new(1);
+    let limits = crate::Limits {
+        bytes_max: Some(super::SEGMENT_BYTES),
+        age_max: None,
+    };
+    let (journal, _) = Local::open(Options {
+        shown: Some(Lsn::ZERO),
+        retention: crate::Retention::Policy(limits),
+        ..options(&disk)
+    })
+    .unwrap();
+    for _ in 0..12 {
+        follow(&journal, 1, 1, 3000).unwrap();
+    }
+    assert_eq!(journal.apply_retention().unwrap(), 0);
+    journal.show(Lsn::new(5));
+    assert!(journal.apply_retention().unwrap() > 0);
+    assert!(journal.first_retained() <= Lsn::new(6));
+}
+
 /// What was released is known as long as the journal is open, and from what the owner noted; of the
 /// rest only the number is left, from the first record that is retained.
 #[test]

@@ -229,6 +229,50 @@ fn ends_well(
     }
 }
 
+/// The process dies before the order's name is durable, the next one finds the order in the page cache
+/// and carries it out, and then the power goes: the journal is the old one or the new one. Without the
+/// order being made durable first, it was half moved and nothing said so.
+///
+/// Proves: JRN-16
+#[test]
+fn an_order_that_only_the_page_cache_had_is_made_durable_before_it_is_carried_out() {
+    let healthy = || {
+        let (disk, journal) = fresh();
+        for number in 1..=8_u8 {
+            append(&journal, &[number; 2000]).unwrap();
+        }
+        journal.close().unwrap();
+        disk
+    };
+    let whole = healthy();
+    let before = whole.effects();
+    reset(&options(&whole), REASON).unwrap();
+    let mut ends = [0, 0];
+    // The order comes first.
+    for effect in 1..=(whole.effects() - before).min(8) {
+        let disk = healthy();
+        disk.crash_at(effect);
+        assert!(reset(&options(&disk), REASON).is_err());
+        let died = disk.process_death();
+        for step in 1..40 {
+            let interrupted = died.fork();
+            interrupted.crash_at(step);
+            drop(open(&interrupted));
+            for seed in 0..6 {
+                let after = interrupted.power_loss(seed);
+                let story = format!("effect {effect}, opening step {step}, seed {seed}");
+                let (journal, report) =
+                    open(&after).unwrap_or_else(|error| panic!("{story}: {error}"));
+                let is_new = report.identity.generation == Generation(2);
+                let expected = if is_new { 1 } else { 8 };
+                assert_eq!(journal.safe_point(), Lsn::new(expected), "{story}");
+                ends[usize::from(is_new)] += 1;
+            }
+        }
+    }
+    assert!(ends[0] > 0 && ends[1] > 0, "{ends:?}");
+}
+
 #[test]
 fn a_healthy_journal_is_reset_with_its_epoch_kept() {
     let disk = sim::Disk::new(1);

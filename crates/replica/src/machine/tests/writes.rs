@@ -151,6 +151,12 @@ fn a_read_that_must_see_every_write_waits_for_replicas_that_still_take_this_node
     );
     cluster.part(1, 2);
     cluster.part(1, 3);
+    let early = cluster.confirm(1);
+    assert_eq!(
+        cluster.answer(early),
+        None,
+        "both count still, and neither answers"
+    );
     cluster.promote(2);
     assert!(is_written(cluster.write(2, "not seen by 1")));
     let number = cluster.confirm(1);

@@ -136,8 +136,7 @@ impl Node {
     fn promise_itself(&mut self, epoch: Epoch, id: EpochId) {
         match self.promise_to((epoch, id, self.me)) {
             Some(record) => {
-                self.keeper
-                    .keep(record, Then::OwnPromise { epoch }, &mut self.out);
+                self.keep(record, Then::OwnPromise { epoch });
             }
             None => self.deny(
                 &Refusal::ReplicationDisabled,
@@ -191,7 +190,7 @@ impl Node {
             is_amnesiac: false,
             reason,
         };
-        self.keeper.keep(record, Then::Granted, &mut self.out);
+        self.keep(record, Then::Granted);
     }
 
     pub(super) fn granted(&mut self) {

@@ -137,8 +137,7 @@ impl Node {
                     reason,
                     ..record.clone()
                 };
-                self.keeper
-                    .keep(record, Then::BeginBase(Box::new(begin)), &mut self.out);
+                self.keep(record, Then::BeginBase(Box::new(begin)));
             }
             Body::Rebuilt { session, .. } => {
                 if !receiver.is_whole() {
@@ -153,8 +152,7 @@ impl Node {
                     reason,
                     ..record.clone()
                 };
-                self.keeper
-                    .keep(record, Then::Sound { session }, &mut self.out);
+                self.keep(record, Then::Sound { session });
             }
             Body::Configure { config, .. } => {
                 if config.version <= record.config.version || !config.is_of_a_size() {
@@ -164,7 +162,7 @@ impl Node {
                     config,
                     ..record.clone()
                 };
-                self.keeper.keep(record, Then::Configured, &mut self.out);
+                self.keep(record, Then::Configured);
             }
             _ => {}
         }

@@ -37,7 +37,7 @@ impl Lease {
     pub(super) fn covers(&self, epoch: Epoch, now: Time, limits: &Limits) -> bool {
         !self.is_wanted
             || self.held.is_some_and(|(held, until)| {
-                held.0 / STARTS == epoch.0 / STARTS
+                is_of_one(held, epoch)
                     && now
                         .0
                         .checked_add(limits.lease_margin)
@@ -45,8 +45,15 @@ impl Lease {
             })
     }
 
-    /// It was held and is at its end. One that was never held does not end.
+    /// It was held for this promotion and is at its end. One that was never held does not end: who was
+    /// just promoted waits for its lease, whatever it held before.
     pub(super) fn has_ended(&self, epoch: Epoch, now: Time, limits: &Limits) -> bool {
-        self.is_wanted && self.held.is_some() && !self.covers(epoch, now, limits)
+        let was_held = self.held.is_some_and(|(held, _)| is_of_one(held, epoch));
+        self.is_wanted && was_held && !self.covers(epoch, now, limits)
     }
+}
+
+/// Of one promotion.
+fn is_of_one(one: Epoch, other: Epoch) -> bool {
+    one.0 / STARTS == other.0 / STARTS
 }

@@ -65,6 +65,13 @@ impl Node {
         self.is_damaged || self.record().is_amnesiac
     }
 
+    /// The one way to a record on disk. A loss that is found goes with every record until a rebuild is
+    /// over: the record that was to tell of it may not have become durable.
+    pub(super) fn keep(&mut self, mut record: Record, then: Then) {
+        record.is_amnesiac |= self.is_damaged && !matches!(then, Then::Sound { .. });
+        self.keeper.keep(record, then, &mut self.out);
+    }
+
     /// What this life begins with.
     pub(super) fn begin(&mut self) {
         let record = self.record().clone();
@@ -106,7 +113,7 @@ impl Node {
                 reason: reason.to_owned(),
                 ..self.record().clone()
             };
-            self.keeper.keep(record, Then::Stay, &mut self.out);
+            self.keep(record, Then::Stay);
         }
     }
 
@@ -141,7 +148,7 @@ impl Node {
             reason: "the holder started again".to_owned(),
             ..record
         };
-        self.keeper.keep(record, Then::Start, &mut self.out);
+        self.keep(record, Then::Start);
     }
 
     /// A primary wants to feed this log, under the highest epoch that is promised or a higher one.
@@ -163,8 +170,7 @@ impl Node {
         if kept == *record {
             return self.begin_receiving(primary, &attach);
         }
-        self.keeper
-            .keep(kept, Then::Attach { primary, attach }, &mut self.out);
+        self.keep(kept, Then::Attach { primary, attach });
     }
 
     /// The record with an authority that was granted elsewhere.
@@ -227,8 +233,7 @@ impl Node {
             return self.refuse(candidate);
         }
         if let Some(record) = self.promise_to(wanted) {
-            self.keeper
-                .keep(record, Then::Seal { candidate }, &mut self.out);
+            self.keep(record, Then::Seal { candidate });
         }
     }
 
@@ -291,7 +296,7 @@ impl Node {
             return self.keeper.defer(Event::Received(Message { header, body }));
         }
         if let Some(record) = self.promise_to((highest, id, asker)) {
-            self.keeper.keep(record, Then::Learn, &mut self.out);
+            self.keep(record, Then::Learn);
         }
     }
 
@@ -310,7 +315,7 @@ impl Node {
         }
         let record = self.authority_of(authority);
         if record != *self.record() {
-            self.keeper.keep(record, Then::Learn, &mut self.out);
+            self.keep(record, Then::Learn);
         }
     }
 
@@ -335,8 +340,7 @@ impl Node {
                     ..self.record().clone()
                 };
                 let fenced = fenced.into_keys().collect();
-                self.keeper
-                    .keep(record, Then::Configure { number, fenced }, &mut self.out);
+                self.keep(record, Then::Configure { number, fenced });
             }
             Ok(None) => answer(number, Outcome::Done, &mut self.out),
             Err(refusal) => answer(number, Outcome::Refused(refusal), &mut self.out),
@@ -357,7 +361,7 @@ impl Node {
                 config,
                 ..self.record().clone()
             };
-            self.keeper.keep(record, Then::ChangeSettled, &mut self.out);
+            self.keep(record, Then::ChangeSettled);
         }
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::cluster::{Cluster, is_written};
-use crate::machine::{Body, Mode, Outcome, Position, STARTS};
+use crate::machine::{
+    Body, EpochId, EpochStart, Event, Header, Message, Mode, NodeId, Outcome, Position, STARTS,
+};
 
 /// Its log is gone and its record is not.
 fn forget(cluster: &mut Cluster, id: u128) {
@@ -47,6 +49,39 @@ fn a_node_without_its_disk_neither_promises_nor_counts_until_it_is_rebuilt() {
     assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
     assert!(!cluster.disks[&2].record.is_amnesiac);
     assert_eq!(cluster.texts(2), ["on 1 and 2"]);
+}
+
+/// The record that was to tell of the loss does not become durable; the next one, kept for a primary,
+/// said nothing of it, and the node was sound again after its next start, with less than it had.
+#[test]
+fn a_loss_that_could_not_be_put_on_record_goes_with_the_next_record() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    forget(&mut cluster, 2);
+    let disk = cluster.disks.get_mut(&2).unwrap();
+    (disk.is_damaged, disk.is_stuck) = (true, true);
+    cluster.start(2);
+    assert!(cluster.names(2).contains(&"not_kept"));
+    cluster.disks.get_mut(&2).unwrap().is_stuck = false;
+    let start = EpochStart {
+        epoch: wal::Epoch(9 * STARTS),
+        id: EpochId(5),
+        first: wal::Lsn::new(4),
+    };
+    let holder = NodeId(3);
+    let header = Header {
+        from: holder,
+        epoch: start.epoch,
+        epoch_id: start.id,
+        ..cluster.sent.last().unwrap().2.header
+    };
+    let body = Body::Promoted { start, holder };
+    let event = Event::Received(Message { header, body });
+    cluster.step(2, event);
+    let record = &cluster.disks[&2].record;
+    assert_eq!(record.granted.0, start.epoch);
+    assert!(record.is_amnesiac);
 }
 
 /// The node does not notice; the primary does, by what it said before.

@@ -266,6 +266,29 @@ fn a_holder_acknowledges_only_as_long_as_its_lease_lasts_less_a_margin() {
     assert!(!is_written(cluster.write(1, "d")));
 }
 
+/// The lease of the promotion before was at its end, and so the node stepped down in the moment in
+/// which it was promoted again, each time.
+#[test]
+fn a_lease_of_an_earlier_promotion_does_not_end_the_next_one() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.is_leased = true;
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.promote(1);
+    cluster.lease(1, 10);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(12);
+    assert!(!is_written(cluster.write(1, "b")));
+    assert_eq!(cluster.promote(1), Some(Outcome::Done));
+    cluster.pass(1);
+    assert!(
+        matches!(cluster.roles[&1], Role::Primary { .. }),
+        "it waits for its lease"
+    );
+    cluster.lease(1, 10);
+    assert!(is_written(cluster.write(1, "c")));
+}
+
 #[test]
 fn a_holder_that_starts_again_waits_for_its_lease() {
     let mut cluster = Cluster::new(2, Mode::Sync(1));

@@ -42,6 +42,20 @@ impl Dice {
         self.below(count) == 0
     }
 
+    /// A number in `from..=to`.
+    pub(crate) fn range(&mut self, from: u64, to: u64) -> u64 {
+        from + self.below(to.saturating_sub(from).saturating_add(1))
+    }
+
+    pub(crate) fn coin(&mut self) -> bool {
+        self.one_in(2)
+    }
+
+    /// An id: wide enough to be met once in a run, short enough to be read in a trace.
+    pub(crate) fn id(&mut self) -> u128 {
+        u128::from(self.next() >> 16)
+    }
+
     /// `None` only of nothing.
     pub(crate) fn pick<'t, T>(&mut self, from: &'t [T]) -> Option<&'t T> {
         let index = self.below(from.len() as u64);

@@ -1,0 +1,262 @@
+//! Clients: each asks one thing at a time of the node it takes for the primary.
+
+use replica::machine::{Event, NodeId, Outcome, Refusal};
+use wal::Lsn;
+
+use super::{
+    agenda::{MILLI, Moment, SECOND},
+    breach::{Breach, Checker, Verdict},
+    cluster::{Cluster, Happening, copies},
+    judge::{Acknowledged, requests::Told},
+    net::Host,
+    payload::{KIND, Payload},
+    swarm::Swarm,
+};
+
+/// A client that has no answer by then asks another.
+const PATIENCE: Moment = 8 * SECOND;
+
+/// Between two attempts of a client that is refused.
+const REST: Moment = 200 * MILLI;
+
+#[derive(Debug)]
+pub(crate) struct Clients {
+    clients: Vec<Client>,
+    /// Confirmed reads that wait for the owner to apply.
+    reads: Vec<Read>,
+    pub(crate) last_acknowledged: Moment,
+    pub(crate) are_done: bool,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    target: Host,
+    asked: Option<Asked>,
+    was_refused: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    number: u64,
+    host: Host,
+    at: Moment,
+    key: u8,
+    is_read: bool,
+}
+
+#[derive(Debug)]
+struct Read {
+    client: usize,
+    asked: Asked,
+    applied: Lsn,
+}
+
+impl Clients {
+    pub(crate) fn new(swarm: &Swarm) -> Self {
+        Self {
+            clients: (0..swarm.clients).map(|_| Client::default()).collect(),
+            reads: Vec::new(),
+            last_acknowledged: 0,
+            are_done: false,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.clients.iter().any(|client| client.asked.is_some())
+    }
+
+    /// A process is gone with what it was asked.
+    pub(crate) fn lost(&mut self, host: Host) {
+        self.reads.retain(|read| read.asked.host != host);
+        for client in &mut self.clients {
+            if client.asked.is_some_and(|asked| asked.host == host) {
+                client.asked = None;
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// A client's turn.
+    pub(crate) fn client(&mut self, index: usize) -> Verdict {
+        let mut idle = self.dice.range(1, self.swarm.idle.max(2));
+        if std::mem::take(&mut self.clients.clients[index].was_refused) {
+            // Whoever is refused asks less often.
+            idle += REST;
+        }
+        self.agenda.enter(self.now + idle, Happening::Client(index));
+        let client = &mut self.clients.clients[index];
+        if let Some(asked) = client.asked {
+            if self.now < asked.at + PATIENCE {
+                return Ok(());
+            }
+            self.tally.count("requests given up by clients");
+            client.asked = None;
+            client.target = (client.target + 1) % self.sites.len();
+        }
+        if self.clients.are_done {
+            return Ok(());
+        }
+        self.ask(index)
+    }
+
+    fn ask(&mut self, index: usize) -> Verdict {
+        let number = self.next_number();
+        let key = u8::try_from(self.dice.below(self.swarm.keys)).expect("few keys");
+        let is_read = self.dice.one_in(4);
+        let client = &mut self.clients.clients[index];
+        if self.sites[client.target].node.is_none() || self.dice.one_in(40) {
+            let other = self.dice.below(self.sites.len() as u64);
+            client.target = usize::try_from(other).expect("few nodes");
+        }
+        let host = client.target;
+        if !self.sites[host].is_up() {
+            return Ok(());
+        }
+        client.asked = Some(Asked {
+            number,
+            host,
+            at: self.now,
+            key,
+            is_read,
+        });
+        if is_read {
+            self.judge.requests.ask_to_read(number);
+            return self.step(host, Event::Confirm { number });
+        }
+        let count = self.dice.range(1, self.swarm.records_per_write);
+        let mut record = |index: u64| {
+            let payload = Payload {
+                number,
+                index: u8::try_from(index).expect("few records"),
+                key,
+            };
+            let padding = usize::try_from(self.dice.below(100)).expect("short");
+            (KIND, payload.bytes(padding))
+        };
+        let records = (0..count).map(&mut record).collect();
+        self.judge.requests.ask(number, self.now, count);
+        self.step(host, Event::Write { number, records })
+    }
+
+    pub(crate) fn answered(&mut self, host: Host, number: u64, outcome: Outcome) -> Verdict {
+        if self.operator.is_asked(number) {
+            return self.order_ended(host, number, &outcome);
+        }
+        let asked_by = self
+            .clients
+            .clients
+            .iter()
+            .position(|it| it.asked.is_some_and(|asked| asked.number == number));
+        let asked = asked_by.and_then(|index| self.clients.clients[index].asked);
+        if let Some(index) = asked_by {
+            let is_waiting = matches!(outcome, Outcome::Confirmed { .. });
+            if !is_waiting {
+                self.clients.clients[index].asked = None;
+            }
+            self.retarget(index, &outcome);
+        }
+        match (asked, outcome) {
+            (Some(asked), Outcome::Confirmed { applied }) if asked.is_read => {
+                self.judge.requests.tell(number, Told::Confirmed, false)?;
+                let client = asked_by.expect("it asked");
+                let read = Read {
+                    client,
+                    asked,
+                    applied,
+                };
+                self.clients.reads.push(read);
+                self.finish_reads(host);
+                Ok(())
+            }
+            (_, Outcome::Written { first, last }) => self.written(host, number, first, last),
+            (_, Outcome::Refused(_)) => {
+                self.tally.count("writes refused");
+                self.judge.requests.tell(number, Told::Refused, false)
+            }
+            (_, Outcome::Unknown(_)) => {
+                self.tally.count("writes of unknown end");
+                self.judge.requests.tell(number, Told::Unknown, false)
+            }
+            (_, Outcome::Confirmed { .. }) => {
+                self.judge.requests.tell(number, Told::Confirmed, false)
+            }
+            (_, outcome) => {
+                let words = format!("{number} ends with {outcome:?}");
+                Err(Breach::new(Checker::Answers, words))
+            }
+        }
+    }
+
+    fn retarget(&mut self, index: usize, outcome: &Outcome) {
+        let (Outcome::Refused(refusal) | Outcome::Unknown(refusal)) = outcome else {
+            return;
+        };
+        self.clients.clients[index].was_refused = true;
+        let random = self.dice.below(self.sites.len() as u64);
+        let holder: Option<NodeId> = match refusal {
+            Refusal::NotPrimary { holder } => *holder,
+            _ => None,
+        };
+        let target = holder.and_then(|id| self.hosts.get(&id).copied());
+        let target = target.unwrap_or(usize::try_from(random).expect("few nodes"));
+        self.clients.clients[index].target = target;
+    }
+
+    fn written(&mut self, host: Host, number: u64, first: Lsn, last: Lsn) -> Verdict {
+        self.tally.count("writes acknowledged");
+        self.clients.last_acknowledged = self.now;
+        let site = &self.sites[host];
+        let epoch = site.primary.unwrap_or_default();
+        let ack = Acknowledged {
+            host,
+            epoch,
+            last,
+            copies: copies(&site.record().config),
+            lease_ends: site.lease_ends,
+            at: self.now,
+        };
+        let disks = self
+            .sites
+            .iter()
+            .map(|site| &site.disk)
+            .enumerate()
+            .collect();
+        self.judge.acknowledged(ack, &disks)?;
+        let told = Told::Written {
+            first,
+            last,
+            at: self.now,
+        };
+        let is_forgiven = self.judge.is_unsettled;
+        self.judge.requests.tell(number, told, is_forgiven)
+    }
+
+    /// Reads whose position is applied.
+    pub(crate) fn finish_reads(&mut self, host: Host) {
+        let derived = &self.sites[host].disk.image.derived;
+        let applied = derived.applied();
+        let reads = std::mem::take(&mut self.clients.reads);
+        for read in reads {
+            let asked = read.asked;
+            if asked.host != host || applied < read.applied {
+                self.clients.reads.push(read);
+                continue;
+            }
+            let number = derived.map().get(&asked.key).map_or(0, |it| it.number);
+            if !self.judge.is_unsettled {
+                let seen = (asked.key, applied, number);
+                self.judge.requests.read(asked.at, self.now, seen);
+            }
+            self.tally.count("confirmed reads");
+            let client = &mut self.clients.clients[read.client];
+            if client.asked.is_some_and(|it| it.number == asked.number) {
+                client.asked = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The operator, and the coordinator of clusters that have one: who is told to take over, and when.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use replica::machine::{Event, Order, Outcome};
+use wal::Epoch;
+
+use super::{
+    agenda::{MILLI, Moment, SECOND},
+    breach::Verdict,
+    cluster::{Cluster, Happening},
+    ending::Phase,
+    net::Host,
+};
+
+/// Without an acknowledged write for so long, somebody else is told to take over.
+const UNSERVED: Moment = 4 * SECOND;
+
+/// Who waits for the end of an order longer gives another one.
+const PATIENCE: Moment = 10 * SECOND;
+
+/// Without faults and without a primary for so long, nobody will be one without force.
+const HOPELESS: Moment = 60 * SECOND;
+
+#[derive(Debug, Default)]
+pub(crate) struct Operator {
+    asked: BTreeMap<u64, (Host, Moment)>,
+    /// Processes that cannot go on.
+    pub(crate) to_restart: BTreeSet<Host>,
+    wrote: Option<Host>,
+    epochs: BTreeSet<Epoch>,
+    /// Of the coordinator: who has it, and until when.
+    lease: Option<(Host, Moment)>,
+}
+
+impl Operator {
+    pub(crate) fn is_asked(&self, number: u64) -> bool {
+        self.asked.contains_key(&number)
+    }
+
+    pub(crate) fn lost(&mut self, host: Host) {
+        self.asked.retain(|_, (of, _)| *of != host);
+    }
+
+    pub(crate) fn wrote(&mut self, host: Host, epoch: Epoch) {
+        self.epochs.insert(epoch);
+        self.wrote = Some(host);
+    }
+}
+
+impl Cluster {
+    pub(crate) fn order(&mut self, host: Host, order: Order) -> Verdict {
+        if !self.sites[host].is_up() {
+            return Ok(());
+        }
+        let number = self.next_number();
+        self.tally.count(match &order {
+            Order::Promote { force: None, .. } => "promotions ordered",
+            Order::Promote { .. } => "promotions forced",
+            Order::Switchover { .. } => "switchovers ordered",
+            Order::Configure { .. } => "changes of configuration ordered",
+            Order::Reattach { .. } => "reattachments ordered",
+        });
+        if matches!(&order, Order::Promote { force: Some(_), .. }) {
+            self.judge.forgive();
+        }
+        self.operator.asked.insert(number, (host, self.now));
+        let epoch_id = self.fresh_epoch();
+        let event = Event::Ordered {
+            number,
+            order,
+            epoch_id,
+        };
+        self.step(host, event)
+    }
+
+    pub(crate) fn order_ended(&mut self, host: Host, number: u64, outcome: &Outcome) -> Verdict {
+        self.operator.asked.remove(&number);
+        let _ = host;
+        self.tally.count(match outcome {
+            Outcome::Done => "orders carried out",
+            Outcome::Unknown(_) => "orders of unknown end",
+            _ => "orders refused",
+        });
+        if let Outcome::Refused(refusal) | Outcome::Unknown(refusal) = outcome {
+            self.trace.text(format_args!("order {number}: {refusal:?}"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn operate(&mut self) -> Verdict {
+        let after = self.dice.range(300, 1500) * MILLI;
+        self.agenda.enter(self.now + after, Happening::Operator);
+        self.see_who_is_whole();
+        self.settle()?;
+        let now = self.now;
+        let mut asked = self.operator.asked.values();
+        let is_waiting = asked.any(|(_, at)| now < *at + PATIENCE);
+        let is_served = now < self.clients.last_acknowledged + UNSERVED || self.clients.are_done;
+        if is_served || is_waiting {
+            return Ok(());
+        }
+        if !self.may_promote() {
+            return self.start_the_holder_again();
+        }
+        if self.swarm.lease.is_some() {
+            return Ok(());
+        }
+        self.promote_somebody()
+    }
+
+    /// Where nobody may be promoted, the one that holds the highest epoch goes on when it starts.
+    fn start_the_holder_again(&mut self) -> Verdict {
+        let granted = self.sites.iter().map(|site| site.record().granted);
+        let holder = granted
+            .max()
+            .and_then(|(_, _, id)| self.hosts.get(&id).copied());
+        match holder.filter(|_| self.writer().is_none() && self.dice.one_in(4)) {
+            Some(host) if self.sites[host].is_up() => self.crash_and_start(host),
+            _ => Ok(()),
+        }
+    }
+
+    fn promote_somebody(&mut self) -> Verdict {
+        let up: Vec<Host> = (0..self.sites.len())
+            .filter(|host| self.sites[*host].is_up())
+            .collect();
+        let best = up.iter().max_by_key(|host| {
+            let image = &self.sites[**host].disk.image;
+            (!image.is_amnesiac(), image.log.end())
+        });
+        let chosen = if self.dice.one_in(3) {
+            self.dice.pick(&up)
+        } else {
+            best
+        };
+        let Some(host) = chosen.copied() else {
+            return Ok(());
+        };
+        let is_chance = self.swarm.has_force && !self.phase.is_calm() && self.dice.one_in(4);
+        let has_force = is_chance || self.is_beyond_help();
+        let force = has_force.then(|| "the other one is unplugged".to_owned());
+        self.promote(host, force)
+    }
+
+    /// So many disks lost something, or were just being rebuilt when others did, that nobody can be made
+    /// primary by evidence: an operator accepts the loss.
+    fn is_beyond_help(&self) -> bool {
+        let since = match self.phase {
+            Phase::Calm { since, .. } => since,
+            _ => return false,
+        };
+        let unsound = self.sites.iter().filter(|it| it.disk.image.is_amnesiac());
+        let was_hurt = self.tally.of("disks that lost something") > 0;
+        self.now > since + HOPELESS && was_hurt && 2 * unsound.count() >= self.sites.len()
+    }
+
+    pub(crate) fn promote(&mut self, host: Host, force: Option<String>) -> Verdict {
+        let order = Order::Promote {
+            node: self.sites[host].id,
+            config: None,
+            force,
+        };
+        self.order(host, order)
+    }
+
+    /// Not while a disk is older than anybody knows: what it promises then is not promised.
+    pub(crate) fn may_promote(&self) -> bool {
+        !self.sites.iter().any(|site| site.disk.is_wounded_unseen)
+    }
+
+    /// Wounds that healed: the disk verifies, and has all that is committed and promised.
+    fn see_who_is_whole(&mut self) {
+        let highest = self.sites.iter().map(|it| it.disk.image.promised()).max();
+        let end = self.judge.sequence.end();
+        let newest = self.judge.sequence.at(end).copied();
+        for site in self.sites.iter_mut().filter(|site| site.disk.is_wounded) {
+            let image = &site.disk.image;
+            let has_all = image.log.at(end).is_some_and(|it| {
+                newest.is_some_and(|mark| mark.position == it.entry.position && mark.id == it.id)
+            });
+            let is_whole = has_all
+                && !image.is_amnesiac()
+                && image.log.damaged().is_none()
+                && Some(image.promised()) == highest;
+            if is_whole {
+                site.disk.is_wounded = false;
+                site.disk.is_wounded_unseen = false;
+                self.tally
+                    .count("disks that lost something and were made whole");
+            }
+        }
+    }
+
+    /// After an accepted loss: once all nodes are of one mind again, promises count again.
+    fn settle(&mut self) -> Verdict {
+        if !self.judge.is_unsettled {
+            return Ok(());
+        }
+        let Some(writer) = self.writer() else {
+            return Ok(());
+        };
+        let record = self.sites[writer].record().clone();
+        let is_agreed = self.sites.iter().all(|site| {
+            let image = &site.disk.image;
+            let own = image.log.end();
+            let known = self.sites[writer].disk.image.log.position(own.lsn);
+            site.is_up()
+                && !image.is_amnesiac()
+                && site.record().promised == record.promised
+                && site.disk.record_lane.is_empty()
+                && known.is_some_and(|it| it == own)
+        });
+        if !is_agreed {
+            return Ok(());
+        }
+        self.tally.count("times that all agreed again after a loss");
+        let image = &self.sites[writer].disk.image;
+        self.judge.settle(writer, image)
+    }
+
+    /// The one that writes, if its epoch is the highest anybody promised.
+    pub(crate) fn writer(&self) -> Option<Host> {
+        let highest = self.sites.iter().map(|it| it.disk.image.promised()).max()?;
+        let mut writers = (0..self.sites.len()).filter(|host| {
+            let site = &self.sites[*host];
+            site.primary == Some(highest)
+        });
+        writers.next()
+    }
+
+    /// A coordinator grants a lease to who holds the epoch, and promotes another when it ended.
+    pub(crate) fn coordinate(&mut self) -> Verdict {
+        let Some(life) = self.swarm.lease else {
+            return Ok(());
+        };
+        let after = self.dice.range(life / 6, life / 3);
+        self.agenda.enter(self.now + after, Happening::Coordinator);
+        let is_reached = self.phase.is_calm() || !self.dice.one_in(12);
+        if let Some(writer) = self.writer().filter(|_| is_reached) {
+            let has_other = self
+                .operator
+                .lease
+                .is_some_and(|(host, until)| host != writer && until > self.now);
+            if self.sites[writer].is_up() && !has_other {
+                return self.lease(writer, life);
+            }
+        }
+        let is_over = self
+            .operator
+            .lease
+            .is_none_or(|(_, until)| until < self.now);
+        if is_over && self.operator.asked.is_empty() && self.may_promote() && !self.clients.are_done
+        {
+            return self.promote_somebody();
+        }
+        Ok(())
+    }
+
+    fn lease(&mut self, host: Host, life: Moment) -> Verdict {
+        let until = self.now + life;
+        self.operator.lease = Some((host, until));
+        let site = &mut self.sites[host];
+        site.lease_ends = Some(until);
+        let epoch = site.primary.unwrap_or_default();
+        let mut ends = self.clock(host);
+        ends.0 += std::time::Duration::from_micros(life);
+        self.step(host, Event::Leased { epoch, until: ends })
+    }
+}

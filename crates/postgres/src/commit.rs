@@ -6,12 +6,14 @@
 //!    that one which is still under way is waited for;
 //! 3. the name is there: the commit stands and is acknowledged. It is not: the name is barred in the same
 //!    breath, so that the commit cannot come true later, and the caller may begin again;
-//! 4. no session within [`RESOLVE_PAUSES_MS`]: the caller is told that it is in doubt.
+//! 4. no session within [`RESOLVE_PAUSES_MS`], or no answer: the caller is told that it is in doubt.
+//!
+//! No answer in time is a lost one: a server that was stopped in mid-air may still do all of it later.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use store::{Commit, Error, Kind, Outcome, Write};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
@@ -27,6 +29,9 @@ use crate::{
 /// Pauses before another attempt to learn what became of a commit, in milliseconds: half a minute
 /// beside what the pool itself waits, in which a server recovers from a crash.
 const RESOLVE_PAUSES_MS: [u64; 4] = [100, 1_000, 5_000, 5_000];
+
+/// Times an answer may take that all of it may take together. Arbitrary.
+const RESOLVE_ANSWERS_MAX: u32 = 2;
 
 /// What a transaction read, as the statement takes it.
 #[derive(Debug, Default)]
@@ -133,22 +138,30 @@ impl Finish {
     }
 
     async fn resolve(&self, pool: &Arc<Pool>) -> Result<Outcome, Error> {
-        let mut pauses = RESOLVE_PAUSES_MS.into_iter();
-        let last = loop {
-            match self.ask_for_outcome(pool).await {
-                Ok(outcome) => return outcome,
-                Err(error) => match pauses.next() {
-                    Some(pause) => sleep(Duration::from_millis(pause)).await,
-                    None => break error,
-                },
-            }
-        };
+        let mut last = pool.gone(Kind::Io);
+        let time_max = pool.answer_max() * RESOLVE_ANSWERS_MAX;
+        let resolved = timeout(time_max, self.resolved(pool, &mut last)).await;
+        if let Ok(Some(outcome)) = resolved {
+            return outcome;
+        }
         let message = format!(
             "the connection to PostgreSQL was lost during commit {}, and what became of it could not \
              be asked",
             self.id
         );
         Err(Error::caused(Kind::InDoubt, message, last))
+    }
+
+    /// `None` and why, when it could not be learned.
+    async fn resolved(&self, pool: &Arc<Pool>, last: &mut Error) -> Option<Result<Outcome, Error>> {
+        let mut pauses = RESOLVE_PAUSES_MS.into_iter();
+        loop {
+            match self.ask_for_outcome(pool).await {
+                Ok(outcome) => return Some(outcome),
+                Err(error) => *last = error,
+            }
+            sleep(Duration::from_millis(pauses.next()?)).await;
+        }
     }
 
     async fn ask_for_outcome(&self, pool: &Arc<Pool>) -> Result<Result<Outcome, Error>, Error> {

@@ -44,6 +44,10 @@ const PRUNE_ROWS: i32 = 5_000;
 /// Rounds at one time, for as much as is written in a minute; the rest waits for the next.
 const PRUNE_ROUNDS: usize = 20;
 
+/// How long the server may take to answer before its session is given up: longer than it lets a statement
+/// take.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(35);
+
 /// What a database is opened with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -55,6 +59,8 @@ pub struct Options {
     pub clock: Option<Arc<dyn Clock>>,
     /// Names the commits.
     pub random: Arc<dyn Random>,
+    /// How long an answer is waited for. For tests of servers that do not give one.
+    pub answer_max: Duration,
 }
 
 impl Options {
@@ -64,6 +70,7 @@ impl Options {
             tables,
             clock: None,
             random: Arc::new(RealRandom),
+            answer_max: ANSWER_MAX,
         }
     }
 }
@@ -105,14 +112,15 @@ impl Engine {
             tables,
             clock,
             random,
+            answer_max,
         } = options;
         check(&tables)?;
         let tls = tls::connector(&address.trust)?;
-        let running = Running::new(Pool::new(address, tls))?;
+        let running = Running::new(Pool::new(address, tls, answer_max))?;
         let pool = Arc::clone(&running.pool);
         let now = clock.as_ref().map(|clock| signed(clock.now().nanos()));
         let known =
-            running.block(async move { prepare(&pool, tables, now, schema::NEWEST).await })?;
+            running.block_few(async move { prepare(&pool, tables, now, schema::NEWEST).await })?;
         let running = Arc::new(running);
         running.spawn(prune_for_ever(Arc::downgrade(&running.pool)));
         Ok(Self(Arc::new(Shared {
@@ -232,6 +240,12 @@ impl store::Engine for Engine {
         Ok(Box::new(UnderWay::new(Arc::clone(&self.0), seen)))
     }
 
+    fn hurry(&self) {
+        self.0
+            .running
+            .spawn(Arc::clone(&self.0.running.pool).hurry());
+    }
+
     fn close(&self) -> Result<(), Error> {
         self.0.running.pool.close()
     }
@@ -241,9 +255,9 @@ impl store::Engine for Engine {
 /// later one does with them.
 pub fn prepare_as(options: Options, version: usize) -> Result<(), Error> {
     let tls = tls::connector(&options.address.trust)?;
-    let running = Running::new(Pool::new(options.address, tls))?;
+    let running = Running::new(Pool::new(options.address, tls, ANSWER_MAX))?;
     let (pool, tables) = (Arc::clone(&running.pool), options.tables);
-    let made = running.block(async move { prepare(&pool, tables, None, version).await });
+    let made = running.block_few(async move { prepare(&pool, tables, None, version).await });
     made.map(drop)
 }
 
@@ -251,10 +265,10 @@ pub fn prepare_as(options: Options, version: usize) -> Result<(), Error> {
 /// and tools that make a place for an engine. It has no parameters, so nothing of a user's may be in it.
 pub fn administer(address: &Address, statement: &str) -> Result<(), Error> {
     let tls = tls::connector(&address.trust)?;
-    let running = Running::new(Pool::new(address.clone(), tls))?;
+    let running = Running::new(Pool::new(address.clone(), tls, ANSWER_MAX))?;
     let (pool, statement) = (Arc::clone(&running.pool), statement.to_owned());
-    running.block(async move {
-        let client = pool.connect().await.map_err(Refused::error)?;
+    running.block_few(async move {
+        let client = pool.connect().await.map_err(Refused::error)?.client;
         let done = client.batch_execute(&statement).await;
         done.map_err(|error| fault::of("administering PostgreSQL", &error))
     })
@@ -336,7 +350,7 @@ pub(crate) async fn prepare(
     version: usize,
 ) -> Result<Tables, Error> {
     // Once: whoever starts a program wants to be told at once.
-    let mut client = pool.connect().await.map_err(Refused::error)?;
+    let mut client = pool.connect().await.map_err(Refused::error)?.client;
     schema::bring_to(&mut client, version).await?;
     let known = register(&client, tables, now)
         .await

@@ -1,6 +1,6 @@
 //! What PostgreSQL can refuse, by what somebody can do about it.
 
-use std::{error, fmt};
+use std::{error, fmt, time::Duration};
 
 use store::Kind;
 use tokio_postgres::error::SqlState;
@@ -20,6 +20,8 @@ pub enum Cause {
     Full,
     /// A lock or a statement took longer than it may.
     Slow,
+    /// It takes connections and answers nothing: stopped in mid-air, or its disk hangs.
+    Silent,
     /// The database was prepared by a later version of this program.
     Newer,
     /// The database holds something else.
@@ -46,6 +48,13 @@ impl Fault {
         }
     }
 
+    pub(crate) fn silent(time_max: Duration) -> Self {
+        Self::new(
+            Cause::Silent,
+            format!("it does not answer for {time_max:?}"),
+        )
+    }
+
     pub(crate) fn of(error: &tokio_postgres::Error) -> Self {
         Self::new(classes(error).1, said(error))
     }
@@ -69,6 +78,10 @@ impl Fault {
             Cause::ReadOnly => "name the primary in store.postgres: this server takes no writes",
             Cause::Full => "free space on the disk of the PostgreSQL server, then try again",
             Cause::Slow => "look in pg_stat_activity for what holds the locks, then try again",
+            Cause::Silent => {
+                "see whether the PostgreSQL server and its disk are alive, then look whether it was \
+                 recorded before you try again"
+            }
             Cause::Newer => {
                 "use the version of Holdfast that prepared the database, or a later one"
             }

@@ -59,11 +59,11 @@ impl Move {
     pub fn begin(address: Address, tables: Vec<Table>, site: Site) -> Result<Self, Error> {
         let tls = tls::connector(&address.trust)?;
         let shown = address.to_string();
-        let running = Running::new(Pool::new(address, tls))?;
+        let running = Running::new(Pool::new(address, tls, engine::ANSWER_MAX))?;
         let pool = Arc::clone(&running.pool);
         let (asked, wanted) = (site.clone(), tables);
-        let (client, tables, is_here) = running.block(async move {
-            let mut client = pool.connect().await.map_err(Refused::error)?;
+        let (client, tables, is_here) = running.block_few(async move {
+            let mut client = pool.connect().await.map_err(Refused::error)?.client;
             schema::bring_to(&mut client, schema::NEWEST).await?;
             let failed = |error| fault::of("naming the tables of the database", &error);
             let tables = engine::register(&client, wanted, None)
@@ -102,7 +102,7 @@ impl Move {
 
     fn reached_of(&self, tab: i32) -> Result<Reached, Error> {
         let client = Arc::clone(&self.client);
-        self.running.block(async move {
+        self.running.block_few(async move {
             let row = client.query_opt(REACHED, &[&tab]).await;
             let row = row.map_err(|error| fault::of("asking how far the move is", &error))?;
             Ok(row.map_or_else(Reached::default, |row| Reached {
@@ -121,7 +121,7 @@ impl Move {
         }
         let last = lineages.last().map(|lineage| lineage.key.to_vec());
         let client = Arc::clone(&self.client);
-        self.running.block(async move {
+        self.running.block_few(async move {
             batch
                 .store(&client, tab, last, is_last)
                 .await
@@ -137,7 +137,7 @@ impl Move {
             .last()
             .map(|commit| commit.lsn.get().to_be_bytes().to_vec());
         let client = Arc::clone(&self.client);
-        self.running.block(async move {
+        self.running.block_few(async move {
             store_commits(&client, versions, times, last, is_last)
                 .await
                 .map_err(|error| fault::of("moving commits to the database", &error))
@@ -148,7 +148,7 @@ impl Move {
     pub fn page(&self, table: &str, after: &[u8]) -> Result<Vec<Lineage>, Error> {
         let (tab, after) = (self.number(table)?, after.to_vec());
         let client = Arc::clone(&self.client);
-        self.running.block(async move {
+        self.running.block_few(async move {
             let rows = client.query(PAGE_OF, &[&tab, &after, &PAGE]).await;
             let rows = rows.map_err(|error| fault::of("reading what was moved", &error))?;
             Ok(lineages(&rows))
@@ -158,7 +158,7 @@ impl Move {
     /// Commits that are here above `after`, at most a page: the last one is empty.
     pub fn commits(&self, after: Lsn) -> Result<Vec<Commit>, Error> {
         let (after, client) = (signed(after.get()), Arc::clone(&self.client));
-        self.running.block(async move {
+        self.running.block_few(async move {
             let rows = client.query(COMMITS_OF, &[&after, &PAGE]).await;
             let rows = rows.map_err(|error| fault::of("reading what was moved", &error))?;
             Ok(rows
@@ -171,7 +171,7 @@ impl Move {
     /// From here on the database is a site. Only after everything was verified.
     pub fn end(&self) -> Result<(), Error> {
         let (client, site) = (Arc::clone(&self.client), self.site.id.clone());
-        self.running.block(async move {
+        self.running.block_few(async move {
             let ended = client.execute(END, &[&site]).await;
             ended
                 .map(drop)

@@ -12,14 +12,14 @@ use std::{
 
 use store::{Error, Kind};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, sleep, timeout},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
     address::Address,
-    connection::{self, Connection, Refused},
+    connection::{self, Connection, Opened, Refused},
     fault::{self, Cause, Fault},
 };
 
@@ -38,6 +38,15 @@ const PAUSES_MS: [u64; 13] = [
     20, 50, 100, 200, 400, 800, 1_000, 1_000, 1_000, 1_500, 1_500, 1_500, 1_500,
 ];
 
+/// How long all attempts may take together, the last begun before it: connecting takes long where nothing
+/// answers.
+const PATIENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a server may say nothing to a process that is stopping. A stop may take ten seconds, and
+/// clients that do not let go take seven of them beside this.
+const HURRY_MAX: Duration = Duration::from_secs(3);
+const HURRY_STEP: Duration = Duration::from_millis(500);
+
 pub(crate) struct Pool {
     address: Address,
     tls: Option<MakeRustlsConnect>,
@@ -46,6 +55,10 @@ pub(crate) struct Pool {
     claims: Arc<Semaphore>,
     round_trips: Arc<AtomicU64>,
     is_closed: AtomicBool,
+    /// How long an answer is waited for.
+    answer_max: Duration,
+    /// Nothing is waited for any more.
+    given_up: watch::Sender<bool>,
 }
 
 /// What a session is asked.
@@ -53,16 +66,32 @@ pub(crate) type Asked<T> =
     Pin<Box<dyn Future<Output = Result<T, tokio_postgres::Error>> + Send + 'static>>;
 
 /// How much longer something is tried.
-#[derive(Debug, Default)]
-pub(crate) struct Patience(usize);
+#[derive(Debug)]
+pub(crate) struct Patience {
+    tried: usize,
+    since: Instant,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            tried: 0,
+            since: Instant::now(),
+        }
+    }
+}
 
 impl Patience {
     /// Waits a little, or gives up.
     pub(crate) async fn after(&mut self, refused: Refused) -> Result<(), Error> {
-        match (refused, PAUSES_MS.get(self.0)) {
+        let pause = PAUSES_MS.get(self.tried);
+        match (
+            refused,
+            pause.filter(|_| self.since.elapsed() < PATIENCE_MAX),
+        ) {
             (Refused::Passing(error), Some(pause)) => {
                 tracing::debug!(event = "postgres.waiting", %error, pause_ms = pause);
-                self.0 += 1;
+                self.tried += 1;
                 sleep(Duration::from_millis(*pause)).await;
                 Ok(())
             }
@@ -89,8 +118,14 @@ impl Lease {
 }
 
 impl Pool {
-    pub(crate) fn new(address: Address, tls: Option<MakeRustlsConnect>) -> Self {
+    pub(crate) fn new(
+        address: Address,
+        tls: Option<MakeRustlsConnect>,
+        answer_max: Duration,
+    ) -> Self {
         Self {
+            answer_max,
+            given_up: watch::Sender::new(false),
             address,
             tls,
             idle: Mutex::default(),
@@ -124,8 +159,42 @@ impl Pool {
         Ok(())
     }
 
-    pub(crate) async fn connect(&self) -> Result<tokio_postgres::Client, Refused> {
-        connection::connect(&self.address, self.tls.as_ref()).await
+    pub(crate) async fn connect(&self) -> Result<Opened, Refused> {
+        connection::connect(&self.address, self.tls.as_ref(), self.answer_max).await
+    }
+
+    pub(crate) fn answer_max(&self) -> Duration {
+        self.answer_max
+    }
+
+    /// Ends with `true` once nothing is to be waited for any more.
+    pub(crate) fn given_up(&self) -> watch::Receiver<bool> {
+        self.given_up.subscribe()
+    }
+
+    /// Why nothing is waited for any more.
+    pub(crate) fn gone(&self, kind: Kind) -> Error {
+        let fault = Fault::silent(HURRY_MAX);
+        Error::caused(kind, format!("stopping without {}", self.address), fault)
+    }
+
+    /// Looks whether the server lives until the engine is closed, and gives up once it does not.
+    pub(crate) async fn hurry(self: Arc<Self>) {
+        while self.open().is_ok() && timeout(HURRY_MAX, self.answers()).await.is_ok() {
+            sleep(HURRY_STEP).await;
+        }
+        self.given_up.send_replace(true);
+    }
+
+    /// Ends once a session could be had, or was refused by a server that will go on refusing it.
+    async fn answers(&self) {
+        while let Err(Refused::Passing(error)) = self.connect().await {
+            let is_crowded = |fault: &Fault| fault.cause == Cause::Crowded;
+            if Fault::behind(&error).is_some_and(is_crowded) {
+                return;
+            }
+            sleep(HURRY_STEP).await;
+        }
     }
 
     /// One attempt.
@@ -144,8 +213,9 @@ impl Pool {
         let connection = match idle {
             Some(connection) => connection,
             None => {
-                let client = self.connect().await?;
-                Arc::new(Connection::new(client, Arc::clone(&self.round_trips)))
+                let opened = self.connect().await?;
+                let round_trips = Arc::clone(&self.round_trips);
+                Arc::new(Connection::new(opened, self.answer_max, round_trips))
             }
         };
         Ok(Lease {
@@ -185,16 +255,12 @@ impl Pool {
         let mut patience = Patience::default();
         loop {
             let lease = self.lease(false).await?;
-            // The server ends what takes long; one that was stopped in mid-air ends nothing.
-            let Ok(answer) = timeout(TURN_MAX, ask(Arc::clone(&lease.connection))).await else {
-                let said = format!("it does not answer for {} s", TURN_MAX.as_secs());
+            let answer = ask(Arc::clone(&lease.connection)).await;
+            if lease.connection.is_silent() {
                 let attempted = format!("{attempted} {}", self.address);
-                return Err(Error::caused(
-                    Kind::Io,
-                    attempted,
-                    Fault::new(Cause::Slow, said),
-                ));
-            };
+                let fault = Fault::silent(self.answer_max);
+                return Err(Error::caused(Kind::Io, attempted, fault));
+            }
             match &answer {
                 Err(error) if fault::is_lost(error) => {}
                 _ => lease.give_back(),

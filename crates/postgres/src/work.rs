@@ -210,7 +210,8 @@ impl Work for UnderWay {
         };
         let pool = Arc::clone(&self.running().pool);
         let session = self.session.take();
-        self.running().block(finish.run(pool, session))
+        self.running()
+            .block_or(Kind::InDoubt, finish.run(pool, session))
     }
 }
 

@@ -81,7 +81,7 @@ fn conforms() {
     }
 }
 
-const TESTS: [(&str, fn()); 12] = [
+const TESTS: [(&str, fn()); 15] = [
     ("the engine conforms", conforms),
     (
         "tables of each earlier version are brought forward, those of a later one refused",
@@ -98,6 +98,18 @@ const TESTS: [(&str, fn()); 12] = [
     (
         "a commit that arrives after it was given up is refused",
         losses::late,
+    ),
+    (
+        "a commit whose answer does not come stands and is acknowledged",
+        losses::silence,
+    ),
+    (
+        "a server stopped in mid-air leaves a commit in doubt, and holds nobody up for ever",
+        losses::stopped,
+    ),
+    (
+        "whoever stops does not wait for a server stopped in mid-air",
+        losses::hurried,
     ),
     (
         "a server that restarts is met again, whatever was idle",

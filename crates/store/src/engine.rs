@@ -48,6 +48,9 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// A transaction that sees everything committed so far.
     fn begin(&self) -> Result<Box<dyn Work>, Error>;
 
+    /// As [`crate::Store::hurry`].
+    fn hurry(&self) {}
+
     /// Ends this handle. What is read and written through it later is refused as `Closed`.
     fn close(&self) -> Result<(), Error>;
 }

@@ -11,6 +11,10 @@ use crate::{
     local::{Begins, Inner, Local},
 };
 
+/// Attempts of [`Store::transact`] before a conflict is given back. Of those that want the same one always
+/// goes through, so that a few people's commands at once all do.
+pub(crate) const TRANSACT_ATTEMPTS_MAX: u32 = 8;
+
 /// An open store. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct Store(Kept);
@@ -120,6 +124,29 @@ impl Store {
         }
     }
 
+    /// Runs `change` in a transaction and commits it; after a conflict again, on what is there then,
+    /// [`TRANSACT_ATTEMPTS_MAX`] times in all. What `change` does beside reading and writing in the
+    /// transaction is done as often.
+    pub fn transact<T, E: From<Error>>(
+        &self,
+        mut change: impl FnMut(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut attempts = 1;
+        loop {
+            let mut transaction = self.begin()?;
+            let done = change(&mut transaction)?;
+            match transaction.commit() {
+                Ok(_) => return Ok(done),
+                Err(error)
+                    if error.kind() == Kind::Conflict && attempts < TRANSACT_ATTEMPTS_MAX =>
+                {
+                    attempts += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Everything committed so far.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         match &self.0 {
@@ -199,6 +226,14 @@ impl Store {
         match &self.0 {
             Kept::Here(local) => local.close(),
             Kept::Elsewhere(engine) => engine.close(),
+        }
+    }
+
+    /// For a process that has to end soon: an engine that does not answer from here on is given up,
+    /// and whatever waits for it is told so. One that answers is asked on.
+    pub fn hurry(&self) {
+        if let Kept::Elsewhere(engine) = &self.0 {
+            engine.hurry();
         }
     }
 

@@ -1,5 +1,7 @@
 //! Servers that stop, ways that break, disks without room.
 
+use std::{sync::Arc, time::Duration};
+
 use postgres::{Address, Cause, Engine, Fault, Options};
 use store::{Kind, Store};
 
@@ -33,6 +35,81 @@ pub(crate) fn answer() {
     assert_eq!(
         server.sql(&database, "select count(*) from holdfast.commit"),
         "2"
+    );
+}
+
+/// Behind a way that stays open and tells nothing: what hangs is not met by any loss of a connection.
+pub(crate) fn silence() {
+    let server = Server::start();
+    let database = server.database();
+    let relay = Relay::to(server.path());
+    let store = impatient(Address::parse(&relay.url(&database), None).unwrap());
+    put(&store, b"first", b"1").unwrap();
+    let table = store.table(crate::FOREVER).unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.put(table, b"a", b"1").unwrap();
+    relay.set(Next::KeepsAnswer);
+    transaction.commit().unwrap();
+    assert!(relay.is_done());
+    assert_eq!(get(&store, b"a").as_deref(), Some(&b"1"[..]));
+    assert_eq!(
+        server.sql(&database, "select count(*) from holdfast.commit"),
+        "2"
+    );
+}
+
+/// A store that waits for an answer no longer than a test can.
+fn impatient(address: Address) -> Store {
+    let mut options = Options::new(address, tables());
+    options.answer_max = Duration::from_millis(700);
+    Store::on(Arc::new(Engine::open(options).unwrap()))
+}
+
+/// Stopped in mid-air, every process of it: it takes connections and answers nothing.
+pub(crate) fn stopped() {
+    let server = Server::start();
+    let database = server.database();
+    let store = impatient(server.address(&database));
+    put(&store, b"a", b"1").unwrap();
+    let table = store.table(crate::FOREVER).unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.put(table, b"a", b"2").unwrap();
+    let stopped = server.freeze();
+    let error = transaction.commit().unwrap_err();
+    assert_eq!(error.kind(), Kind::InDoubt, "{error}");
+    let error = store.snapshot().unwrap_err();
+    assert_eq!(error.kind(), Kind::Io, "{error}");
+    assert_eq!(Fault::behind(&error).unwrap().cause, Cause::Silent);
+    drop(stopped);
+    // In doubt, it may have come true since: wholly or not at all, and only once.
+    put(&store, b"b", b"1").unwrap();
+    let commits = server.sql(&database, "select count(*) from holdfast.commit");
+    let became = (get(&store, b"a").unwrap(), commits.as_str());
+    let allowed = [(b"1".to_vec(), "2"), (b"2".to_vec(), "3")];
+    assert!(allowed.contains(&became), "{became:?}");
+}
+
+/// A process that stops does not wait for a server that is stopped in mid-air, however long it would
+/// otherwise.
+pub(crate) fn hurried() {
+    let server = Server::start();
+    let database = server.database();
+    let store = open(server.address(&database)).0;
+    put(&store, b"a", b"1").unwrap();
+    store.hurry();
+    put(&store, b"a", b"2").unwrap();
+    let _stopped = server.freeze();
+    let error = put(&store, b"a", b"3").unwrap_err();
+    assert_eq!(
+        Fault::behind(&error).unwrap().cause,
+        Cause::Silent,
+        "{error}"
+    );
+    let error = store.snapshot().unwrap_err();
+    assert_eq!(
+        Fault::behind(&error).unwrap().cause,
+        Cause::Silent,
+        "{error}"
     );
 }
 

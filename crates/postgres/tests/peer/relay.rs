@@ -18,6 +18,8 @@ pub(crate) enum Next {
     Passes,
     /// The server gets the request, its answer is lost.
     LosesAnswer,
+    /// The server gets the request, and its answer is kept back while the way stays open.
+    KeepsAnswer,
     /// The server never gets the request.
     LosesRequest,
     /// The server gets the request when [`Relay::release`] is called; the client is cut off at once.
@@ -89,7 +91,7 @@ fn relay(
         let there = |bytes: &[u8]| {
             let mut next = next_there.lock().unwrap();
             match *next {
-                Next::Passes | Next::LosesAnswer => return true,
+                Next::Passes | Next::LosesAnswer | Next::KeepsAnswer => return true,
                 Next::LosesRequest => {}
                 Next::HoldsRequest => {
                     let held = (to_server.try_clone().unwrap(), bytes.to_vec());
@@ -109,10 +111,15 @@ fn relay(
     thread::spawn(move || {
         let back = |_: &[u8]| {
             let mut next = next_back.lock().unwrap();
-            if *next != Next::LosesAnswer {
-                return true;
-            }
+            let is_lost = match *next {
+                Next::LosesAnswer => true,
+                Next::KeepsAnswer => false,
+                _ => return true,
+            };
             *next = Next::Passes;
+            if !is_lost {
+                return false;
+            }
             to_client.shutdown(Shutdown::Both).unwrap();
             server.shutdown(Shutdown::Both).unwrap();
             false

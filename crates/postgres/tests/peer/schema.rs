@@ -6,7 +6,7 @@ use store::Kind;
 use crate::{get, open, put, server::Server, tables};
 
 /// The version that this program writes.
-const NEWEST: usize = 2;
+const NEWEST: usize = 3;
 
 pub(crate) fn versions() {
     let server = Server::start();

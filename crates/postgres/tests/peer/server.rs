@@ -10,6 +10,7 @@ use std::{
 };
 
 use postgres::Address;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Users that may run a server where the tests run as root, which PostgreSQL refuses.
@@ -187,6 +188,43 @@ impl Server {
             String::from_utf8_lossy(&output.stderr)
         );
         output
+    }
+}
+
+/// The processes of a server that is stopped in mid-air; they go on when it is dropped.
+pub(crate) struct Frozen(Vec<Pid>);
+
+impl Server {
+    /// The first process before its children: it would make others in their place.
+    pub(crate) fn freeze(&self) -> Frozen {
+        let file = Path::new(&self.cluster()).join("postmaster.pid");
+        let text = fs::read_to_string(file).unwrap();
+        let first: i32 = text.lines().next().unwrap().parse().unwrap();
+        let mut frozen = Frozen(Vec::new());
+        frozen.stop(first);
+        let children = format!("/proc/{first}/task/{first}/children");
+        for child in fs::read_to_string(children).unwrap().split_whitespace() {
+            frozen.stop(child.parse().unwrap());
+        }
+        frozen
+    }
+}
+
+impl Frozen {
+    fn stop(&mut self, process: i32) {
+        let process = Pid::from_raw(process).unwrap();
+        // One that ended by itself meanwhile answers nothing either.
+        if kill_process(process, Signal::STOP).is_ok() {
+            self.0.push(process);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for process in &self.0 {
+            kill_process(*process, Signal::CONT).ok();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     audit::{Audit, Record},
     failure::{Failure, Reason},
     inventory::{Error, Host, Inventory, Kind, Reach, field},
+    site_key::{SiteKey, SiteKeys},
 };
 
 mod data_key;
@@ -26,7 +27,7 @@ mod tests;
 use data_key::KeyFiles;
 use seal::Row;
 
-pub use data_key::DataKey;
+pub use data_key::{DataKey, NAME as DATA_KEY_FILE};
 pub use private_key::PublicKeyShown;
 pub use seal::{Credential, Field};
 
@@ -168,6 +169,7 @@ pub struct Vault {
     sealed: TableId,
     audit: Audit,
     files: KeyFiles,
+    site_keys: SiteKeys,
     random: Arc<dyn Random>,
 }
 
@@ -186,17 +188,22 @@ impl Vault {
         Ok(Self {
             sealed: store.table(SEALED)?,
             audit: Audit::of(&store)?,
+            site_keys: SiteKeys::new(store.clone())?,
             store,
             files: KeyFiles::new(disk, keys),
             random,
         })
     }
 
-    /// The data key, made when there is none and nothing is sealed yet.
+    /// The data key, made when there is none, nothing is sealed yet, and the site has none elsewhere.
     pub fn data_key(&self) -> Result<DataKey, Error> {
         self.settle()?;
-        if let Some(key) = self.files.current()? {
-            return Ok(key);
+        let site_key = self.site_keys.get(DATA_KEY_FILE)?;
+        match (self.files.current()?, site_key) {
+            (Some(key), None) => return Ok(key),
+            (Some(key), Some(site_key)) if key.id() == site_key.fingerprint => return Ok(key),
+            (_, Some(site_key)) => return Err(self.key_elsewhere(&site_key)),
+            (None, None) => {}
         }
         let sealed = self.list()?.len();
         if sealed > 0 {
@@ -207,6 +214,29 @@ impl Vault {
         Ok(key)
     }
 
+    /// As [`Vault::data_key`], on a store that several machines share: the first one's key is the site's
+    /// from here on, and another is refused. `holder` says from where it can be copied.
+    pub fn shared_data_key(&self, holder: &str, now: Timestamp) -> Result<DataKey, Error> {
+        self.settle()?;
+        let is_made_here = self.files.current()?.is_none();
+        let key = self.data_key()?;
+        let sealed = self.list()?;
+        if let Some(other) = sealed.iter().find(|heading| heading.data_key != key.id()) {
+            return Err(self.key_differs(other));
+        }
+        let settled = self
+            .site_keys
+            .settle(DATA_KEY_FILE, &key.id(), holder, now)?;
+        if settled.fingerprint == key.id() {
+            return Ok(key);
+        }
+        if is_made_here {
+            // Nothing is sealed under it, and it would be taken for the site's.
+            self.files.remove()?;
+        }
+        Err(self.key_elsewhere(&settled))
+    }
+
     /// Seals a credential under a name that is free.
     pub fn add(
         &self,
@@ -215,10 +245,8 @@ impl Vault {
         at: Timestamp,
         actor: &str,
     ) -> Result<Credential, Error> {
-        let mut transaction = self.store.begin()?;
-        let heading = self.add_in(&mut transaction, name, secret, at, actor)?;
-        commit(transaction)?;
-        Ok(heading)
+        self.store
+            .transact(|transaction| self.add_in(transaction, name, secret, at, actor))
     }
 
     /// As [`Vault::add`], in somebody else's transaction.
@@ -272,10 +300,8 @@ impl Vault {
         at: Timestamp,
         actor: &str,
     ) -> Result<Credential, Error> {
-        let mut transaction = self.store.begin()?;
-        let heading = self.replace_in(&mut transaction, name, secret, at, actor)?;
-        commit(transaction)?;
-        Ok(heading)
+        self.store
+            .transact(|transaction| self.replace_in(transaction, name, secret, at, actor))
     }
 
     /// As [`Vault::replace`], in somebody else's transaction.
@@ -318,10 +344,8 @@ impl Vault {
         at: Timestamp,
         actor: &str,
     ) -> Result<Vec<String>, Error> {
-        let mut transaction = self.store.begin()?;
-        let users = self.remove_in(&mut transaction, inventory, name, force, at, actor)?;
-        commit(transaction)?;
-        Ok(users)
+        self.store
+            .transact(|transaction| self.remove_in(transaction, inventory, name, force, at, actor))
     }
 
     /// As [`Vault::remove`], in somebody else's transaction.
@@ -417,8 +441,20 @@ impl Vault {
     /// So every row can be opened by a key that is in one of the two files, at any moment.
     pub fn rotate_data_key(&self, at: Timestamp, actor: &str) -> Result<usize, Error> {
         self.settle()?;
-        let mut transaction = self.store.begin()?;
-        let rows = self.rows_in(&mut transaction)?;
+        let count = self
+            .store
+            .transact(|transaction| self.rotate_in(transaction, at, actor))?;
+        self.files.promote()?;
+        Ok(count)
+    }
+
+    fn rotate_in(
+        &self,
+        transaction: &mut Transaction,
+        at: Timestamp,
+        actor: &str,
+    ) -> Result<usize, Error> {
+        let rows = self.rows_in(transaction)?;
         let next = DataKey::random(self.random.as_ref())?;
         let mut secrets = Vec::with_capacity(rows.len());
         for row in rows {
@@ -429,24 +465,26 @@ impl Vault {
         let count = secrets.len();
         for (mut heading, secret) in secrets {
             heading.version += 1;
-            self.seal_in(&mut transaction, heading, &secret, &next)?;
+            self.seal_in(transaction, heading, &secret, &next)?;
         }
         let detail = serde_json::json!({ "data_key": next.id(), "credentials": count });
         let record = Record::new(at, actor, "data_key.rotated", &next.id(), detail);
-        self.audit.append(&mut transaction, &record)?;
-        commit(transaction)?;
-        self.files.promote()?;
+        self.audit.append(transaction, &record)?;
+        self.site_keys
+            .changed_in(transaction, DATA_KEY_FILE, &next.id(), at)?;
         Ok(count)
     }
 
-    /// Ends a rotation that a crash cut short: forwards when anything is sealed under the next key,
-    /// otherwise back.
+    /// Ends a rotation that a crash cut short: forwards when anything is sealed under the next key or
+    /// the site has it, otherwise back.
     fn settle(&self) -> Result<(), Error> {
         let Some(next) = self.files.next()? else {
             return Ok(());
         };
         let id = next.id();
-        let is_in_use = self.list()?.iter().any(|row| row.data_key == id);
+        let site_key = self.site_keys.get(DATA_KEY_FILE)?;
+        let is_in_use = self.list()?.iter().any(|row| row.data_key == id)
+            || site_key.is_some_and(|site_key| site_key.fingerprint == id);
         if is_in_use {
             self.files.promote()
         } else {
@@ -468,6 +506,16 @@ impl Vault {
             "credential `{}` is sealed under another data key than {}",
             heading.name.escape_debug(),
             self.files.path().display()
+        );
+        Error::new(Kind::Sealed, message)
+    }
+
+    fn key_elsewhere(&self, site_key: &SiteKey) -> Error {
+        let message = format!(
+            "{} is not the data key of the site, which has the id {} and is at `{}`",
+            self.files.path().display(),
+            site_key.fingerprint,
+            site_key.holder.escape_debug(),
         );
         Error::new(Kind::Sealed, message)
     }
@@ -529,11 +577,6 @@ fn uses(host: &Host, name: &str) -> bool {
 fn missing(name: &str) -> Error {
     let shown: String = name.escape_debug().take(field::LABEL_LEN_MAX).collect();
     Error::new(Kind::Missing, format!("no credential `{shown}`"))
-}
-
-fn commit(transaction: Transaction) -> Result<(), Error> {
-    transaction.commit()?;
-    Ok(())
 }
 
 /// A row that was put in the place of another would open: it says itself whose it is.

@@ -307,10 +307,8 @@ impl KnownHosts {
         key: &PublicKey,
         at: Timestamp,
     ) -> Result<bool, Error> {
-        let mut transaction = self.store.begin()?;
-        let is_new = self.trust_in(&mut transaction, address, port, key, at)?;
-        transaction.commit()?;
-        Ok(is_new)
+        self.store
+            .transact(|transaction| self.trust_in(transaction, address, port, key, at))
     }
 
     /// Takes back what was vouched for under exactly this address; lines with patterns stay.
@@ -366,10 +364,8 @@ impl KnownHosts {
     }
 
     pub fn import(&self, text: &str, at: Timestamp) -> Result<Imported, Error> {
-        let mut transaction = self.store.begin()?;
-        let imported = self.import_in(&mut transaction, text, at)?;
-        transaction.commit()?;
-        Ok(imported)
+        self.store
+            .transact(|transaction| self.import_in(transaction, text, at))
     }
 
     /// Everything on record as a file of known hosts.

@@ -315,6 +315,11 @@ impl Tokens {
         Ok(is_same.then_some(row.token))
     }
 
+    /// Whether one was ever made.
+    pub fn is_any_in(&self, transaction: &mut Transaction) -> Result<bool, Error> {
+        Ok(!self.rows_in(transaction)?.is_empty())
+    }
+
     /// By name, with when each was last used, to the hour.
     pub fn list(&self) -> Result<Vec<(Token, Option<u64>)>, Error> {
         let mut transaction = self.store.begin()?;

@@ -190,10 +190,8 @@ impl Settings {
 
     /// Sets a value that `rule` takes. The one before, if there was one, is in the audit log.
     pub fn set(&self, rule: &Rule, setting: &Setting) -> Result<(), Error> {
-        let mut transaction = self.store.begin()?;
-        self.set_in(&mut transaction, rule, setting)?;
-        transaction.commit()?;
-        Ok(())
+        self.store
+            .transact(|transaction| self.set_in(transaction, rule, setting))
     }
 
     /// As [`Settings::set`], in somebody else's transaction.
@@ -219,10 +217,8 @@ impl Settings {
 
     /// False when it was not set. `setting` says which, when and by whom; its value is not looked at.
     pub fn unset(&self, setting: &Setting) -> Result<bool, Error> {
-        let mut transaction = self.store.begin()?;
-        let was_set = self.unset_in(&mut transaction, setting)?;
-        transaction.commit()?;
-        Ok(was_set)
+        self.store
+            .transact(|transaction| self.unset_in(transaction, setting))
     }
 
     /// As [`Settings::unset`], in somebody else's transaction.

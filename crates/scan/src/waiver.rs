@@ -236,7 +236,8 @@ impl Waivers {
 
     /// Asks for a waiver; it holds once somebody else approved it.
     pub fn request(&self, request: &Request, now: Timestamp, by: &str) -> Result<Waiver, Error> {
-        self.alone(|transaction| self.request_in(transaction, request, now, by))
+        self.store
+            .transact(|transaction| self.request_in(transaction, request, now, by))
     }
 
     /// As [`Waivers::request`], in somebody else's transaction.
@@ -275,7 +276,8 @@ impl Waivers {
     /// By another name than the owner's and than who requested it. Names are compared as people
     /// read them; who runs the command is not proven to be who it says.
     pub fn approve(&self, id: u32, now: Timestamp, by: &str) -> Result<Waiver, Error> {
-        self.alone(|transaction| self.approve_in(transaction, id, now, by))
+        self.store
+            .transact(|transaction| self.approve_in(transaction, id, now, by))
     }
 
     /// As [`Waivers::approve`], in somebody else's transaction.
@@ -307,7 +309,8 @@ impl Waivers {
 
     /// Ends a waiver, or a request, before its time.
     pub fn revoke(&self, id: u32, why: &str, now: Timestamp, by: &str) -> Result<Waiver, Error> {
-        self.alone(|transaction| self.revoke_in(transaction, id, why, now, by))
+        self.store
+            .transact(|transaction| self.revoke_in(transaction, id, why, now, by))
     }
 
     /// As [`Waivers::revoke`], in somebody else's transaction.
@@ -326,16 +329,6 @@ impl Waivers {
         waiver.revoked = Some(revoked.clone());
         self.put(transaction, &waiver, "waiver.revoked", &revoked)?;
         Ok(waiver)
-    }
-
-    fn alone<T>(
-        &self,
-        change: impl FnOnce(&mut Transaction) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut transaction = self.store.begin()?;
-        let done = change(&mut transaction)?;
-        transaction.commit()?;
-        Ok(done)
     }
 
     /// The waiver as `transaction` sees it.

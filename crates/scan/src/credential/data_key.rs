@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 use crate::inventory::{Error, Kind};
 
 const KEY_LEN: usize = 32;
-const NAME: &str = "data.key";
+/// Name of the key below the keys of the data directory.
+pub const NAME: &str = "data.key";
 /// The key that a rotation goes to, until everything is sealed under it.
 const NEXT_NAME: &str = "data.key.next";
 
@@ -93,6 +94,14 @@ impl KeyFiles {
 
     pub(super) fn write(&self, key: &DataKey) -> Result<(), Error> {
         self.replace(&self.path(), key)
+    }
+
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        let path = self.path();
+        self.disk
+            .remove_file(&path)
+            .and_then(|()| self.disk.sync_dir(&self.dir))
+            .map_err(|error| failed("removing", &path, error))
     }
 
     pub(super) fn write_next(&self, key: &DataKey) -> Result<(), Error> {

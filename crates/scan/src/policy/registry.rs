@@ -179,27 +179,45 @@ impl Registry {
             }
             return found;
         }
-        // The key's file, its row, the policy: a crash after each leaves a first start that goes on.
+        // The key's file, then its row and the policy at once: a crash in between leaves a first start
+        // that goes on. Of several machines' only one comes about, and the others start with that.
         let key = key_of_first_start(disk, keys_dir, random)?;
         let text = built_in(&key, by, now)?;
-        self.trust(&key.public(), now, by)?;
         let offer = Offer {
             policy: Some((text.as_bytes(), "built-in policy")),
             list: None,
         };
-        let active = self.reload(offer, now, by)?.active;
-        active
+        let first = self.store.transact(|transaction| {
+            if !self.is_first_start_in(transaction, disk, keys_dir)? {
+                return Ok(None);
+            }
+            self.trust_in(transaction, &key.public(), now, by)?;
+            self.load_in(transaction, offer, now, by).map(Some)
+        });
+        let Some(first) = first? else {
+            return self.in_force(now).map(Start::InForce);
+        };
+        first
+            .active
             .map(Start::FirstStart)
             .ok_or_else(|| missing("the built-in policy was not loaded"))
     }
 
     /// Nothing was ever in force, and nobody is trusted but the key that a first start made.
     fn is_first_start(&self, disk: &dyn Disk, keys_dir: &Path) -> Result<bool, Refused> {
-        let mut transaction = self.store.begin()?;
-        if self.active_row(&mut transaction)?.is_some() {
+        self.is_first_start_in(&mut self.store.begin()?, disk, keys_dir)
+    }
+
+    fn is_first_start_in(
+        &self,
+        transaction: &mut Transaction,
+        disk: &dyn Disk,
+        keys_dir: &Path,
+    ) -> Result<bool, Refused> {
+        if self.active_row(transaction)?.is_some() {
             return Ok(false);
         }
-        let trusted = self.trusted_rows(&mut transaction)?;
+        let trusted = self.trusted_rows(transaction)?;
         if trusted.is_empty() {
             return Ok(true);
         }
@@ -229,9 +247,19 @@ impl Registry {
 
     /// Makes `key` one that may sign.
     pub fn trust(&self, key: &PublicKey, now: Timestamp, by: &str) -> Result<bool, Refused> {
-        let mut transaction = self.store.begin()?;
+        self.store
+            .transact(|transaction| self.trust_in(transaction, key, now, by))
+    }
+
+    fn trust_in(
+        &self,
+        transaction: &mut Transaction,
+        key: &PublicKey,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<bool, Refused> {
         let id = key.id();
-        let trust = self.trust_of(&mut transaction)?;
+        let trust = self.trust_of(transaction)?;
         if let Some(why) = trust.revoked(&id) {
             return Err(Refused::new(
                 Reason::RevokedKey,
@@ -257,14 +285,15 @@ impl Registry {
         transaction.put(self.tables.trusted, id.as_str().as_bytes(), &encode(&row))?;
         let detail = json!({ "public_key": row.public_key });
         let record = Record::new(now, by, "policy.key.trusted", id.as_str(), detail);
-        self.audit.append(&mut transaction, &record)?;
-        transaction.commit()?;
+        self.audit.append(transaction, &record)?;
         Ok(true)
     }
 
     /// Loads what is offered, all of it or nothing. What is refused is audited with its reason.
     pub fn reload(&self, offer: Offer<'_>, now: Timestamp, by: &str) -> Result<Reloaded, Refused> {
-        let done = self.load(offer, now, by);
+        let done = self
+            .store
+            .transact(|transaction| self.load_in(transaction, offer, now, by));
         if let Err(refused) = &done {
             let (action, detail) = self.rejection(offer, refused)?;
             self.audit_alone(now, by, action, "policy", detail)?;
@@ -312,9 +341,14 @@ impl Registry {
         Ok(())
     }
 
-    fn load(&self, offer: Offer<'_>, now: Timestamp, by: &str) -> Result<Reloaded, Refused> {
-        let mut transaction = self.store.begin()?;
-        let mut trust = self.trust_of(&mut transaction)?;
+    fn load_in(
+        &self,
+        transaction: &mut Transaction,
+        offer: Offer<'_>,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Reloaded, Refused> {
+        let mut trust = self.trust_of(transaction)?;
         let mut changed = false;
         // The list first: it decides about the policy that comes with it.
         if let Some((bytes, file)) = offer.list {
@@ -334,16 +368,15 @@ impl Registry {
                 transaction.put(self.tables.revocation, ONE, &encode(&row))?;
                 let detail = json!({ "serial": list.serial, "revoked": list.revoked });
                 let record = Record::new(now, by, "policy.revocations.loaded", "policy", detail);
-                self.audit.append(&mut transaction, &record)?;
+                self.audit.append(transaction, &record)?;
                 changed = true;
             }
             trust.list = Some(list);
         }
         if let Some((bytes, file)) = offer.policy {
-            changed |= self.take(&mut transaction, &trust, bytes, file, now, by)?;
+            changed |= self.take(transaction, &trust, bytes, file, now, by)?;
         }
-        let row = self.active_row(&mut transaction)?;
-        transaction.commit()?;
+        let row = self.active_row(transaction)?;
         let active = row
             .map(|loaded| stored(&loaded).map(|document| Active { document, loaded }))
             .transpose()?;

@@ -118,6 +118,11 @@ impl Book {
         key::current(disk, keys_dir, random, signed_by)
     }
 
+    /// Whether anything was stated yet: by then the key is known.
+    pub fn is_begun(&self) -> Result<bool, Error> {
+        Ok(self.newest(&self.store.snapshot()?)?.is_some())
+    }
+
     /// Links what is new in the audit log and states where everything stands. `None`: nothing is new,
     /// and `reason` is none that says so each time.
     pub fn seal(

@@ -47,6 +47,13 @@ pub fn current(
     }
 }
 
+/// Takes away a key by which nothing was signed.
+pub fn remove(disk: &dyn Disk, keys_dir: &Path) -> Result<(), Error> {
+    disk.remove_file(&keys_dir.join(KEY_FILE))?;
+    disk.sync_dir(keys_dir)?;
+    Ok(())
+}
+
 /// The next key of a rotation, on disk but not yet in force.
 pub fn prepare(disk: &dyn Disk, keys_dir: &Path, random: &dyn Random) -> Result<PrivateKey, Error> {
     make(disk, keys_dir, NEXT_FILE, random)

@@ -32,7 +32,7 @@ mod history;
 mod host;
 mod import;
 pub(crate) mod journal;
-mod ledger;
+pub(crate) mod ledger;
 mod load;
 mod maintenance;
 mod migrate;

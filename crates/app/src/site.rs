@@ -130,11 +130,6 @@ impl Site {
         &self.opened.store
     }
 
-    /// A transaction that rows of several owners take part in.
-    pub(crate) fn begin(&self) -> Result<store::Transaction, Refusal> {
-        self.opened.store.begin().map_err(Self::store_refused)
-    }
-
     pub(crate) fn inventory(&self) -> Result<Inventory, Refusal> {
         Inventory::new(self.opened.store.clone()).map_err(fleet_refused)
     }
@@ -221,6 +216,12 @@ impl Site {
     }
 }
 
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Self {
+        Site::store_refused(error)
+    }
+}
+
 fn after_store_error(error: &store::Error) -> &'static str {
     if error.kind() == store::Kind::Conflict {
         return "try again: somebody else changed the same meanwhile";
@@ -230,7 +231,6 @@ fn after_store_error(error: &store::Error) -> &'static str {
     }
     match error.kind() {
         store::Kind::Full => "free space on the file system of the data directory, then try again",
-        store::Kind::Conflict => "try again",
         store::Kind::InDoubt => "look whether it was recorded before you try again",
         store::Kind::Io if error.to_string().contains(beside::SERVER) => {
             "see whether `holdfast up` runs, and try again"

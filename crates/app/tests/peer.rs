@@ -12,6 +12,8 @@
 
 #[path = "peer/browser.rs"]
 mod browser;
+#[path = "../../postgres/tests/peer/server.rs"]
+mod cluster;
 #[path = "peer/exports.rs"]
 mod exports;
 #[path = "it/facts.rs"]
@@ -20,12 +22,16 @@ mod facts;
 mod holdfast;
 #[path = "it/hostile_fleet.rs"]
 mod hostile_fleet;
+#[path = "peer/machine.rs"]
+mod machine;
 #[path = "peer/nats.rs"]
 mod nats;
 #[path = "peer/otel.rs"]
 mod otel;
 #[path = "it/serving.rs"]
 mod serving;
+#[path = "peer/shared.rs"]
+mod shared;
 #[path = "peer/ssh.rs"]
 mod ssh;
 
@@ -90,6 +96,7 @@ fn main() -> ExitCode {
         exports::tests(),
         nats::tests(),
         otel::tests(),
+        shared::tests(),
         ssh::tests(),
     ]
     .into_iter()

@@ -57,16 +57,11 @@ fn add(site: &Site, asked: &Add, config: &Config, screen: Screen) -> Result<Exit
         expires: expires.transpose()?,
     };
     let tokens = tokens(site)?;
-    let mut transaction = site.begin()?;
-    let made = tokens.add_in(
-        &mut transaction,
-        &request,
-        &RealRandom,
-        now,
-        &super::actor(),
-    );
-    let (made, text) = made.map_err(fleet_refused)?;
-    transaction.commit().map_err(Site::store_refused)?;
+    let actor = super::actor();
+    let (made, text) = site.store().transact(|transaction| {
+        let made = tokens.add_in(transaction, &request, &RealRandom, now, &actor);
+        made.map_err(fleet_refused)
+    })?;
     let shown = match config.output.value {
         Output::Json => Zeroizing::new(super::json(&serde_json::json!({
             "name": made.name,
@@ -166,12 +161,13 @@ fn cells(
 
 fn revoke(site: &Site, name: &str, screen: Screen) -> Result<Exit, Refusal> {
     let tokens = tokens(site)?;
-    let mut transaction = site.begin()?;
-    let revoked = tokens.revoke_in(&mut transaction, name, super::now(), &super::actor());
-    let revoked = revoked.map_err(|error| {
-        Refusal::new(error.to_string()).next("`holdfast token list` prints the names")
+    let (now, actor) = (super::now(), super::actor());
+    let revoked = site.store().transact(|transaction| {
+        let revoked = tokens.revoke_in(transaction, name, now, &actor);
+        revoked.map_err(|error| {
+            Refusal::new(error.to_string()).next("`holdfast token list` prints the names")
+        })
     })?;
-    transaction.commit().map_err(Site::store_refused)?;
     screen.remark(format_args!(
         "token {} opens nothing any more",
         revoked.name

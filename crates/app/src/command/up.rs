@@ -7,8 +7,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError, Sender},
     },
     thread,
+    time::Duration,
 };
 
 use scan::{
@@ -56,6 +58,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     // Before the directory is opened: a second one is refused at once, and not after a wait.
     let _running = hold(config)?;
     let site = Site::open_here(config, screen)?;
+    let _hurrying = Hurrying::start(site.store().clone(), Arc::clone(&stop))?;
     super::fix::tell_unfinished_of(&site, screen)?;
     let sealing = Health::default();
     let first = begin(&site, config, &sealing, screen)?;
@@ -109,6 +112,34 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     match failure {
         Some(failure) => Err(stopped_by(&failure)),
         None => watched,
+    }
+}
+
+/// How often it is looked whether `up` is to stop.
+const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// Tells the store when `up` is to stop: a server that does not answer would hold it up. On a thread of its
+/// own, because all others may wait for that server.
+struct Hurrying {
+    _ends: Sender<()>,
+}
+
+impl Hurrying {
+    /// Until it is dropped.
+    fn start(store: Store, stop: Arc<AtomicBool>) -> Result<Self, Refusal> {
+        let (ends, ended) = mpsc::channel::<()>();
+        let look = move || {
+            while ended.recv_timeout(STOP_POLL) == Err(RecvTimeoutError::Timeout) {
+                if stop.load(Ordering::Relaxed) {
+                    return store.hurry();
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("hurry".to_owned())
+            .spawn(look)
+            .map_err(|error| Refusal::new("a thread cannot be started").source(error))?;
+        Ok(Self { _ends: ends })
     }
 }
 
@@ -186,7 +217,12 @@ fn stopped_by(failure: &store::Error) -> Refusal {
 /// What must be there before anything is scanned: keys, a policy that may be used, this machine in the
 /// inventory. All of it is told.
 fn begin(site: &Site, config: &Config, sealing: &Health, screen: Screen) -> Result<First, Refusal> {
-    let now = RealClock::new().now();
+    let (now, this) = (RealClock::new().now(), super::this_host());
+    let is_shared = site::shared::is_used(config);
+    // Before anything is sealed or signed by a key that others do not have.
+    if is_shared {
+        site::shared::check_keys(site, &this)?;
+    }
     let started = site
         .policies()?
         .start(&RealDisk, &site.keys_dir(), &RealRandom, now, ACTOR);
@@ -198,8 +234,7 @@ fn begin(site: &Site, config: &Config, sealing: &Health, screen: Screen) -> Resu
     if let Err(error) = stated {
         screen.remark(super::ledger::refused(error));
     }
-    let this = super::this_host();
-    if site::shared::is_used(config) {
+    if is_shared {
         site::shared::check_local(site, &this)?;
     } else {
         register(site, &this)?;

@@ -231,18 +231,20 @@ pub(super) fn make_token(act: &Act<'_>) -> Result<After, view::Error> {
         expires: act.end_of_day("until")?,
     };
     let (tokens, actor) = (Tokens::new(act.shared.store.clone())?, act.actor());
-    let mut transaction = act.shared.store.begin()?;
-    let made = tokens.add_in(&mut transaction, &request, &RealRandom, act.now(), &actor)?;
-    transaction.commit()?;
-    let (token, text) = made;
+    let made = act.shared.store.transact(|transaction| {
+        let made = tokens.add_in(transaction, &request, &RealRandom, act.now(), &actor);
+        made.map_err(view::Error::from)
+    });
+    let (token, text) = made?;
     Ok(After::Show(page::made(act.visit, &token.name, &text)?))
 }
 
 pub(super) fn revoke_token(act: &Act<'_>) -> Result<After, view::Error> {
     act.must_see_everything()?;
     let tokens = Tokens::new(act.shared.store.clone())?;
-    let mut transaction = act.shared.store.begin()?;
-    tokens.revoke_in(&mut transaction, act.name, act.now(), &act.actor())?;
-    transaction.commit()?;
+    act.shared.store.transact(|transaction| {
+        let revoked = tokens.revoke_in(transaction, act.name, act.now(), &act.actor());
+        revoked.map_err(view::Error::from)
+    })?;
     Ok(After::Go(Link::to("/admin")))
 }

@@ -10,8 +10,8 @@ use std::{
 
 use axum::Router;
 use rustls::ServerConfig;
-use scan::token::{Request, Role, Scope, Tokens};
-use store::Store;
+use scan::token::{Print, Request, Role, Scope, Tokens};
+use store::{Store, Transaction};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -325,35 +325,65 @@ async fn encrypted<S>(
     }
 }
 
-/// Makes the first token where there is none, and says where it is. The file first: a token that is in
-/// the store and nowhere else would lock everybody out.
+/// Makes the first token where there is none, and says where it is. The file before the commit: a token that
+/// is in the store and nowhere else would lock everybody out. Of several first starts on one store one makes
+/// it; the others' files would open nothing, and go.
 pub(crate) fn first_token(
     store: &Store,
     keys: &Path,
 ) -> Result<Option<std::path::PathBuf>, Refusal> {
     let tokens = Tokens::new(store.clone()).map_err(site::fleet_refused)?;
-    if !tokens.list().map_err(site::fleet_refused)?.is_empty() {
-        return Ok(None);
-    }
     let path = keys.join(ADMIN_TOKEN);
-    let refuse = |error: io::Error| {
-        Refusal::new(format!("the first token, {}", path.display()))
-            .source(error)
-            .next("run `holdfast doctor` to check disk and permissions")
+    let mut print = None;
+    let made =
+        store.transact(|transaction| first_token_in(transaction, &tokens, &path, &mut print));
+    let Some(print) = print else {
+        return made.map(|_| None);
     };
-    RealDisk.create_dir_all_synced(keys).map_err(refuse)?;
+    // Asked of the store: a commit whose answer was lost may stand.
+    match tokens.find(print) {
+        Ok(Some(_)) => Ok(Some(path)),
+        Ok(None) => {
+            RealDisk
+                .remove_file(&path)
+                .map_err(|error| refused(&path, error))?;
+            made.map(|_| None)
+        }
+        Err(error) => made.and(Err(site::fleet_refused(error))),
+    }
+}
+
+/// Tells by `print` what it wrote to the file, the last time that it did.
+fn first_token_in(
+    transaction: &mut Transaction,
+    tokens: &Tokens,
+    path: &Path,
+    print: &mut Option<Print>,
+) -> Result<(), Refusal> {
+    if tokens.is_any_in(transaction).map_err(site::fleet_refused)? {
+        return Ok(());
+    }
     let request = Request {
         name: ADMIN.to_owned(),
         role: Role::Admin,
         scope: Scope::default(),
         expires: None,
     };
-    let mut transaction = store.begin().map_err(site::Site::store_refused)?;
     let now = RealClock::new().now();
-    let made = tokens.add_in(&mut transaction, &request, &RealRandom, now, "holdfast up");
+    let made = tokens.add_in(transaction, &request, &RealRandom, now, "holdfast up");
     let (_, text) = made.map_err(site::fleet_refused)?;
     let line = zeroize::Zeroizing::new(format!("{}\n", *text));
-    RealDisk.replace(&path, line.as_bytes()).map_err(refuse)?;
-    transaction.commit().map_err(site::Site::store_refused)?;
-    Ok(Some(path))
+    let keys = path.parent().expect("the file lies below the keys");
+    RealDisk
+        .create_dir_all_synced(keys)
+        .and_then(|()| RealDisk.replace(path, line.as_bytes()))
+        .map_err(|error| refused(path, error))?;
+    *print = Print::of(&text);
+    Ok(())
+}
+
+fn refused(path: &Path, error: io::Error) -> Refusal {
+    Refusal::new(format!("the first token, {}", path.display()))
+        .source(error)
+        .next("run `holdfast doctor` to check disk and permissions")
 }

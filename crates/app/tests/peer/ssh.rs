@@ -2,6 +2,8 @@
 
 #[path = "ssh/fix.rs"]
 mod fix;
+#[path = "ssh/fleet.rs"]
+mod fleet;
 #[path = "ssh/link.rs"]
 mod link;
 #[path = "ssh/login.rs"]
@@ -16,8 +18,14 @@ use libtest_mimic::Trial;
 pub(crate) use login::login_for_a_trace;
 
 pub(crate) fn tests() -> Vec<Trial> {
-    [login::tests(), sudo::tests(), link::tests(), fix::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        login::tests(),
+        sudo::tests(),
+        link::tests(),
+        fix::tests(),
+        fleet::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

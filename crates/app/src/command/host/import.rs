@@ -27,6 +27,19 @@ use crate::{
 
 use super::trust::text_of;
 
+/// Why nothing was imported.
+enum Undone {
+    /// It was only tried, or some of it is refused; whether all of it is good.
+    Left(Outcome, bool),
+    Refused(Refusal),
+}
+
+impl From<store::Error> for Undone {
+    fn from(error: store::Error) -> Self {
+        Self::Refused(Site::store_refused(error))
+    }
+}
+
 pub(super) fn run(asked: &Import, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let text = text_of(&asked.file, import::FILE_LEN_MAX)?;
     let format = format(asked, &text);
@@ -47,20 +60,25 @@ pub(super) fn run(asked: &Import, config: &Config, screen: Screen) -> Result<Exi
     let site = Site::open(config, screen)?;
     let inventory = site.inventory()?;
     let (at, actor) = (crate::command::now(), crate::command::actor());
-    let mut transaction = site.begin()?;
-    let mut outcome = inventory
-        .import_in(&mut transaction, &read.drafts, at, &actor)
-        .map_err(fleet_refused)?;
-    read.refused.append(&mut outcome.refused);
-    outcome.refused = read.refused;
-    let is_good = outcome.refused.is_empty() || asked.skip_bad;
-    let is_done = is_good && !asked.dry_run;
-    if is_done {
-        transaction.commit().map_err(Site::store_refused)?;
-        super::finish(site, screen);
-    } else {
-        drop(transaction);
-        site.close(screen);
+    let tried = site.store().transact(|transaction| {
+        let mut outcome = inventory
+            .import_in(transaction, &read.drafts, at, &actor)
+            .map_err(|error| Undone::Refused(fleet_refused(error)))?;
+        outcome.refused.splice(0..0, read.refused.iter().cloned());
+        let is_good = outcome.refused.is_empty() || asked.skip_bad;
+        match is_good && !asked.dry_run {
+            true => Ok(outcome),
+            false => Err(Undone::Left(outcome, is_good)),
+        }
+    });
+    let (outcome, is_done, is_good) = match tried {
+        Ok(outcome) => (outcome, true, true),
+        Err(Undone::Left(outcome, is_good)) => (outcome, false, is_good),
+        Err(Undone::Refused(refusal)) => return Err(refusal),
+    };
+    match is_done {
+        true => super::finish(site, screen),
+        false => site.close(screen),
     }
     print(
         &outcome,

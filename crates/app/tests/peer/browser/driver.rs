@@ -4,6 +4,7 @@
 use std::{
     fmt,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -135,6 +136,12 @@ impl Browser {
         let value = if is_dark { "dark" } else { "light" };
         let features = json!([{"name": "prefers-color-scheme", "value": value}, {"name": "prefers-reduced-motion", "value": "reduce"}]);
         self.cdp("Emulation.setEmulatedMedia", &json!({"features": features}));
+    }
+
+    /// Where files go that a page gives.
+    pub(crate) fn downloads_to(&self, dir: &Path) {
+        let params = json!({"behavior": "allow", "downloadPath": dir});
+        self.cdp("Browser.setDownloadBehavior", &params);
     }
 
     pub(crate) fn size(&self, width: u32, height: u32) {

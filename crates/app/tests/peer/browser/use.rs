@@ -165,8 +165,11 @@ pub(super) fn live(chromedriver: &Peer) {
     assert!(first.as_str().unwrap().contains("passes"), "{first}");
 }
 
+/// The proof that a form is of a page of the one who is signed in.
+pub(super) const OWN: &str = "document.querySelector('input[name=form]').value";
+
 /// Sends a form from the page that is shown, as a page that shows too much would have it.
-fn post(browser: &Browser, path: &str, form: &str) -> u64 {
+pub(super) fn post(browser: &Browser, path: &str, form: &str) -> u64 {
     let script = format!(
         "const form = new URLSearchParams({{form: {form}, name: 'evil', role: 'admin'}}); \
              const request = new XMLHttpRequest(); request.open('POST', '{path}', false); \
@@ -208,7 +211,6 @@ pub(super) fn roles(chromedriver: &Peer) {
             "{path}"
         );
     }
-    const OWN: &str = "document.querySelector('input[name=form]').value";
     browser.open(&site.page("/"));
     for path in [
         "/admin/hosts",

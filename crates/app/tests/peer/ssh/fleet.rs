@@ -377,7 +377,7 @@ fn finished(seen: &Seen, again: &[String]) -> Finished {
     for row in seen.backend.schedule().unwrap() {
         let (next, last) = (row.next, row.last_finished.unwrap());
         assert_eq!(row.job, None, "{}", row.host);
-        let least = INTERVAL_MIN.as_nanos() as u64 / 2;
+        let least = u64::try_from(INTERVAL_MIN.as_nanos()).unwrap() / 2;
         assert!(next >= last + least, "{} is due too early", row.host);
     }
     let mut finished = Finished {

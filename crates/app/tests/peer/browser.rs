@@ -31,10 +31,7 @@ pub(crate) fn tests() -> Vec<Trial> {
             "the_slider_goes_through_the_past_by_arrow_keys",
             usage::slider,
         ),
-        CHROMEDRIVER.test(
-            "an_auditor_sees_a_past_day_takes_its_document_and_verifies_the_chain_offline",
-            auditor::verifies,
-        ),
+        auditor::test(),
         CHROMEDRIVER.test("a_change_arrives_while_somebody_looks", usage::live),
         CHROMEDRIVER.test("a_viewer_sees_no_forms_and_may_send_none", usage::roles),
         CHROMEDRIVER.test(

@@ -10,40 +10,44 @@ use crate::{
     machine::{KEYS, Machine},
 };
 
+/// What these tests need: PostgreSQL's own programs.
+pub(crate) struct Cluster;
+
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
-        test(
+        Cluster.test(
             "a_machine_without_the_keys_of_the_site_is_refused_and_told_where_they_are",
             keys,
         ),
-        test(
+        Cluster.test(
             "of_first_starts_at_once_one_makes_the_token_and_all_start",
             first_starts,
         ),
-        test(
+        Cluster.test(
             "commands_of_several_machines_at_once_all_go_through",
             commands,
         ),
-        test(
+        Cluster.test(
             "up_stops_beside_a_postgresql_that_is_stopped_in_mid_air",
             frozen,
         ),
     ]
 }
 
-/// A test that needs PostgreSQL.
-pub(crate) fn test(name: &str, run: fn()) -> Trial {
-    let is_missing = cluster::programs().is_none();
-    let is_required = std::env::var("HOLDFAST_PEERS").is_ok_and(|peers| peers == "required");
-    let trial = Trial::test(name, move || {
-        if is_missing {
-            let text = "PostgreSQL is missing: no /usr/lib/postgresql/*/bin";
-            return Err(Failed::from(text));
-        }
-        run();
-        Ok(())
-    });
-    trial.with_ignored_flag(is_missing && !is_required)
+impl Cluster {
+    pub(crate) fn test(&self, name: &str, run: fn()) -> Trial {
+        let is_missing = cluster::programs().is_none();
+        let is_required = std::env::var("HOLDFAST_PEERS").is_ok_and(|peers| peers == "required");
+        let trial = Trial::test(name, move || {
+            if is_missing {
+                let text = "PostgreSQL is missing: no /usr/lib/postgresql/*/bin";
+                return Err(Failed::from(text));
+            }
+            run();
+            Ok(())
+        });
+        trial.with_ignored_flag(is_missing && !is_required)
+    }
 }
 
 /// Two machines that began on one empty database had a data key each, and the second one scanned with

@@ -7,9 +7,11 @@ use std::{
     time::Instant,
 };
 
+use libtest_mimic::Trial;
 use tempfile::TempDir;
 
 use super::{
+    CHROMEDRIVER,
     driver::{ARROW_LEFT, Browser, Look},
     site::{HOST, Site},
     usage::{OWN, post},
@@ -19,8 +21,15 @@ use crate::{Peer, facts::KPTR_RULE, holdfast::Sandbox, serving::PATIENCE};
 /// Changes between a host's newest scan and the one before: this machine's first scan is among them.
 const STEPS_MAX: usize = 10;
 
+pub(super) fn test() -> Trial {
+    CHROMEDRIVER.test(
+        "an_auditor_sees_a_past_day_takes_its_document_and_verifies_the_chain_offline",
+        verifies,
+    )
+}
+
 /// Proves: LED-10, LED-11, SVC-6
-pub(super) fn verifies(chromedriver: &Peer) {
+fn verifies(chromedriver: &Peer) {
     let site = Site::with_history();
     let browser = Browser::start(chromedriver, Look::default());
     site.sign_in(&browser, &site.admin_token());

@@ -33,6 +33,7 @@ use super::server::{SERVER, Server};
 use crate::{
     Peer, cluster,
     machine::{Machine, Up},
+    shared::Cluster,
 };
 
 const HOSTS: usize = 100;
@@ -46,7 +47,7 @@ const LOOK: Duration = Duration::from_millis(300);
 
 pub(super) fn tests() -> Vec<Trial> {
     if cluster::programs().is_none() {
-        return vec![crate::shared::test(NAME, || ())];
+        return vec![Cluster.test(NAME, || ())];
     }
     vec![SERVER.test(NAME, watched)]
 }

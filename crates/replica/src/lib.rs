@@ -7,6 +7,8 @@
 
 pub mod authority;
 mod error;
+#[cfg(feature = "transport")]
+pub mod group;
 pub mod machine;
 #[cfg(feature = "transport")]
 pub mod transport;

@@ -25,6 +25,7 @@ mod promise;
 mod promotion;
 mod rebuild;
 mod receiver;
+mod refusal;
 mod sender;
 mod session;
 mod settings;

@@ -1,0 +1,362 @@
+//! [`Group`]: a journal on several nodes. The thin driver of the [`machine`](crate::machine), and the
+//! second [`Journal`]: whoever writes to one cannot tell it from [`wal::Local`], but for who may write.
+//!
+//! Threads: one steps the machine and carries out what is quick; one appends to the log and cuts it, in
+//! order; one reads from it for replicas that are behind. The connections have their own
+//! ([`crate::transport`]). Only the first knows the machine.
+
+mod core;
+mod files;
+mod inbox;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use wal::{
+    APPEND_LEN_MAX, Appended, Error, Identity, Journal, Kind, Local, Lsn, Pin, RECORD_LEN_MAX,
+    RecordKind, Records,
+};
+use world::{Clock, Net, Random};
+
+use crate::{
+    machine::{ANNOUNCEMENT, Config, Event, Limits, NodeId, Order, Outcome, Refusal, Role, Status},
+    transport::{Credentials, Start, Transport},
+};
+use inbox::Inbox;
+use requests::Requests;
+
+/// What the header of a record takes in an append beside its bytes.
+const RECORD_HEADER_LEN: usize = 5;
+
+/// Bounds for a handful of nodes in one building or ship.
+pub const LIMITS: Limits = Limits {
+    silence: Duration::from_secs(3),
+    heartbeat: Duration::from_millis(250),
+    window_bytes: 64 << 20,
+    window_records: 65_536,
+    entries_bytes: 1 << 20,
+    catch_up_duration: Duration::from_secs(3600),
+    catch_up_records: u64::MAX,
+    progress: Duration::from_secs(10),
+    waiting_writes: 4096,
+    write_wait: Duration::from_secs(10),
+    rebuilds: 1,
+    validation: Duration::from_secs(2),
+    retained_records: 10_000_000,
+    lease_margin: Duration::from_millis(500),
+    log_lines: 4096,
+};
+
+/// What a group is opened with.
+pub struct Options {
+    pub me: NodeId,
+    pub cluster: u128,
+    /// The log. [`wal::Options::shown`] is the group's to set.
+    pub journal: wal::Options,
+    /// The same on every node.
+    pub identity: Identity,
+    /// The file of the authority record.
+    pub authority: PathBuf,
+    /// Members and mode of a group that is made; an existing one has its own.
+    pub config: Config,
+    /// State derived from the journal reaches so far on disk, and is never ahead of what is committed.
+    pub derived: Lsn,
+    pub limits: Limits,
+    pub listen: SocketAddr,
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    pub credentials: Credentials,
+    pub net: Arc<dyn Net>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("me", &self.me)
+            .field("journal", &self.journal)
+            .field("listen", &self.listen)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// This node's part of a replicated journal.
+pub struct Group {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the threads of a group share with its callers.
+pub(crate) struct Shared {
+    me: NodeId,
+    local: Arc<Local>,
+    transport: Transport,
+    inbox: Arc<Inbox>,
+    requests: Requests,
+    numbers: AtomicU64,
+    role: Mutex<Role>,
+    /// As of the last tick, or the last order that was carried out.
+    status: Mutex<Option<Status>>,
+    random: Arc<dyn Random>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Group {
+    /// Opens this node's log and record, or makes them, and takes its place among the others: as a
+    /// replica, or as the holder that it is on record as.
+    pub fn open(options: Options) -> Result<Self, Error> {
+        let mut files = files::Files::open(&options)?;
+        let inbox = Arc::new(Inbox::default());
+        let hearing = Arc::clone(&inbox);
+        let random = Arc::clone(&options.random);
+        let transport = Transport::start(Start {
+            me: options.me,
+            cluster: options.cluster,
+            listen: options.listen,
+            credentials: options.credentials.clone(),
+            net: Arc::clone(&options.net),
+            clock: Arc::clone(&options.clock),
+            inbox: Arc::new(move |heard| core::hear(&hearing, &*random, heard)),
+        })
+        .map_err(|error| {
+            let message = format!(
+                "cannot listen for other nodes at {}: {error}",
+                options.listen
+            );
+            Error::new(Kind::Io, message)
+        })?;
+        let shared = Arc::new(Shared {
+            me: options.me,
+            local: Arc::clone(&files.local),
+            transport,
+            inbox,
+            requests: Requests::default(),
+            numbers: AtomicU64::new(1),
+            role: Mutex::new(Role::Replica { holder: None }),
+            status: Mutex::default(),
+            random: Arc::clone(&options.random),
+            clock: Arc::clone(&options.clock),
+        });
+        let durable = files.durable(&shared)?;
+        let threads = core::start(&shared, files, durable, &options)?;
+        let group = Self {
+            shared,
+            threads: Mutex::new(threads),
+        };
+        for (peer, address) in &options.peers {
+            group.set_peer(*peer, *address, 1)?;
+        }
+        Ok(group)
+    }
+
+    /// Where `peer` is found. `endpoint` numbers its addresses.
+    pub fn set_peer(&self, peer: NodeId, address: SocketAddr, endpoint: u64) -> Result<(), Error> {
+        self.shared
+            .transport
+            .set_peer(peer, address, endpoint)
+            .map_err(|error| Error::new(Kind::Io, format!("cannot connect to {address}: {error}")))
+    }
+
+    /// Where this node listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.transport.address()
+    }
+
+    pub fn role(&self) -> Role {
+        *self.shared.role()
+    }
+
+    /// What this node knows, as of a moment ago; nothing right after it was opened.
+    pub fn status(&self) -> Option<Status> {
+        self.shared.status().clone()
+    }
+
+    /// Says how far state derived from the journal has come: in memory, and on disk.
+    pub fn applied(&self, applied: Lsn, derived: Lsn) {
+        self.shared.inbox.push(Event::Applied { applied, derived });
+    }
+
+    /// Carries out an operator's order, and waits for its end.
+    pub fn order(&self, order: Order) -> Result<Outcome, Error> {
+        let epoch_id = core::epoch_id(&*self.shared.random)?;
+        self.shared.ask(|number| Event::Ordered {
+            number,
+            order,
+            epoch_id,
+        })
+    }
+
+    /// A position with every write that was acknowledged, by whatever node, before this was called.
+    pub fn confirm(&self) -> Result<Lsn, Error> {
+        match self.shared.ask(|number| Event::Confirm { number })? {
+            Outcome::Confirmed { applied } => Ok(applied),
+            outcome => Err(refused("read what every node acknowledged", &outcome)),
+        }
+    }
+}
+
+impl Shared {
+    /// Hands a request to the machine and waits for its answer.
+    fn ask(&self, event: impl FnOnce(u64) -> Event) -> Result<Outcome, Error> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let request = self.requests.begin(number);
+        if !self.inbox.push_from_outside(event(number)) {
+            return Err(closed());
+        }
+        request.wait().ok_or_else(closed)
+    }
+
+    fn role(&self) -> MutexGuard<'_, Role> {
+        self.role
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+}
+
+impl Shared {
+    fn status(&self) -> MutexGuard<'_, Option<Status>> {
+        self.status
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Closed, "the replicated journal was closed")
+}
+
+/// What a caller is told who was not answered as wished.
+fn refused(attempted: &str, outcome: &Outcome) -> Error {
+    let (kind, what) = match outcome {
+        Outcome::Unknown(refusal) => (
+            Kind::Fenced,
+            format!("{refusal}; whether it was written is not known"),
+        ),
+        Outcome::Refused(refusal) => {
+            let kind = match refusal {
+                Refusal::TooFewReplicas { .. } | Refusal::TooManyWaiting => Kind::Io,
+                Refusal::LogFailed => Kind::Poisoned,
+                _ => Kind::Fenced,
+            };
+            (kind, refusal.to_string())
+        }
+        outcome => (Kind::Invalid, format!("{outcome:?}")),
+    };
+    Error::new(kind, format!("cannot {attempted}: {what}"))
+}
+
+impl Journal for Group {
+    fn identity(&self) -> Identity {
+        self.shared.local.identity()
+    }
+
+    fn append(&self, records: &[(RecordKind, &[u8])]) -> Result<Appended, Error> {
+        check(records)?;
+        let records = records
+            .iter()
+            .map(|(kind, bytes)| (*kind, bytes.to_vec()))
+            .collect();
+        match self.shared.ask(|number| Event::Write { number, records })? {
+            Outcome::Written { first, last } => Ok(Appended { first, last }),
+            outcome => Err(refused("append", &outcome)),
+        }
+    }
+
+    fn safe_point(&self) -> Lsn {
+        self.shared.local.safe_point()
+    }
+
+    fn first_retained(&self) -> Lsn {
+        self.shared.local.first_retained()
+    }
+
+    fn read(&self, from: Lsn) -> Result<Records<'_>, Error> {
+        self.shared.local.read(from)
+    }
+
+    fn wait_above(&self, seen: Lsn, timeout: Duration) -> Lsn {
+        self.shared.local.wait_above(seen, timeout)
+    }
+
+    fn pin(&self, from: Lsn) -> Result<Pin, Error> {
+        self.shared.local.pin(from)
+    }
+
+    fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
+        self.shared.local.release_below(keep_from)?;
+        let first = self.shared.local.first_retained();
+        self.shared.inbox.push(Event::Retained {
+            first,
+            wants: keep_from,
+        });
+        Ok(())
+    }
+
+    fn settle(&self) -> Result<(), Error> {
+        self.shared.local.settle()
+    }
+}
+
+/// As the log would refuse them, which is too late once others have them.
+fn check(records: &[(RecordKind, &[u8])]) -> Result<(), Error> {
+    let refuse = |what: String| Err(Error::new(Kind::Invalid, what));
+    if records.is_empty() {
+        return refuse("append without a record".to_owned());
+    }
+    let mut bytes = 0;
+    for (kind, record) in records {
+        if *kind == RecordKind(0) || *kind == ANNOUNCEMENT || *kind == RecordKind::RESET {
+            return refuse(format!("records of kind {} are not for appends", kind.0));
+        }
+        if record.len() > RECORD_LEN_MAX {
+            let len = record.len();
+            return refuse(format!("record of {len} bytes; at most {RECORD_LEN_MAX}"));
+        }
+        bytes += RECORD_HEADER_LEN + record.len();
+    }
+    if bytes > APPEND_LEN_MAX {
+        return refuse(format!("append of {bytes} bytes; at most {APPEND_LEN_MAX}"));
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("me", &self.shared.me)
+            .field("role", &*self.shared.role())
+            .field("local", &self.shared.local)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.shared.inbox.close();
+        let threads = std::mem::take(
+            &mut *self
+                .threads
+                .lock()
+                .expect("never poisoned: holds no code that panics"),
+        );
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the replicated journal had panicked");
+            }
+        }
+    }
+}

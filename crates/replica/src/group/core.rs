@@ -1,0 +1,375 @@
+//! The thread that steps the machine, and the two that serve it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use wal::{Error, Journal as _, Kind, Local, Lsn, Pin, RecordKind, Run, Truncation};
+use world::Random;
+
+use super::{
+    Options, Shared,
+    files::{self, Files},
+    inbox::Inbox,
+};
+use crate::{
+    machine::{
+        Durable, Effect, Entry, EpochId, Event, Node, NodeId, Outcome, Position, SessionId, Time,
+    },
+    transport::Heard,
+};
+
+/// Bytes of one append to the log, put together from what waits. Half of what the log takes.
+const APPEND_BYTES: usize = wal::APPEND_LEN_MAX / 2;
+
+fn number(random: &dyn Random) -> Result<u128, Error> {
+    let mut bytes = [0; 16];
+    random
+        .fill(&mut bytes)
+        .map_err(|error| Error::new(Kind::Io, format!("cannot draw a random number: {error}")))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+pub(super) fn epoch_id(random: &dyn Random) -> Result<EpochId, Error> {
+    number(random).map(EpochId)
+}
+
+/// From the connections: waits while the machine has enough to do.
+pub(super) fn hear(inbox: &Inbox, random: &dyn Random, heard: Heard) {
+    let event = match heard {
+        Heard::Up { peer, endpoint } => match number(random) {
+            Ok(session) => Event::Connected {
+                peer,
+                endpoint,
+                session: SessionId(session),
+            },
+            Err(error) => {
+                tracing::error!(%error, "a session cannot begin");
+                return;
+            }
+        },
+        Heard::Down { peer } => Event::Disconnected { peer },
+        Heard::Message(message) => Event::Received(*message),
+    };
+    inbox.push_from_outside(event);
+}
+
+enum LogWork {
+    Append(Vec<Entry>),
+    Truncate { keep: Position, reason: String },
+}
+
+struct ReadWork {
+    session: SessionId,
+    from: Lsn,
+    to: Lsn,
+    bytes: u64,
+}
+
+struct Core {
+    shared: Arc<Shared>,
+    node: Node,
+    files: Files,
+    pins: BTreeMap<SessionId, Pin>,
+    log: mpsc::Sender<LogWork>,
+    reads: mpsc::Sender<ReadWork>,
+    /// Answers to effects that were carried out on this thread.
+    own: VecDeque<Event>,
+}
+
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    files: Files,
+    durable: Durable,
+    options: &Options,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let (log, log_work) = mpsc::channel();
+    let (reads, read_work) = mpsc::channel();
+    let now = Time(shared.clock.monotonic());
+    let (node, effects) = Node::start(
+        now,
+        options.me,
+        options.cluster,
+        options.identity,
+        durable,
+        options.limits,
+    );
+    let mut core = Core {
+        shared: Arc::clone(shared),
+        node,
+        files,
+        pins: BTreeMap::new(),
+        log,
+        reads,
+        own: VecDeque::new(),
+    };
+    let tick = options.limits.heartbeat / 4;
+    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+        world::spawn_spine(name, body)
+            .map_err(|error| Error::new(Kind::Io, format!("cannot start {name}: {error}")))
+    };
+    let (writing, reading) = (Arc::clone(shared), Arc::clone(shared));
+    let threads = vec![
+        spawn(
+            "replica-log",
+            Box::new(move || log_loop(&writing, &log_work)),
+        )?,
+        spawn(
+            "replica-read",
+            Box::new(move || read_loop(&reading, &read_work)),
+        )?,
+        spawn(
+            "replica-core",
+            Box::new(move || {
+                core.carry_out(effects);
+                core.run(tick);
+            }),
+        )?,
+    ];
+    Ok(threads)
+}
+
+impl Core {
+    fn run(&mut self, tick: Duration) {
+        let mut next_tick = Duration::ZERO;
+        while let Some(events) = self.shared.inbox.take(tick) {
+            let mut effects = Vec::new();
+            for event in events {
+                self.step(event, &mut effects);
+            }
+            let now = self.shared.clock.monotonic();
+            if now >= next_tick {
+                next_tick = now + tick;
+                self.step(Event::Tick, &mut effects);
+                *self.shared.status() = Some(self.node.status());
+            }
+            self.carry_out(effects);
+        }
+        self.shared.requests.close();
+    }
+
+    fn step(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        let now = Time(self.shared.clock.monotonic());
+        effects.extend(self.node.step(now, event));
+    }
+
+    fn carry_out(&mut self, mut effects: Vec<Effect>) {
+        loop {
+            for effect in std::mem::take(&mut effects) {
+                self.act(effect);
+            }
+            let Some(event) = self.own.pop_front() else {
+                return;
+            };
+            self.step(event, &mut effects);
+        }
+    }
+
+    fn act(&mut self, effect: Effect) {
+        let shared = Arc::clone(&self.shared);
+        match effect {
+            Effect::Send { to, message } => shared.transport.send(to, &message),
+            Effect::Append(entries) => self.to_log(LogWork::Append(entries)),
+            Effect::Truncate { keep } => self.to_log(LogWork::Truncate {
+                keep,
+                reason: format!("the primary's log has nothing of it after {keep}"),
+            }),
+            Effect::Keep { number, record } => {
+                let birth = files::birth(&self.files.local);
+                let kept = self
+                    .files
+                    .authority
+                    .keep(&record, birth, shared.clock.now());
+                if let Err(error) = &kept {
+                    tracing::error!(%error, "the authority record was not kept");
+                }
+                let is_durable = kept.is_ok();
+                self.own.push_back(Event::Kept { number, is_durable });
+            }
+            Effect::Reconnect { peer } => shared.transport.reconnect(peer),
+            Effect::Read {
+                session,
+                from,
+                to,
+                bytes,
+            } => {
+                let work = ReadWork {
+                    session,
+                    from,
+                    to,
+                    bytes,
+                };
+                // Gone only with everything else.
+                drop(self.reads.send(work));
+            }
+            Effect::Pin { session, from } => match self.files.local.pin(from) {
+                Ok(pin) => drop(self.pins.insert(session, pin)),
+                Err(error) => {
+                    self.pins.remove(&session);
+                    let reason = error.to_string();
+                    self.own.push_back(Event::PinLost { session, reason });
+                }
+            },
+            Effect::Unpin { session } => drop(self.pins.remove(&session)),
+            Effect::Commit(lsn) => shared.local.show(lsn),
+            Effect::Answer { number, outcome } => {
+                if outcome == Outcome::Done {
+                    // Whoever ordered it finds it done when it looks.
+                    *shared.status() = Some(self.node.status());
+                }
+                shared.requests.answer(number, outcome);
+            }
+            Effect::Role(role) => {
+                tracing::info!(?role, "the role of this node");
+                *shared.role() = role;
+            }
+            Effect::Log(line) => {
+                let replica = line.replica.map(|NodeId(node)| format!("{node:032x}"));
+                tracing::info!(replica, epoch = line.epoch.0, "{line}");
+            }
+            base => self.refuse_base(base),
+        }
+    }
+
+    /// Nothing is derived from this journal that could be sent: a replica that needs more than the log
+    /// stays as it is, and says why.
+    fn refuse_base(&mut self, effect: Effect) {
+        match effect {
+            Effect::OpenBase { session, .. } => {
+                self.own.push_back(Event::BaseOpened {
+                    session,
+                    base: None,
+                });
+            }
+            Effect::ReadBase { session, index } => {
+                self.own.push_back(Event::BaseRead {
+                    session,
+                    index,
+                    bytes: None,
+                });
+            }
+            Effect::BeginBase { session, .. } | Effect::StoreBase { session, .. } => {
+                let reason = "nothing here takes a base".to_owned();
+                self.own.push_back(Event::BaseFailed { session, reason });
+            }
+            _ => {}
+        }
+    }
+
+    fn to_log(&mut self, work: LogWork) {
+        // Gone only with everything else.
+        drop(self.log.send(work));
+    }
+}
+
+/// Appends and cuts, in the order in which they were asked for.
+fn log_loop(shared: &Shared, work: &mpsc::Receiver<LogWork>) {
+    let mut next = work.recv().ok();
+    while let Some(first) = next.take() {
+        let done = match first {
+            LogWork::Append(mut entries) => {
+                let mut bytes = entries.iter().map(|entry| entry.bytes.len()).sum::<usize>();
+                // One sync for what came meanwhile.
+                while bytes < APPEND_BYTES {
+                    match work.try_recv() {
+                        Ok(LogWork::Append(more)) => {
+                            bytes += more.iter().map(|entry| entry.bytes.len()).sum::<usize>();
+                            entries.extend(more);
+                        }
+                        Ok(other) => {
+                            next = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                append(&shared.local, &entries).map(Event::Flushed)
+            }
+            LogWork::Truncate { keep, reason } => {
+                let cut = Truncation {
+                    keep: keep.lsn,
+                    reason: &reason,
+                    shown_too: true,
+                };
+                let truncated = shared.local.truncate_after(&cut);
+                truncated.map(|_| Event::Truncated { end: keep })
+            }
+        };
+        shared.inbox.push(done.unwrap_or_else(|error| {
+            tracing::error!(%error, "the log takes nothing more");
+            Event::LogFailed {
+                reason: error.to_string(),
+            }
+        }));
+        if next.is_none() {
+            next = work.recv().ok();
+        }
+    }
+}
+
+fn append(local: &Local, entries: &[Entry]) -> Result<Position, Error> {
+    let mut reached = Position::default();
+    let mut rest = entries;
+    while let Some(first) = rest.first() {
+        let mut bytes = 0;
+        let count = rest
+            .iter()
+            .take_while(|entry| {
+                bytes += entry.bytes.len() + super::RECORD_HEADER_LEN;
+                entry.position.epoch == first.position.epoch
+                    && (bytes <= wal::APPEND_LEN_MAX || entry.position == first.position)
+            })
+            .count();
+        let (run, later) = rest.split_at(count);
+        let records: Vec<(RecordKind, &[u8])> = run
+            .iter()
+            .map(|entry| (entry.kind, &entry.bytes[..]))
+            .collect();
+        local.append_at(
+            first.position.lsn,
+            &[Run {
+                epoch: first.position.epoch,
+                records: &records,
+            }],
+        )?;
+        if let Some(last) = run.last() {
+            reached = last.position;
+        }
+        rest = later;
+    }
+    Ok(reached)
+}
+
+fn read_loop(shared: &Shared, work: &mpsc::Receiver<ReadWork>) {
+    while let Ok(work) = work.recv() {
+        let bytes = usize::try_from(work.bytes).unwrap_or(usize::MAX);
+        let read = shared.local.read_range(work.from, work.to, bytes);
+        let entries = match read {
+            Ok(records) => Ok(records
+                .into_iter()
+                .map(|record| Entry {
+                    position: Position {
+                        epoch: record.epoch,
+                        lsn: record.lsn,
+                    },
+                    kind: record.kind,
+                    bytes: record.bytes,
+                })
+                .collect()),
+            Err(error) if error.kind() == Kind::OutOfRange => Err(Outcome::Recycled {
+                first: shared.local.first_retained(),
+            }),
+            Err(error) => {
+                tracing::error!(%error, "a record could not be read for a replica");
+                Err(Outcome::Corrupt { lsn: work.from })
+            }
+        };
+        shared.inbox.push(Event::ReadBack {
+            session: work.session,
+            entries,
+        });
+    }
+}

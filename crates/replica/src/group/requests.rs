@@ -1,0 +1,99 @@
+//! Who waits for an answer of the machine.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+};
+
+use crate::machine::Outcome;
+
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    slots: BTreeMap<u64, Arc<Slot>>,
+    is_closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    outcome: Mutex<Answer>,
+    answered: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum Answer {
+    #[default]
+    Waiting,
+    Is(Outcome),
+    Never,
+}
+
+/// One who waits.
+#[derive(Debug)]
+pub(super) struct Request(Arc<Slot>);
+
+impl Requests {
+    pub(super) fn begin(&self, number: u64) -> Request {
+        let slot = Arc::new(Slot::default());
+        let mut open = self.open();
+        match open.is_closed {
+            true => slot.set(Answer::Never),
+            false => drop(open.slots.insert(number, Arc::clone(&slot))),
+        }
+        Request(slot)
+    }
+
+    pub(super) fn answer(&self, number: u64, outcome: Outcome) {
+        let slot = self.open().slots.remove(&number);
+        if let Some(slot) = slot {
+            slot.set(Answer::Is(outcome));
+        }
+    }
+
+    /// Nobody will be answered any more.
+    pub(super) fn close(&self) {
+        let mut open = self.open();
+        open.is_closed = true;
+        for slot in std::mem::take(&mut open.slots).into_values() {
+            slot.set(Answer::Never);
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+}
+
+impl Slot {
+    fn set(&self, answer: Answer) {
+        *self.lock() = answer;
+        self.answered.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Answer> {
+        self.outcome
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+}
+
+impl Request {
+    /// `None`: the group was closed first.
+    pub(super) fn wait(self) -> Option<Outcome> {
+        let mut answer = self
+            .0
+            .answered
+            .wait_while(self.0.lock(), |answer| matches!(answer, Answer::Waiting))
+            .expect("never poisoned: holds no code that panics");
+        match std::mem::take(&mut *answer) {
+            Answer::Is(outcome) => Some(outcome),
+            Answer::Never | Answer::Waiting => None,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Groups on loopback and real disks: one node passes what every journal must, several keep copies.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use wal::{Identity, Journal, Kind, Lsn, RecordKind, conformance};
+use world::{Clock, RealClock, RealDisk, RealRandom, net::RealNet, sim};
+
+use super::{Group, LIMITS, Options};
+use crate::{
+    machine::{Config, Limits, Mode, NodeId, Order, Outcome, Policy, Role, Version},
+    transport::Authority,
+};
+
+const CLUSTER: u128 = 0xC1;
+const KIND: RecordKind = RecordKind(7);
+/// Longer than anything here takes on a machine that runs at all.
+const LONG: Duration = Duration::from_secs(120);
+
+fn limits() -> Limits {
+    Limits {
+        silence: Duration::from_secs(2),
+        heartbeat: Duration::from_millis(100),
+        ..LIMITS
+    }
+}
+
+/// Nodes with directories of their own.
+struct Site {
+    dir: tempfile::TempDir,
+    config: Config,
+}
+
+impl Site {
+    fn new(members: u128, mode: Mode) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            config: Config {
+                version: Version::default(),
+                members: (1..=members).map(NodeId).collect(),
+                mode,
+                policy: Policy::Wait,
+                previous: None,
+            },
+        }
+    }
+
+    fn of(&self, node: u128) -> PathBuf {
+        self.dir.path().join(node.to_string())
+    }
+
+    /// A journal of the same identity on every node.
+    fn journal(&self, node: u128) -> wal::Options {
+        let mut options = wal::Options::new(
+            self.of(node).join("journal"),
+            Arc::new(RealDisk),
+            Arc::new(RealClock::new()),
+            Arc::new(sim::Random::new(7)),
+        );
+        options.segment_bytes = wal::SEGMENT_BYTES_MIN;
+        options
+    }
+
+    fn identity(&self) -> Identity {
+        let dir = self.of(0);
+        let (journal, _) = wal::Local::open(wal::Options {
+            dir,
+            ..self.journal(0)
+        })
+        .unwrap();
+        journal.identity()
+    }
+
+    fn open(&self, node: u128) -> Group {
+        self.try_open(node).unwrap()
+    }
+
+    fn try_open(&self, node: u128) -> Result<Group, wal::Error> {
+        static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+        let authority = AUTHORITY.get_or_init(|| Authority::make(CLUSTER).unwrap());
+        let me = NodeId(node);
+        std::fs::create_dir_all(self.of(node)).unwrap();
+        Group::open(Options {
+            me,
+            cluster: CLUSTER,
+            journal: self.journal(node),
+            identity: self.identity(),
+            authority: self.of(node).join("authority"),
+            config: self.config.clone(),
+            derived: Lsn::ZERO,
+            limits: limits(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            peers: BTreeMap::new(),
+            credentials: authority.issue(me).unwrap(),
+            net: Arc::new(RealNet),
+            clock: Arc::new(RealClock::new()),
+            random: Arc::new(RealRandom),
+        })
+    }
+
+    fn open_all(&self) -> BTreeMap<u128, Group> {
+        let nodes: BTreeMap<u128, Group> = self
+            .config
+            .members
+            .iter()
+            .map(|member| (member.0, self.open(member.0)))
+            .collect();
+        for (node, group) in &nodes {
+            introduce(*node, group, &nodes, 1);
+        }
+        nodes
+    }
+}
+
+/// Tells all others where a node is, and the node where they are.
+fn introduce(node: u128, group: &Group, nodes: &BTreeMap<u128, Group>, endpoint: u64) {
+    for (peer, other) in nodes.iter().filter(|(peer, _)| **peer != node) {
+        other
+            .set_peer(NodeId(node), group.address(), endpoint)
+            .unwrap();
+        group.set_peer(NodeId(*peer), other.address(), 1).unwrap();
+    }
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let clock = RealClock::new();
+    while !done() {
+        assert!(clock.monotonic() < LONG, "{what}");
+        clock.sleep(Duration::from_millis(5));
+    }
+}
+
+fn promote(node: u128, group: &Group, config: Option<Config>) {
+    wait_until("promoted", || {
+        let order = Order::Promote {
+            node: NodeId(node),
+            config: config.clone(),
+            force: None,
+        };
+        let outcome = group.order(order).unwrap();
+        if outcome != Outcome::Done {
+            println!("{outcome:?}");
+        }
+        outcome == Outcome::Done
+    });
+    wait_until("primary", || matches!(group.role(), Role::Primary { .. }));
+}
+
+fn append(group: &Group, bytes: &[u8]) -> Lsn {
+    group.append(&[(KIND, bytes)]).unwrap().last
+}
+
+fn bodies(group: &Group) -> Vec<Vec<u8>> {
+    let records = group.read(Lsn::FIRST).unwrap();
+    records
+        .map(|record| record.unwrap())
+        .filter(|record| record.kind == KIND)
+        .map(|record| record.bytes)
+        .collect()
+}
+
+#[test]
+fn a_group_of_one_is_a_journal_like_any_other() {
+    conformance::check(|| {
+        let site = Site::new(1, Mode::Async);
+        let mut is_new = true;
+        Box::new(move || {
+            let group = site.open(1);
+            if std::mem::take(&mut is_new) {
+                promote(1, &group, None);
+            }
+            wait_until("primary", || matches!(group.role(), Role::Primary { .. }));
+            // What was there is committed again under the epoch of this start.
+            group.confirm().unwrap();
+            Box::new(group)
+        })
+    });
+}
+
+/// Proves: REP-15, REP-16
+#[test]
+fn what_is_acknowledged_is_on_every_copy_that_the_mode_wants() {
+    let site = Site::new(3, Mode::All);
+    let nodes = site.open_all();
+    promote(1, &nodes[&1], None);
+    let mut written = Vec::new();
+    for number in 0..200_u32 {
+        let body = number.to_le_bytes().repeat(50);
+        append(&nodes[&1], &body);
+        written.push(body);
+    }
+    for node in nodes.values() {
+        // Not what is shown there yet, but what is durable.
+        assert_eq!(
+            node.shared.local.durable(),
+            nodes[&1].shared.local.durable()
+        );
+        wait_until("shown", || node.safe_point() == nodes[&1].safe_point());
+        assert_eq!(bodies(node), written);
+    }
+    let refused = nodes[&2].append(&[(KIND, b"here")]).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Fenced, "{refused}");
+}
+
+/// Proves: AUT-10
+#[test]
+fn after_a_failover_nothing_acknowledged_is_lost_and_the_old_primary_follows() {
+    let site = Site::new(3, Mode::Sync(1));
+    let mut nodes = site.open_all();
+    promote(1, &nodes[&1], None);
+    let mut written: Vec<Vec<u8>> = Vec::new();
+    let mut write = |group: &Group, count: u8| {
+        for number in 0..count {
+            let body = vec![number; 1000];
+            append(group, &body);
+            written.push(body);
+        }
+        written.clone()
+    };
+    write(&nodes[&1], 100);
+    drop(nodes.remove(&1));
+    // Whoever has all of it; the order is refused to the other one.
+    let candidate = [2, 3]
+        .into_iter()
+        .max_by_key(|node| nodes[node].shared.local.durable());
+    let candidate = candidate.unwrap();
+    promote(candidate, &nodes[&candidate], None);
+    let all = write(&nodes[&candidate], 100);
+    assert_eq!(bodies(&nodes[&candidate]), all);
+    let back = site.open(1);
+    introduce(1, &back, &nodes, 2);
+    nodes.insert(1, back);
+    wait_until("the old primary follows", || {
+        nodes[&1].safe_point() == nodes[&candidate].safe_point()
+    });
+    assert_eq!(bodies(&nodes[&1]), all);
+    assert!(matches!(nodes[&1].role(), Role::Replica { .. }));
+    let all = write(&nodes[&candidate], 10);
+    wait_until("every copy", || {
+        nodes.values().all(|node| bodies(node) == all)
+    });
+}
+
+#[test]
+fn a_log_of_another_journal_is_refused() {
+    let site = Site::new(1, Mode::Async);
+    drop(site.open(1));
+    let mut options = site.journal(1);
+    options.random = Arc::new(sim::Random::new(8));
+    std::fs::remove_dir_all(path(&site, "1/journal")).unwrap();
+    drop(wal::Local::open(options).unwrap());
+    let refused = site.try_open(1).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
+}
+
+fn path(site: &Site, below: &str) -> PathBuf {
+    Path::new(site.dir.path()).join(below)
+}

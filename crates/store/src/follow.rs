@@ -223,6 +223,8 @@ impl Inner {
         self.journal
             .append(&[(TABLES, &self.announce_tables())])
             .map_err(|error| Error::journal("announcing the tables", error))?;
+        // Only now is it certain what lies below: a record may have become readable with this one.
+        self.catch_up_in(&turn)?;
         writer.begin(self.horizon.visible());
         self.following.is_on.store(false, Ordering::Release);
         Ok(())

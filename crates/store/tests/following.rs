@@ -177,6 +177,81 @@ fn a_copy_that_takes_over_has_everything_and_dates_on() {
     store.close().unwrap();
 }
 
+/// A journal whose newest records are durable, and readable only once its owner appends.
+#[derive(Debug)]
+struct Late(Arc<wal::Local>);
+
+impl Journal for Late {
+    fn identity(&self) -> wal::Identity {
+        self.0.identity()
+    }
+
+    fn append(&self, records: &[(wal::RecordKind, &[u8])]) -> Result<wal::Appended, wal::Error> {
+        let appended = self.0.append(records)?;
+        self.0.show(appended.last);
+        Ok(appended)
+    }
+
+    fn safe_point(&self) -> Lsn {
+        self.0.safe_point()
+    }
+
+    fn first_retained(&self) -> Lsn {
+        self.0.first_retained()
+    }
+
+    fn read(&self, from: Lsn) -> Result<wal::Records<'_>, wal::Error> {
+        self.0.read(from)
+    }
+
+    fn wait_above(&self, seen: Lsn, timeout: Duration) -> Lsn {
+        self.0.wait_above(seen, timeout)
+    }
+
+    fn pin(&self, from: Lsn) -> Result<wal::Pin, wal::Error> {
+        self.0.pin(from)
+    }
+
+    fn release_below(&self, keep_from: Lsn) -> Result<(), wal::Error> {
+        self.0.release_below(keep_from)
+    }
+
+    fn settle(&self) -> Result<(), wal::Error> {
+        self.0.settle()
+    }
+}
+
+/// What a replica has and does not know to be committed is committed by its promotion.
+#[test]
+fn what_becomes_readable_by_taking_over_is_applied() {
+    let (leading, copy) = (Site::forever(), Site::forever());
+    let leader = leading.open();
+    let mut options = wal::Options::new(
+        "/journal",
+        Arc::new(copy.disk.clone()),
+        Arc::new(copy.clock.clone()),
+        Arc::new(world::sim::Random::new(copy.seed)),
+    );
+    options.upkeep = wal::Upkeep::Caller;
+    options.shown = Some(Lsn::ZERO);
+    let (local, _) = wal::Local::open(options).unwrap();
+    let last = ["a", "b", "c"].map(|key| leader.put(key, key))[2];
+    for record in leader.journal.read(Lsn::FIRST).unwrap() {
+        let record = record.unwrap();
+        local.append(&[(record.kind, &record.bytes)]).unwrap();
+    }
+    local.show(Lsn::FIRST);
+    let journal = Arc::new(Late(Arc::new(local)));
+    let (store, _) = Store::open_following(copy.options(), journal).unwrap();
+    assert_eq!(store.snapshot().unwrap().lsn(), Lsn::FIRST);
+    store.lead().unwrap();
+    assert_eq!(store.snapshot().unwrap().lsn(), last.lsn);
+    assert_eq!(
+        everything(&store, last.lsn),
+        everything(&leader.store, last.lsn)
+    );
+}
+
 #[test]
 fn a_copy_with_other_tables_stops_before_it_mixes_them_up() {
     let mut pair = Pair::new();

@@ -16,6 +16,7 @@ pub(crate) mod import;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod migrate;
+pub(crate) mod node;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod rules;
@@ -138,6 +139,17 @@ pub(crate) enum Command {
     Maintenance(schedule::Maintenance),
     /// Tokens of the HTTP interface and the console: make, list, revoke
     Token(token::Token),
+    /// Machines that keep this site together: make, invite, join, list
+    Node(node::Node),
+    /// The copies of this site's record: how they stand, members, mode
+    Group(node::Group),
+    /// Make this node the one that writes
+    Promote(node::Promote),
+    /// Hand writing over to another node, with nothing lost
+    Switchover {
+        /// Its name, as `holdfast node list` prints it
+        to: String,
+    },
     /// Who did what to what, and when
     Audit(schedule::Audit),
     /// Check that this machine can keep what it is given: disk, clock, permissions, rules

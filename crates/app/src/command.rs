@@ -36,6 +36,7 @@ pub(crate) mod ledger;
 mod load;
 mod maintenance;
 mod migrate;
+mod node;
 mod policy;
 mod reference;
 mod rules;
@@ -83,6 +84,10 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Schedule(asked) => schedule::run(asked, &config, screen),
         Command::Maintenance(asked) => maintenance::run(&asked.action, &config, screen),
         Command::Token(token) => token::run(&token.action, &config, screen),
+        Command::Node(node) => node::run(&node.action, &config, screen),
+        Command::Group(group) => node::group(&group.action, &config, screen),
+        Command::Promote(asked) => node::promote(asked, &config, screen),
+        Command::Switchover { to } => node::switchover(to, &config, screen),
         Command::Audit(asked) => audit::run(asked, &config, screen),
         Command::Doctor => doctor::run(&config, screen),
         Command::Config(shown) => config::run(&shown.action, &config, screen),

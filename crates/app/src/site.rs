@@ -29,7 +29,7 @@ use wal::Journal;
 use world::{Clock, Disk, RealClock, RealDisk, RealRandom, Timestamp};
 
 use crate::{
-    beside, command::journal::after_damage, config::Config, exit::Refusal, present::safe,
+    beside, command::journal::after_damage, config::Config, exit::Refusal, node, present::safe,
     screen::Screen, sizes::Sizes,
 };
 
@@ -72,7 +72,14 @@ impl Site {
         }
         let dir = config.data_dir()?;
         shared::refuse_moved(dir)?;
+        refuse_node(dir)?;
         Self::of(dir, open_store(dir, config.mode(), scan::tables(), screen)?)
+    }
+
+    /// Over a store that is open already.
+    pub(crate) fn over(dir: &Path, store: Store) -> Result<Self, Refusal> {
+        let recovery = "open as this node's copy".to_owned();
+        Self::of(dir, Opened { store, recovery })
     }
 
     fn of(dir: &Path, opened: Opened) -> Result<Self, Refusal> {
@@ -315,8 +322,8 @@ pub(crate) fn must_exist(dir: &Path, made_by: &str) -> Result<(), Refusal> {
     }
 }
 
-const JOURNAL_DIR: &str = "journal";
-const TABLES_DIR: &str = "tables";
+pub(crate) const JOURNAL_DIR: &str = "journal";
+pub(crate) const TABLES_DIR: &str = "tables";
 /// The index of the ids of events, beside their journal; made after the journal was opened.
 pub(crate) const IDS_DIR: &str = "ids";
 
@@ -330,6 +337,7 @@ fn reach_store(dir: &Path, mode: wal::Mode, screen: Screen) -> Result<Opened, Re
     if let Some(store) = beside::reach(dir)? {
         return Ok(served(store));
     }
+    refuse_node(dir)?;
     make(dir)?;
     match lock_journal(dir, mode, screen, || beside::reach(dir))? {
         Got::Journal(journal, recovery) => {
@@ -360,13 +368,12 @@ pub(crate) fn make(dir: &Path) -> Result<(), Refusal> {
         .map_err(|error| cannot_use(dir, &error))
 }
 
-fn open_tables(
-    dir: &Path,
-    journal: Arc<dyn Journal>,
-    recovery: &wal::Recovery,
-    tables: Vec<Table>,
-    screen: Screen,
-) -> Result<Opened, Refusal> {
+/// How the tables of a site are opened.
+pub(crate) fn store_options(dir: &Path) -> Result<Options, Refusal> {
+    tables_options(dir, scan::tables())
+}
+
+fn tables_options(dir: &Path, tables: Vec<Table>) -> Result<Options, Refusal> {
     let mut options = Options::new(
         dir.join(TABLES_DIR),
         Arc::new(RealDisk),
@@ -378,8 +385,32 @@ fn open_tables(
         options.checkpoint_bytes = sizes.checkpoint;
         options.feed_bytes = sizes.feed;
     }
-    let (store, report) =
-        Store::open(options, journal).map_err(|error| cannot_open_store(dir, &error))?;
+    Ok(options)
+}
+
+/// A log that others copy is written by the running node alone: whoever else appended to it would make
+/// it another one than theirs.
+fn refuse_node(dir: &Path) -> Result<(), Refusal> {
+    match node::Settings::load(dir)? {
+        None => Ok(()),
+        Some(settings) => Err(Refusal::new(format!(
+            "{} is the directory of node `{}`, which does not run",
+            dir.display(),
+            settings.own_name()
+        ))
+        .next("start it with `holdfast up`; commands work beside it")),
+    }
+}
+
+fn open_tables(
+    dir: &Path,
+    journal: Arc<dyn Journal>,
+    recovery: &wal::Recovery,
+    tables: Vec<Table>,
+    screen: Screen,
+) -> Result<Opened, Refusal> {
+    let (store, report) = Store::open(tables_options(dir, tables)?, journal)
+        .map_err(|error| cannot_open_store(dir, &error))?;
     if let Some(cut) = &recovery.cut {
         screen.remark(format_args!(
             "recovered from an interrupted write: {} bytes that were never acknowledged are kept in {}",
@@ -477,7 +508,7 @@ fn damaged<'a>(dir: &'a Path, error: &'a wal::Error) -> &'a Path {
     }
 }
 
-fn cannot_open_store(dir: &Path, error: &store::Error) -> Refusal {
+pub(crate) fn cannot_open_store(dir: &Path, error: &store::Error) -> Refusal {
     let refusal = Refusal::new(format!("data directory {}: {error}", dir.display()));
     refusal.next(match error.kind() {
         store::Kind::Version => "use the version of Holdfast that wrote it, or a later one",

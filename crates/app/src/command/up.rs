@@ -33,7 +33,7 @@ use crate::{
         self,
         events::{Announcer, Told},
     },
-    moment,
+    moment, node,
     present::safe,
     remote::carry,
     ruleset::Ruleset,
@@ -52,13 +52,29 @@ const ACTOR: &str = "holdfast up";
 
 pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let stop = site::stop_flag()?;
-    let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
     let dir = config.data_dir()?;
     site::make(dir)?;
     // Before the directory is opened: a second one is refused at once, and not after a wait.
     let _running = hold(config)?;
-    let site = Site::open_here(config, screen)?;
-    let _hurrying = Hurrying::start(site.store().clone(), Arc::clone(&stop))?;
+    match node::Settings::load(dir)? {
+        Some(settings) => node::keep(dir, &settings, config, screen, &stop, &|site, ends| {
+            attend(site, up, config, screen, &ends)
+        }),
+        None => attend(Site::open_here(config, screen)?, up, config, screen, &stop),
+    }
+}
+
+/// Watches the site until `stop` is set.
+fn attend(
+    site: Site,
+    up: &Up,
+    config: &Config,
+    screen: Screen,
+    stop: &Arc<AtomicBool>,
+) -> Result<Exit, Refusal> {
+    let dir = config.data_dir()?;
+    let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
+    let _hurrying = Hurrying::start(site.store().clone(), Arc::clone(stop))?;
     super::fix::tell_unfinished_of(&site, screen)?;
     let sealing = Health::default();
     let first = begin(&site, config, &sealing, screen)?;
@@ -68,7 +84,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
         &config.alert_receivers,
         dir.to_owned(),
         sealing.clone(),
-        Arc::clone(&stop),
+        Arc::clone(stop),
     )?;
     // From here on commands beside work on what is open here; a shared database they reach themselves.
     let served = match site::shared::is_used(config) {
@@ -81,7 +97,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
         site: &site,
         config,
         screen,
-        stop: &stop,
+        stop,
         intake: intake.as_ref(),
         sealing: &sealing,
     };

@@ -22,6 +22,7 @@ mod intake;
 mod journal;
 mod ledger;
 mod machine;
+mod nodes;
 mod own_rules;
 mod policy;
 mod reference;

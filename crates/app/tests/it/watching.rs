@@ -63,7 +63,7 @@ impl Up {
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -172,8 +172,8 @@ impl Core {
         let shared = Arc::clone(&self.shared);
         match effect {
             Effect::Send { to, message } => shared.transport.send(to, &message),
-            Effect::Append(entries) => self.to_log(LogWork::Append(entries)),
-            Effect::Truncate { keep } => self.to_log(LogWork::Truncate {
+            Effect::Append(entries) => self.submit(LogWork::Append(entries)),
+            Effect::Truncate { keep } => self.submit(LogWork::Truncate {
                 keep,
                 reason: format!("the primary's log has nothing of it after {keep}"),
             }),
@@ -259,7 +259,7 @@ impl Core {
         }
     }
 
-    fn to_log(&mut self, work: LogWork) {
+    fn submit(&mut self, work: LogWork) {
         // Gone only with everything else.
         drop(self.log.send(work));
     }

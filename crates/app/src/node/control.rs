@@ -1,0 +1,283 @@
+//! Orders to the running `up`: a socket file in `node/`, one line of JSON each way.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use replica::{
+    group::Group,
+    machine::{Config as Members, Mode, Order, Outcome, Replaced},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use world::{Clock, RealClock};
+
+use super::{Settings, dir, shown};
+use crate::{
+    exit::Refusal,
+    http::sockets::{self, SocketFile},
+};
+
+const SOCKET: &str = "socket";
+const LINE_LEN_MAX: u64 = 1 << 20;
+/// An order waits for other nodes: for their promises, for what they still have to take.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(50);
+/// Orders at once: people give them.
+const AT_ONCE_MAX: usize = 8;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "order")]
+pub(crate) enum Request {
+    Status,
+    Promote {
+        alone: bool,
+        force: Option<String>,
+    },
+    Switchover {
+        to: String,
+    },
+    Add {
+        name: String,
+    },
+    Remove {
+        name: String,
+        fenced: Option<String>,
+    },
+    Mode {
+        mode: String,
+        fenced: Option<String>,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    refused: Option<String>,
+    result: Value,
+}
+
+/// The socket of a running node.
+#[derive(Debug)]
+pub(crate) struct Control {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    _file: SocketFile,
+}
+
+impl Control {
+    pub(crate) fn start(data: &Path, group: &Arc<Group>) -> Result<Self, Refusal> {
+        let (listener, file) = sockets::unix(&dir(data).join(SOCKET))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, group, data) = (Arc::clone(&stop), Arc::clone(group), data.to_owned());
+        let thread = thread::Builder::new()
+            .name("node-control".to_owned())
+            .spawn(move || {
+                let clock = RealClock::new();
+                let mut asked: Vec<JoinHandle<()>> = Vec::new();
+                while !stopped.load(Ordering::Relaxed) {
+                    let Ok((stream, _)) = listener.accept() else {
+                        clock.sleep(POLL);
+                        continue;
+                    };
+                    asked.retain(|thread| !thread.is_finished());
+                    if asked.len() >= AT_ONCE_MAX {
+                        continue;
+                    }
+                    let (group, data) = (Arc::clone(&group), data.clone());
+                    let spawned = thread::Builder::new()
+                        .name("node-order".to_owned())
+                        .spawn(move || serve(stream, &group, &data));
+                    asked.extend(spawned);
+                }
+            })
+            .map_err(|error| Refusal::new("the node's socket gets no thread").source(error))?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+            _file: file,
+        })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It ends within its poll; orders under way end with the group.
+            drop(thread.join());
+        }
+    }
+}
+
+fn serve(stream: UnixStream, group: &Group, data: &Path) {
+    let served = || -> std::io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        let mut line = String::new();
+        BufReader::new(stream.try_clone()?.take(LINE_LEN_MAX)).read_line(&mut line)?;
+        let answer = match serde_json::from_str(&line) {
+            Ok(request) => match carry_out(&request, group, data) {
+                Ok(result) => Answer {
+                    refused: None,
+                    result,
+                },
+                Err(refused) => Answer {
+                    refused: Some(refused),
+                    result: Value::Null,
+                },
+            },
+            Err(error) => Answer {
+                refused: Some(format!("the order is not understood: {error}")),
+                result: Value::Null,
+            },
+        };
+        let mut text = serde_json::to_vec(&answer)?;
+        text.push(b'\n');
+        (&stream).write_all(&text)
+    };
+    if let Err(error) = served() {
+        tracing::debug!(%error, "an order got no answer");
+    }
+}
+
+fn carry_out(request: &Request, group: &Group, data: &Path) -> Result<Value, String> {
+    let settings = Settings::load(data)
+        .map_err(|refusal| refusal.to_string())?
+        .ok_or("this directory is not a node's any more")?;
+    let order = match request {
+        Request::Status => return Ok(shown::document(group, &settings)),
+        Request::Promote { alone, force } => Order::Promote {
+            node: settings.node,
+            config: alone.then(|| alone_config(group)).transpose()?,
+            force: force.clone(),
+        },
+        Request::Switchover { to } => Order::Switchover {
+            to: named(&settings, to)?,
+        },
+        Request::Add { name } => {
+            let member = settings
+                .named(name)
+                .map_err(|refusal| refusal.to_string())?;
+            group
+                .set_peer(member.node, member.address, 1)
+                .map_err(|error| error.to_string())?;
+            configure(group, &settings, None, |config| {
+                config.members.insert(member.node);
+                Ok(())
+            })?
+        }
+        Request::Remove { name, fenced } => {
+            let node = named(&settings, name)?;
+            configure(group, &settings, fenced.as_ref(), |config| {
+                match config.members.remove(&node) {
+                    true => Ok(()),
+                    false => Err(format!("`{name}` is no member")),
+                }
+            })?
+        }
+        Request::Mode { mode, fenced } => {
+            let mode = parse_mode(mode)?;
+            configure(group, &settings, fenced.as_ref(), |config| {
+                config.mode = mode;
+                Ok(())
+            })?
+        }
+    };
+    match group.order(order).map_err(|error| error.to_string())? {
+        Outcome::Done => Ok(shown::document(group, &settings)),
+        Outcome::Refused(refusal) => Err(refusal.to_string()),
+        Outcome::Unknown(refusal) => Err(format!("{refusal}; look with `holdfast group status`")),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn named(settings: &Settings, name: &str) -> Result<replica::machine::NodeId, String> {
+    let member = settings
+        .named(name)
+        .map_err(|refusal| refusal.to_string())?;
+    Ok(member.node)
+}
+
+pub(crate) fn parse_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "async" => Ok(Mode::Async),
+        "all" => Ok(Mode::All),
+        other => other
+            .strip_prefix("sync:")
+            .and_then(|copies| copies.parse().ok())
+            .filter(|copies| *copies > 0)
+            .map(Mode::Sync)
+            .ok_or_else(|| format!("`{text}` is no mode: write async, sync:1 (or more), or all")),
+    }
+}
+
+fn present(group: &Group) -> Result<Members, String> {
+    let status = group.status().ok_or("the node has just begun; try again")?;
+    Ok(status.record.config)
+}
+
+/// The members and mode that are in force, for a node that is to write without waiting for copies.
+fn alone_config(group: &Group) -> Result<Members, String> {
+    let mut config = present(group)?;
+    config.mode = Mode::Async;
+    Ok(config)
+}
+
+fn configure(
+    group: &Group,
+    settings: &Settings,
+    fenced: Option<&String>,
+    change: impl FnOnce(&mut Members) -> Result<(), String>,
+) -> Result<Order, String> {
+    let mut config = present(group)?;
+    let (members, mode) = (config.members.clone(), config.mode);
+    change(&mut config)?;
+    config.previous = Some(Replaced { members, mode });
+    let others = settings
+        .members
+        .iter()
+        .filter(|it| it.node != settings.node);
+    let fenced = fenced.map(|statement| others.map(|it| (it.node, statement.clone())).collect());
+    Ok(Order::Configure {
+        config,
+        fenced: fenced.unwrap_or_default(),
+    })
+}
+
+/// Hands an order to the `up` that runs on this directory.
+pub(crate) fn ask(data: &Path, request: &Request) -> Result<Value, Refusal> {
+    let path = dir(data).join(SOCKET);
+    let nobody = |error: std::io::Error| {
+        Refusal::new(format!(
+            "the node in {} does not answer: {error}",
+            data.display()
+        ))
+        .next("start it with `holdfast up`, then try again")
+    };
+    let stream = sockets::connect(&path).map_err(nobody)?;
+    let exchange = || -> std::io::Result<Answer> {
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        let mut text = serde_json::to_vec(request)?;
+        text.push(b'\n');
+        (&stream).write_all(&text)?;
+        let mut line = String::new();
+        BufReader::new((&stream).take(LINE_LEN_MAX)).read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
+    };
+    let answer = exchange().map_err(nobody)?;
+    match answer.refused {
+        Some(refused) => {
+            Err(Refusal::new(refused).next("`holdfast group status` shows how it stands"))
+        }
+        None => Ok(answer.result),
+    }
+}

@@ -1,0 +1,287 @@
+//! What `up` does on a node: watches while it writes, stands by while another one does.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use replica::{
+    group::Group,
+    machine::{Config as Members, Order, Outcome, Role},
+};
+use store::Store;
+use world::{Clock, RealClock};
+
+use super::{Control, Settings, open_group};
+use crate::{
+    beside::Served,
+    config::Config,
+    exit::{Exit, Refusal},
+    screen::Screen,
+    site::{self, Site},
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const NEIGHBOURS_EVERY: Duration = Duration::from_secs(1);
+/// Handles of the store that requests under way still have keep its directory: they end within the ten
+/// seconds that a stop may take.
+const REOPEN_MAX: Duration = Duration::from_secs(20);
+
+/// Does the work of `up` for as long as the node writes, given its site and a flag that is set when
+/// that, or the process, is to end.
+pub(crate) type Watch<'a> = &'a dyn Fn(Site, Arc<AtomicBool>) -> Result<Exit, Refusal>;
+
+/// Keeps the node until it is stopped.
+pub(crate) fn keep(
+    data: &Path,
+    settings: &Settings,
+    config: &Config,
+    screen: Screen,
+    stop: &Arc<AtomicBool>,
+    watch: Watch<'_>,
+) -> Result<Exit, Refusal> {
+    let group = open_group(data, settings, config)?;
+    let _control = Control::start(data, &group)?;
+    screen.remark(format_args!(
+        "node `{}` of {}, for other nodes at {}",
+        settings.own_name(),
+        settings.members.len(),
+        group.address()
+    ));
+    if settings.is_founder {
+        begin_cluster(&group, settings)?;
+    }
+    let clock = RealClock::new();
+    let mut exit = Exit::Clean;
+    while !stop.load(Ordering::Relaxed) {
+        let store = open_store(data, &group, &clock)?;
+        stand_by(data, &group, &store, settings, screen, stop)?;
+        if stop.load(Ordering::Relaxed) {
+            close(&store, screen);
+            break;
+        }
+        if let Err(error) = store.lead() {
+            // The authority went again before it was used, or the store must be opened anew.
+            screen.remark(format_args!("this node does not write yet: {error}"));
+            drop(store);
+            clock.sleep(LOOK_EVERY);
+            continue;
+        }
+        let site = Site::over(data, store)?;
+        exit = lead(data, settings, &group, site, stop, screen, watch)?;
+    }
+    Ok(exit)
+}
+
+/// The node that made the cluster writes, until another one was made primary: there is nobody else that
+/// could have been.
+fn begin_cluster(group: &Group, settings: &Settings) -> Result<(), Refusal> {
+    let clock = RealClock::new();
+    let status = loop {
+        match group.status() {
+            Some(status) => break status,
+            None => clock.sleep(LOOK_EVERY),
+        }
+    };
+    let is_new = status.record.granted.0.0 == 0 && status.record.config.members.len() == 1;
+    if !is_new {
+        return Ok(());
+    }
+    let order = Order::Promote {
+        node: settings.node,
+        config: None::<Members>,
+        force: None,
+    };
+    match group.order(order) {
+        Ok(Outcome::Done) => Ok(()),
+        Ok(outcome) => Err(
+            Refusal::new(format!("the cluster did not begin: {outcome:?}"))
+                .next("try again; `holdfast group status` shows how it stands"),
+        ),
+        Err(error) => Err(Site::store_refused(store::Error::new(
+            store::Kind::Io,
+            error.to_string(),
+        ))),
+    }
+}
+
+fn open_store(data: &Path, group: &Arc<Group>, clock: &RealClock) -> Result<Store, Refusal> {
+    let begun = clock.monotonic();
+    loop {
+        let journal = Arc::clone(group) as Arc<dyn wal::Journal>;
+        match Store::open_following(site::store_options(data)?, journal) {
+            Ok((store, _)) => return Ok(store),
+            Err(error)
+                if error.kind() == store::Kind::Locked
+                    && clock.monotonic() - begun < REOPEN_MAX =>
+            {
+                clock.sleep(LOOK_EVERY);
+            }
+            Err(error) => return Err(site::cannot_open_store(data, &error)),
+        }
+    }
+}
+
+/// Shows what is applied to the commands beside, until this node is to write or to stop.
+fn stand_by(
+    data: &Path,
+    group: &Group,
+    store: &Store,
+    settings: &Settings,
+    screen: Screen,
+    stop: &AtomicBool,
+) -> Result<(), Refusal> {
+    let clock = RealClock::new();
+    let is_primary = || matches!(group.role(), Role::Primary { .. });
+    // Whoever wrote before goes on with that within moments.
+    let begun = clock.monotonic();
+    while clock.monotonic() - begun < LOOK_EVERY * 10 {
+        if is_primary() {
+            return Ok(());
+        }
+        clock.sleep(LOOK_EVERY);
+    }
+    let served = Served::start(data, store.clone())?;
+    screen.remark(format_args!(
+        "standing by: `{}` follows what others write and can be asked; `holdfast promote` makes it the one that writes",
+        settings.own_name()
+    ));
+    let mut neighbours = Neighbours::new(data, group, settings);
+    while !is_primary() && !stop.load(Ordering::Relaxed) {
+        if let Some(failure) = store.failure() {
+            served.stop();
+            return Err(Refusal::new(format!("this copy cannot follow any more: {failure}"))
+                .next("start it again; where that does not help it must be made anew: `holdfast node invite`"));
+        }
+        tell_applied(group, store);
+        neighbours.look(clock.monotonic());
+        clock.sleep(LOOK_EVERY);
+    }
+    served.stop();
+    Ok(())
+}
+
+/// Whom this node knows, looked at again from time to time: `node invite` and `node meet` change it.
+struct Neighbours<'a> {
+    data: &'a Path,
+    group: &'a Group,
+    looked: Option<Duration>,
+    known: Vec<super::Member>,
+    /// Numbers the addresses of all of them.
+    endpoint: u64,
+}
+
+impl<'a> Neighbours<'a> {
+    fn new(data: &'a Path, group: &'a Group, settings: &Settings) -> Self {
+        Self {
+            data,
+            group,
+            looked: None,
+            known: settings.members.clone(),
+            endpoint: 1,
+        }
+    }
+
+    fn look(&mut self, now: Duration) {
+        if self
+            .looked
+            .is_some_and(|looked| now - looked < NEIGHBOURS_EVERY)
+        {
+            return;
+        }
+        self.looked = Some(now);
+        // A file that is damaged meanwhile is told of at the next start.
+        let Ok(Some(settings)) = Settings::load(self.data) else {
+            return;
+        };
+        if settings.members == self.known {
+            return;
+        }
+        self.endpoint += 1;
+        for member in settings
+            .members
+            .iter()
+            .filter(|it| it.node != settings.node)
+        {
+            if self.known.contains(member) {
+                continue;
+            }
+            let told = self
+                .group
+                .set_peer(member.node, member.address, self.endpoint);
+            if let Err(error) = told {
+                tracing::warn!(node = member.name, %error, "a node was not taken over");
+            }
+        }
+        self.known = settings.members;
+    }
+}
+
+fn tell_applied(group: &Group, store: &Store) {
+    if let (Some(applied), Ok(derived)) = (store.applied(), store.derived()) {
+        group.applied(applied, derived.reaches);
+    }
+}
+
+/// Watches; ends when the node has to stop writing as well.
+#[allow(clippy::too_many_arguments, reason = "what `up` has in hand")]
+fn lead(
+    data: &Path,
+    settings: &Settings,
+    group: &Arc<Group>,
+    site: Site,
+    stop: &Arc<AtomicBool>,
+    screen: Screen,
+    watch: Watch<'_>,
+) -> Result<Exit, Refusal> {
+    let Role::Primary { epoch } = group.role() else {
+        return Ok(Exit::Clean);
+    };
+    screen.remark(format_args!("this node writes, in epoch {}", epoch.0));
+    let ends = Arc::new(AtomicBool::new(false));
+    let done = AtomicBool::new(false);
+    let store = site.store().clone();
+    let watched = thread::scope(|scope| {
+        scope.spawn(|| {
+            let clock = RealClock::new();
+            let mut neighbours = Neighbours::new(data, group, settings);
+            while !done.load(Ordering::Relaxed) {
+                let is_primary = matches!(group.role(), Role::Primary { .. });
+                if stop.load(Ordering::Relaxed) || !is_primary {
+                    ends.store(true, Ordering::Relaxed);
+                }
+                if let Ok(derived) = store.derived() {
+                    let visible = store.stats().visible.lsn;
+                    group.applied(visible, derived.reaches);
+                }
+                neighbours.look(clock.monotonic());
+                clock.sleep(LOOK_EVERY);
+            }
+        });
+        let watched = watch(site, Arc::clone(&ends));
+        done.store(true, Ordering::Relaxed);
+        watched
+    });
+    let is_primary = matches!(group.role(), Role::Primary { .. });
+    match watched {
+        // What ended it is that another one writes: not a failure of this node.
+        Err(refusal) if !is_primary => {
+            screen.remark(format_args!("this node writes no more: {refusal}"));
+            Ok(Exit::Clean)
+        }
+        watched => watched,
+    }
+}
+
+fn close(store: &Store, screen: Screen) {
+    if let Err(error) = store.close() {
+        screen.remark(format_args!(
+            "everything is recorded, but tidying up was put off: {error}"
+        ));
+    }
+}

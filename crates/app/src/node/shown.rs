@@ -1,0 +1,143 @@
+//! How a node and its group stand, for people and programs.
+
+use replica::{
+    group::Group,
+    machine::{Mode, Role},
+};
+use serde_json::{Value, json};
+use wal::Journal as _;
+
+use super::Settings;
+
+pub(super) fn document(group: &Group, settings: &Settings) -> Value {
+    let status = group.status();
+    let role = match group.role() {
+        Role::Primary { .. } => "primary",
+        Role::Replica { .. } => "replica",
+    };
+    let Some(status) = status else {
+        return json!({ "node": settings.own_name(), "role": role });
+    };
+    let (epoch, _, _) = status.record.promised;
+    let holder = status.record.granted.2;
+    let replicas: Vec<Value> = status
+        .replicas
+        .iter()
+        .map(|replica| {
+            let session = replica.session.as_ref();
+            json!({
+                "node": settings.name_of(replica.replica),
+                "state": format!("{:?}", replica.state).to_lowercase(),
+                "in_sync": replica.is_in_sync,
+                "rebuild": replica.rebuild,
+                "phase": session.map(|session| format!("{:?}", session.phase).to_lowercase()),
+                "flushed": session.map(|session| session.flushed.lsn.get()),
+                "applied": replica.applied.get(),
+                "lag_records": replica.lag_records,
+                "lag_bytes": replica.lag_bytes,
+                "lag_seconds": replica.lag_time.as_secs_f64(),
+            })
+        })
+        .collect();
+    let config = &status.record.config;
+    let members: Vec<String> = config
+        .members
+        .iter()
+        .map(|node| settings.name_of(*node))
+        .collect();
+    json!({
+        "node": settings.own_name(),
+        "role": role,
+        "epoch": epoch.0,
+        "holder": (status.record.granted.0.0 > 0).then(|| settings.name_of(holder)),
+        "members": members,
+        "mode": mode_text(config.mode),
+        "end": status.end.to_string(),
+        "flushed": status.flushed.to_string(),
+        "committed": status.committed.get(),
+        "readable": group.safe_point().get(),
+        "is_amnesiac": status.is_amnesiac,
+        "log_failed": status.log_failed,
+        "fed_by": status.fed_by.map(|(node, _, _)| settings.name_of(node)),
+        "silent_seconds": status.fed_by.map(|(_, _, silent)| silent.as_secs_f64()),
+        "waiting_writes": status.waiting,
+        "replicas": replicas,
+    })
+}
+
+pub(crate) fn mode_text(mode: Mode) -> String {
+    match mode {
+        Mode::Async => "async".to_owned(),
+        Mode::Sync(copies) => format!("sync:{copies}"),
+        Mode::All => "all".to_owned(),
+    }
+}
+
+pub(crate) fn status_document(document: &Value) -> String {
+    format!("{document:#}")
+}
+
+/// One line for the node, one for each replica.
+pub(crate) fn status_text(document: &Value) -> String {
+    let text = |key: &str| match &document[key] {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let mut shown = format!(
+        "{} is {} in epoch {}; holder {}; mode {}; members {}\nlog to {}, durable to {}, committed to lsn {}\n",
+        text("node"),
+        text("role"),
+        text("epoch"),
+        text("holder"),
+        text("mode"),
+        document["members"]
+            .as_array()
+            .map(|members| {
+                let names = members.iter().filter_map(Value::as_str);
+                names.collect::<Vec<_>>().join(", ")
+            })
+            .unwrap_or_default(),
+        text("end"),
+        text("flushed"),
+        text("committed"),
+    );
+    if let Some(from) = document["fed_by"].as_str() {
+        let silent = document["silent_seconds"].as_f64().unwrap_or_default();
+        shown.push_str(&format!("fed by {from}, heard of it {silent:.1} s ago\n"));
+    }
+    for (key, what) in [
+        (
+            "is_amnesiac",
+            "its disk has less than it promised: it counts for nothing until it is rebuilt",
+        ),
+        (
+            "log_failed",
+            "its log failed: start it again when its disk is well",
+        ),
+    ] {
+        if document[key].as_bool().unwrap_or(document[key].is_string()) {
+            shown.push_str(what);
+            shown.push('\n');
+        }
+    }
+    for replica in document["replicas"].as_array().into_iter().flatten() {
+        shown.push_str(&format!(
+            "  {}: {}{}; {} records, {} bytes, {:.1} s behind{}\n",
+            replica["node"].as_str().unwrap_or_default(),
+            replica["state"].as_str().unwrap_or_default(),
+            match replica["in_sync"].as_bool() {
+                Some(true) => ", in sync",
+                _ => "",
+            },
+            replica["lag_records"],
+            replica["lag_bytes"],
+            replica["lag_seconds"].as_f64().unwrap_or_default(),
+            replica["rebuild"]
+                .as_str()
+                .map(|why| format!("; needs a rebuild: {why}"))
+                .unwrap_or_default(),
+        ));
+    }
+    shown.trim_end().to_owned()
+}

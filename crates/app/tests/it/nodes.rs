@@ -1,0 +1,235 @@
+//! A site on several machines: three real `up`, each with its own directory, on loopback.
+
+use std::{
+    collections::BTreeSet,
+    net::TcpListener,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use world::{Clock, RealClock};
+
+use crate::{
+    holdfast::{Run, Sandbox},
+    watching::Up,
+};
+
+/// Longer than anything here takes on a loaded machine: a test that reaches it has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A port that was free a moment ago.
+fn address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+fn run(sandbox: &Sandbox, args: &[&str]) -> Run {
+    let run = sandbox.run(args);
+    assert_eq!(run.code, 0, "{args:?}: {}{}", run.stdout, run.stderr);
+    run
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The first site, founded where something is on record already, and nodes that it invited.
+fn cluster(names: &[&str]) -> Vec<Sandbox> {
+    let sandboxes: Vec<Sandbox> = names.iter().map(|_| Sandbox::new()).collect();
+    let first = &sandboxes[0];
+    let up = Up::start(first);
+    up.says("Watching");
+    assert_eq!(up.stop(), 0);
+    run(first, &["node", "init", names[0], "--listen", &address()]);
+    for (name, sandbox) in names.iter().zip(&sandboxes).skip(1) {
+        let file = first.path(name);
+        run(
+            first,
+            &["node", "invite", name, &address(), "--to", path(&file)],
+        );
+        run(sandbox, &["node", "join", path(&file)]);
+    }
+    let list = run(first, &["node", "list", "--output", "json"]).stdout;
+    let list = first.file("nodes.json", list);
+    for sandbox in &sandboxes[1..] {
+        run(sandbox, &["node", "meet", path(&list)]);
+    }
+    sandboxes
+}
+
+fn status(sandbox: &Sandbox) -> Value {
+    sandbox.json(["group", "status"]).1
+}
+
+fn wait_until(what: &str, sandbox: &Sandbox, is: impl Fn(&Value) -> bool) {
+    let clock = RealClock::new();
+    loop {
+        let found = status(sandbox);
+        if is(&found) {
+            return;
+        }
+        assert!(clock.monotonic() < PATIENCE, "{what}: {found:#}");
+        clock.sleep(Duration::from_millis(50));
+    }
+}
+
+fn in_sync(status: &Value) -> usize {
+    let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
+    replicas.iter().filter(|it| it["in_sync"] == true).count()
+}
+
+/// Adds a host to the inventory, beside a running `up`. Whether it was acknowledged.
+fn add(sandbox: &Sandbox, name: &str) -> bool {
+    let file = sandbox.file(name, format!("name,address\n{name},192.0.2.1\n"));
+    let args = ["host".as_ref(), "import".as_ref(), file.as_os_str()];
+    sandbox.run(args).code == 0
+}
+
+fn hosts(sandbox: &Sandbox) -> BTreeSet<String> {
+    let (_, listed) = sandbox.json(["host", "list"]);
+    let hosts = listed.as_array().or_else(|| listed["hosts"].as_array());
+    let names = hosts
+        .unwrap()
+        .iter()
+        .map(|host| host["name"].as_str().unwrap().to_owned());
+    names.filter(|name| name.starts_with("new-")).collect()
+}
+
+/// Proves: AUT-10, REP-20
+#[test]
+fn a_site_goes_on_elsewhere_when_the_node_that_writes_is_killed() {
+    let names = ["a", "b", "c"];
+    let nodes = cluster(&names);
+    let [a, b, c] = nodes.as_slice() else {
+        unreachable!("three names")
+    };
+    let up_a = Up::start(a);
+    up_a.says("this node writes");
+    let (up_b, up_c) = (Up::start(b), Up::start(c));
+    up_b.says("standing by");
+    up_c.says("standing by");
+    for name in ["b", "c"] {
+        run(a, &["group", "add", name]);
+    }
+    wait_until("two copies", a, |status| in_sync(status) == 2);
+    run(a, &["group", "mode", "sync:1"]);
+
+    // Writes go on until nobody takes them any more.
+    let is_killed = AtomicBool::new(false);
+    let acknowledged: BTreeSet<String> = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let numbered = (0..).map(|number| format!("new-{number:04}"));
+            let mut done = BTreeSet::new();
+            for name in numbered {
+                if add(a, &name) {
+                    done.insert(name);
+                } else if is_killed.load(Ordering::Relaxed) {
+                    return done;
+                }
+            }
+            done
+        });
+        let clock = RealClock::new();
+        clock.sleep(Duration::from_secs(3));
+        up_a.kill();
+        is_killed.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    assert!(!acknowledged.is_empty());
+
+    // The other one is told that it has less, if it has.
+    let promoted = [b, c]
+        .into_iter()
+        .find(|node| node.run(["promote"]).code == 0);
+    let writes = promoted.unwrap();
+    wait_until("a primary", writes, |status| status["role"] == "primary");
+    let clock = RealClock::new();
+    while !add(writes, "new-after") {
+        assert!(clock.monotonic() < PATIENCE, "{:#}", status(writes));
+    }
+    let there = hosts(writes);
+    let lost: Vec<&String> = acknowledged.difference(&there).collect();
+    assert_eq!(lost, Vec::<&String>::new());
+
+    // The one that was killed finds the higher epoch and follows.
+    let up_a = Up::start(a);
+    up_a.says("standing by");
+    wait_until("all copies", writes, |status| in_sync(status) == 2);
+    assert_eq!(status(a)["role"], "replica");
+    let refused = a.run(["variable", "set", "var_accounts_tmout", "600"]);
+    assert_ne!(refused.code, 0);
+    let clock = RealClock::new();
+    while hosts(a) != hosts(writes) {
+        assert!(clock.monotonic() < PATIENCE);
+    }
+
+    // And back, with nothing lost.
+    run(writes, &["switchover", "a"]);
+    up_a.says("this node writes");
+    let clock = RealClock::new();
+    while !add(a, "new-again") {
+        assert!(clock.monotonic() < PATIENCE, "{:#}", status(a));
+    }
+    assert!(hosts(a).contains("new-after"));
+    assert_eq!(status(writes)["role"], "replica");
+    for up in [up_a, up_b, up_c] {
+        assert_eq!(up.stop(), 0);
+    }
+}
+
+#[test]
+fn what_a_node_is_not_for_is_refused_with_the_next_step() {
+    let nodes = cluster(&["a", "b"]);
+    let [a, b] = nodes.as_slice() else {
+        unreachable!("two names")
+    };
+    let empty = Sandbox::new();
+    let other = Sandbox::new();
+    run(&other, &["node", "init", "x", "--listen", "127.0.0.1:1"]);
+    let garbage = a.file("garbage", "{}");
+    let cases: &[(&Sandbox, &[&str], &str)] = &[
+        (
+            a,
+            &["node", "init", "z", "--listen", "127.0.0.1:1"],
+            "node `a`",
+        ),
+        (a, &["host", "list"], "node `a`"),
+        (a, &["group", "status"], "does not answer"),
+        (a, &["promote"], "does not answer"),
+        (
+            a,
+            &["node", "invite", "b", "127.0.0.1:1", "--to", "/tmp/x"],
+            "`b`",
+        ),
+        (
+            b,
+            &["node", "invite", "d", "127.0.0.1:1", "--to", "/tmp/x"],
+            "made the cluster",
+        ),
+        (&empty, &["group", "status"], "no node's"),
+        (&empty, &["node", "list"], "no node's"),
+        (
+            &empty,
+            &["node", "init", "two words", "--listen", "127.0.0.1:1"],
+            "two words",
+        ),
+        (&empty, &["node", "join", path(&garbage)], "invitation"),
+        (
+            &other,
+            &["node", "invite", "y", "127.0.0.1:1", "--to", "/tmp/x"],
+            "no keys",
+        ),
+        (b, &["node", "join", path(&garbage)], "node `b`"),
+    ];
+    for (sandbox, args, named) in cases {
+        let run = sandbox.run(*args);
+        assert_eq!(run.code, 2, "{args:?}: {}{}", run.stdout, run.stderr);
+        assert!(run.stderr.contains(named), "{args:?}: {}", run.stderr);
+        run.tells_next_step();
+    }
+    let forced = a.run(["promote", "--force"]);
+    assert_eq!(forced.code, 2);
+}

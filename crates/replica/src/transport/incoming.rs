@@ -103,7 +103,8 @@ fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<(Connection, NodeId
         }
         Err(reason) => {
             Counters::add(&shared.counters.refused, 1);
-            tracing::warn!(%reason, "a greeting was refused");
+            // Counted; whoever called says it once, and calls again every two seconds.
+            tracing::debug!(%reason, "a greeting was refused");
             Err(Broken::Closed)
         }
     }

@@ -54,7 +54,7 @@ fn a_host_that_comes_by_its_facts_is_listed_and_audited_as_others_are() {
     assert_eq!(records("host.added"), ["press-1", "press-2"]);
     let table = sandbox.run(["audit", "--action", "host.added"]).stdout;
     assert!(
-        table.contains("added=20") && table.contains("Z "),
+        table.contains("added=20") && table.contains("Z\n"),
         "{table}"
     );
     assert_eq!(records("scan.replayed"), ["press-1", "press-2", "press-2"]);

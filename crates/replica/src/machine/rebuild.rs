@@ -31,6 +31,14 @@ impl Sender {
             return self.renew(cause, State::Degraded, desk.out);
         };
         let facts = desk.facts();
+        // The replica's disk is sound until a rebuild begins, which this one could not end.
+        if let Some(lsn) = self.unreadable.filter(|lsn| found.base.lsn < *lsn) {
+            let cause = format!(
+                "the base ends at {}, and record {lsn} behind it does not verify",
+                found.base
+            );
+            return self.renew(cause, State::Degraded, desk.out);
+        }
         let source = match Source::of(&found, since, facts, desk.log.committed) {
             Ok(source) => source,
             Err(cause) => return self.renew(cause, State::Degraded, desk.out),

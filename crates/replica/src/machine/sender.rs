@@ -55,6 +55,8 @@ pub(super) struct Sender {
     is_full: bool,
     is_ordered: bool,
     is_paused: bool,
+    /// A record of this primary's own log that does not verify: what lies from there on cannot be sent.
+    pub(super) unreadable: Option<Lsn>,
     /// What it said shows that this primary lost a part of its disk.
     pub(super) has_found_loss: bool,
     pub(super) last_heard: Time,
@@ -81,6 +83,7 @@ impl Sender {
             is_full: false,
             is_ordered: false,
             is_paused: false,
+            unreadable: None,
             has_found_loss: false,
             last_heard: now,
             last_beat: now,
@@ -490,6 +493,7 @@ impl Sender {
             }
             Err(Outcome::Corrupt { lsn }) => {
                 // Not absent: the record is there and does not verify, and no other copy stands in for it.
+                self.unreadable = Some(lsn);
                 let cause = format!("record {lsn} of the primary does not verify");
                 self.escalate(cause, desk.out);
             }

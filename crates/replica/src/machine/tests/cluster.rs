@@ -31,6 +31,8 @@ pub(super) struct Disk {
     pub(super) unsynced: Vec<Entry>,
     /// Records are not kept.
     pub(super) is_stuck: bool,
+    /// A record that does not verify.
+    pub(super) rotten: Option<Lsn>,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,7 @@ impl Disk {
             is_slow: false,
             unsynced: Vec::new(),
             is_stuck: false,
+            rotten: None,
         }
     }
 
@@ -671,7 +674,8 @@ impl Cluster {
             .iter()
             .filter(|entry| (from..=to).contains(&entry.position.lsn))
         {
-            if !entries.is_empty() && entry.bytes.len() > left {
+            let is_rotten = disk.rotten == Some(entry.position.lsn);
+            if is_rotten || (!entries.is_empty() && entry.bytes.len() > left) {
                 break;
             }
             left = left.saturating_sub(entry.bytes.len());
@@ -681,6 +685,8 @@ impl Cluster {
             Err(Outcome::Recycled {
                 first: disk.first_retained(),
             })
+        } else if disk.rotten == Some(from) {
+            Err(Outcome::Corrupt { lsn: from })
         } else {
             Ok(entries)
         };

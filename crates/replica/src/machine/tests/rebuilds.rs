@@ -3,7 +3,7 @@
 use wal::Lsn;
 
 use super::cluster::{Cluster, is_written};
-use crate::machine::{Body, Event, Mode, NodeId, SessionId, State};
+use crate::machine::{Body, Event, Mode, NodeId, Position, SessionId, State};
 
 /// Node 3 is away while records are written and removed up to `recycled`.
 fn left_behind(recycled: u64) -> Cluster {
@@ -205,6 +205,29 @@ fn a_catch_up_without_progress_becomes_a_rebuild() {
     cluster.pass(3);
     assert!(cluster.names(1).contains(&"plan_rebuild"));
     assert!(cluster.is_in_sync(1, 3));
+}
+
+/// The replica is all that is left of what the primary cannot read: it stays as it is.
+#[test]
+fn no_rebuild_begins_from_a_base_behind_which_a_record_does_not_verify() {
+    for (rotten, has_begun) in [(8, false), (7, true)] {
+        let mut cluster = left_behind(1);
+        cluster.stop(2);
+        // Nobody else has the record of the first start, and after the second it is not in memory.
+        for _ in 0..2 {
+            cluster.stop(1);
+            cluster.start(1);
+            cluster.pass(1);
+        }
+        cluster.disks.get_mut(&1).unwrap().rotten = Some(Lsn::new(rotten));
+        cluster.start(3);
+        cluster.pass(6);
+        assert!(cluster.names(1).contains(&"escalated"), "{rotten}");
+        let was_begun = cluster.disks[&3].base != Position::default();
+        assert_eq!(was_begun, has_begun, "{rotten}");
+        assert!(has_begun || !cluster.disks[&3].record.is_amnesiac);
+        assert!(cluster.bases.is_empty(), "{rotten}");
+    }
 }
 
 /// A plan is what was bound when it was made: storage that changes behind it changes nothing, or ends

@@ -10,7 +10,7 @@ use wal::{Generation, Identity, JournalId, Lsn};
 
 use super::{
     agenda::{Agenda, MILLI, Moment},
-    breach::Verdict,
+    breach::{Breach, Checker, Verdict},
     clients::Clients,
     disk::Lane,
     ending::Phase,
@@ -23,6 +23,9 @@ use super::{
     trace::Trace,
 };
 use crate::crash::dice::Dice;
+
+/// In one run: some ten times what the longest ones need. Nodes that answer each other for ever come here.
+const HAPPENED_MAX: u64 = 2_000_000;
 
 pub(crate) const CLUSTER: u128 = 0x00c0_ffee;
 pub(crate) const IDENTITY: Identity = Identity {
@@ -145,8 +148,14 @@ impl Cluster {
 
     /// Until everything ended well, or a promise is broken.
     pub(crate) fn run(&mut self) -> Verdict {
+        let mut happened = 0;
         while let Some((at, happening)) = self.agenda.next() {
             self.now = at;
+            happened += 1;
+            if happened > HAPPENED_MAX {
+                let words = format!("{HAPPENED_MAX} things happened, and it does not come to rest");
+                return Err(Breach::new(Checker::Liveness, words));
+            }
             self.happen(happening)?;
             if self.phase == Phase::Done {
                 break;

@@ -126,14 +126,14 @@ impl Image {
         whole
     }
 
-    fn begin(&mut self, begin: &Begin) -> Verdict {
+    /// `false`: its owner cannot go back to where the base wants to begin, and all is as it was.
+    fn begin(&mut self, begin: &Begin) -> bool {
         let kept = match begin.since {
             None => Map::new(),
             Some(since) => {
                 let (base, applied) = (self.derived.base(), self.derived.applied());
                 if since < base || since > applied || self.rebuild.is_some() {
-                    let words = format!("keeps state at {since} of one from {base} to {applied}");
-                    return Err(Breach::new(Checker::State, words));
+                    return false;
                 }
                 self.derived.at(since)
             }
@@ -141,7 +141,7 @@ impl Image {
         self.log.begin(begin.base, begin.history.clone());
         self.derived.begin(begin.base.lsn, kept);
         self.rebuild = (begin.parts > 0).then(|| (begin.clone(), 0));
-        Ok(())
+        true
     }
 
     /// A record replaced; a sound one says that what was lost is made up for.
@@ -157,6 +157,7 @@ pub(crate) enum Changed {
     Flushed(Vec<Entry>),
     Truncated { keep: Position, cut: usize },
     Begun(Begin),
+    NotBegun(SessionId),
 }
 
 impl Disk {
@@ -209,16 +210,14 @@ impl Disk {
     }
 
     /// Carries out the oldest change of the log.
-    pub(crate) fn change(&mut self) -> Result<Option<Changed>, Breach> {
-        let Some(change) = self.log_lane.pop_front() else {
-            return Ok(None);
-        };
-        self.carry_out(change).map(Some)
+    pub(crate) fn change(&mut self) -> Option<Changed> {
+        let change = self.log_lane.pop_front()?;
+        Some(self.carry_out(change))
     }
 
-    fn carry_out(&mut self, change: Change) -> Result<Changed, Breach> {
+    fn carry_out(&mut self, change: Change) -> Changed {
         let under = self.image.promised();
-        Ok(match change {
+        match change {
             Change::Append(entries) => {
                 for entry in &entries {
                     self.image.log.append(entry.clone(), under);
@@ -233,11 +232,9 @@ impl Disk {
                 }
                 Changed::Truncated { keep, cut }
             }
-            Change::Begin(begin) => {
-                self.image.begin(&begin)?;
-                Changed::Begun(begin)
-            }
-        })
+            Change::Begin(begin) if self.image.begin(&begin) => Changed::Begun(begin),
+            Change::Begin(begin) => Changed::NotBegun(begin.session),
+        }
     }
 
     /// The oldest record that waits becomes durable.
@@ -260,7 +257,7 @@ impl Disk {
     }
 
     /// The process is gone, and perhaps the power with it.
-    pub(crate) fn crash(&mut self, dice: &mut Dice, tally: &mut Tally) -> Verdict {
+    pub(crate) fn crash(&mut self, dice: &mut Dice, tally: &mut Tally) {
         while let Some(change) = self.log_lane.pop_front() {
             match (dice.below(3), change) {
                 (0, _) => {
@@ -271,12 +268,12 @@ impl Disk {
                     tally.count("un-synced batches torn");
                     let kept = dice.below(entries.len() as u64);
                     entries.truncate(usize::try_from(kept).expect("less than a length"));
-                    self.carry_out(Change::Append(entries))?;
+                    self.carry_out(Change::Append(entries));
                     break;
                 }
                 (_, change) => {
                     tally.count("un-synced changes kept");
-                    self.carry_out(change)?;
+                    self.carry_out(change);
                 }
             }
         }
@@ -294,7 +291,6 @@ impl Disk {
         self.lost_pins.clear();
         self.bases.clear();
         self.is_failed = false;
-        Ok(())
     }
 
     pub(crate) fn start(&mut self, tally: &mut Tally) {

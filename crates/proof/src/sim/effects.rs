@@ -223,7 +223,7 @@ impl Cluster {
         }
         let mut flushed = None;
         // One sync covers what was written before it.
-        while let Some(changed) = self.sites[host].disk.change()? {
+        while let Some(changed) = self.sites[host].disk.change() {
             match changed {
                 Changed::Flushed(entries) => {
                     for entry in &entries {
@@ -250,6 +250,11 @@ impl Cluster {
                         parts: 0,
                     };
                     return self.step(host, event);
+                }
+                Changed::NotBegun(session) => {
+                    self.tally.count("bases that could not be begun");
+                    let reason = "the owner cannot go back so far".to_owned();
+                    return self.step(host, Event::BaseFailed { session, reason });
                 }
             }
         }

@@ -59,6 +59,10 @@ impl Cluster {
 
     pub(crate) fn look_for_the_end(&mut self) -> Verdict {
         self.agenda.enter(self.now + 200 * MILLI, Happening::Look);
+        if self.is_lost() {
+            self.tally.count("clusters in which no disk was left sound");
+            self.phase = Phase::Done;
+        }
         match self.phase {
             Phase::Calm { since, served } => {
                 let acknowledged = self.clients.last_acknowledged;

@@ -14,6 +14,7 @@ use super::{
     cluster::{Cluster, Happening, copies},
     disk::Image,
     net::Host,
+    site::Site,
     swarm::Fault,
 };
 
@@ -189,10 +190,16 @@ impl Cluster {
             let waiting = site.disk.record_lane.is_empty();
             waiting && (site.disk.is_wounded || site.record().promised == *authority)
         });
-        let wounded = self.sites.iter().filter(|it| it.is_unsound()).count();
+        let members = &self.sites[writer].record().config.members;
+        let is_in = |site: &Site| members.contains(&site.id);
+        let in_it = self.sites.iter().filter(|site| is_in(site));
+        let wounded = in_it.filter(|site| site.is_unsound()).count();
         let end = self.judge.sequence.end();
         let others = self.sites.iter().enumerate().filter(|(other, site)| {
-            *other != host && !site.is_unsound() && site.disk.image.log.at(end).is_some()
+            *other != host
+                && is_in(site)
+                && !site.is_unsound()
+                && site.disk.image.log.at(end).is_some()
         });
         let most = if host == writer {
             needed
@@ -211,13 +218,17 @@ impl Cluster {
             return Ok(false);
         }
         self.crash_for_a_while(host)?;
+        self.empty(host);
+        self.tally.count("disks that lost something");
+        Ok(true)
+    }
+
+    pub(crate) fn empty(&mut self, host: Host) {
         let site = &mut self.sites[host];
         site.disk.image = site.blank();
         site.disk.is_wounded = true;
         site.disk.wounded_at = self.now;
-        self.tally.count("disks that lost something");
         self.judge.replaced(host, true);
-        Ok(true)
     }
 
     fn put_back(&mut self, host: Host) -> Result<bool, super::breach::Breach> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use replica::machine::{Event, Order, Outcome};
+use replica::machine::{Event, NodeId, Order, Outcome};
 use wal::Epoch;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     cluster::{Cluster, Happening},
     ending::Phase,
     net::Host,
+    site::Site,
 };
 
 /// Without an acknowledged write for so long, somebody else is told to take over.
@@ -19,8 +20,9 @@ const UNSERVED: Moment = 4 * SECOND;
 /// Who waits for the end of an order longer gives another one.
 const PATIENCE: Moment = 10 * SECOND;
 
-/// Without faults and without a primary for so long, nobody will be one without force.
-const HOPELESS: Moment = 60 * SECOND;
+/// Without faults and without a primary for so long, an operator helps: starts processes again, and
+/// after twice as long uses force.
+const HOPELESS: Moment = 30 * SECOND;
 
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
@@ -96,12 +98,18 @@ impl Cluster {
         let now = self.now;
         let mut asked = self.operator.asked.values();
         let is_waiting = asked.any(|(_, at)| now < *at + PATIENCE);
-        let is_served = now < self.clients.last_acknowledged + UNSERVED || self.clients.are_done;
+        let is_idle = self.clients.are_done && self.writer().is_some();
+        let is_served = !self.clients.are_done && now < self.clients.last_acknowledged + UNSERVED;
+        let is_served = is_served || is_idle;
         if is_served || is_waiting {
             return Ok(());
         }
         if !self.may_promote() {
-            return self.start_the_holder_again();
+            return if self.is_hopeless() && self.writer().is_none() {
+                self.set_up_anew()
+            } else {
+                self.start_the_holder_again()
+            };
         }
         if self.swarm.lease.is_some() {
             return Ok(());
@@ -109,22 +117,41 @@ impl Cluster {
         self.promote_somebody()
     }
 
+    /// An operator who put back an earlier disk takes it for empty when nobody can be promoted because
+    /// of it.
+    fn set_up_anew(&mut self) -> Verdict {
+        let mut hosts = 0..self.sites.len();
+        let Some(host) = hosts.find(|host| self.sites[*host].disk.is_wounded_unseen) else {
+            return Ok(());
+        };
+        self.tally.count("earlier disks set up anew");
+        self.crash_and_start(host)?;
+        self.empty(host);
+        self.sites[host].disk.is_wounded_unseen = false;
+        Ok(())
+    }
+
     /// Where nobody may be promoted, the one that holds the highest epoch goes on when it starts.
     fn start_the_holder_again(&mut self) -> Verdict {
-        let granted = self.sites.iter().map(|site| site.record().granted);
-        let holder = granted
-            .max()
-            .and_then(|(_, _, id)| self.hosts.get(&id).copied());
-        match holder.filter(|_| self.writer().is_none() && self.dice.one_in(4)) {
+        let is_wanted = self.writer().is_none() || self.is_hopeless();
+        match self.holder().filter(|_| is_wanted && self.dice.one_in(4)) {
             Some(host) if self.sites[host].is_up() => self.crash_and_start(host),
             _ => Ok(()),
         }
     }
 
     fn promote_somebody(&mut self) -> Verdict {
-        let up: Vec<Host> = (0..self.sites.len())
-            .filter(|host| self.sites[*host].is_up())
-            .collect();
+        if self.is_hopeless() && self.swarm.lease.is_none() && self.dice.one_in(3) {
+            return self.start_the_holder_again();
+        }
+        let members = self.members();
+        let does_help = |host: &Host| {
+            let site = &self.sites[*host];
+            // With the faults gone an operator sees who is none, or has nothing.
+            let is_fit = members.contains(&site.id) && !site.disk.image.is_amnesiac();
+            site.is_up() && (is_fit || !self.phase.is_calm())
+        };
+        let up: Vec<Host> = (0..self.sites.len()).filter(does_help).collect();
         let best = up.iter().max_by_key(|host| {
             let image = &self.sites[**host].disk.image;
             (!image.is_amnesiac(), image.log.end())
@@ -143,16 +170,45 @@ impl Cluster {
         self.promote(host, force)
     }
 
-    /// So many disks lost something, or were just being rebuilt when others did, that nobody can be made
-    /// primary by evidence: an operator accepts the loss.
+    /// So many disks lost something, or are being rebuilt, or the holder's, that nobody can be made primary
+    /// by evidence: an operator accepts the loss.
     fn is_beyond_help(&self) -> bool {
-        let since = match self.phase {
-            Phase::Calm { since, .. } => since,
-            _ => return false,
-        };
-        let unsound = self.sites.iter().filter(|it| it.disk.image.is_amnesiac());
-        let was_hurt = self.tally.of("disks that lost something") > 0;
-        self.now > since + HOPELESS && was_hurt && 2 * unsound.count() >= self.sites.len()
+        let unsound = |host: &Host| self.sites[*host].disk.image.is_amnesiac();
+        let is_half = 2 * (0..self.sites.len()).filter(unsound).count() >= self.sites.len();
+        self.is_calm_for(2 * HOPELESS) && (is_half || self.holder().is_some_and(|it| unsound(&it)))
+    }
+
+    /// Of the newest configuration that anybody has.
+    pub(crate) fn members(&self) -> BTreeSet<NodeId> {
+        let configs = self.sites.iter().map(|site| &site.record().config);
+        let newest = configs.max_by_key(|config| config.version);
+        newest.map(|it| it.members.clone()).unwrap_or_default()
+    }
+
+    /// No member has a disk that is sound, and none can be made so by another: that is for a backup.
+    pub(crate) fn is_lost(&self) -> bool {
+        let members = self.members();
+        let mut sites = self.sites.iter();
+        let is_sound = |site: &Site| members.contains(&site.id) && !site.disk.image.is_amnesiac();
+        self.is_calm_for(3 * HOPELESS) && !sites.any(is_sound)
+    }
+
+    /// Who was made primary last.
+    fn holder(&self) -> Option<Host> {
+        let granted = self.sites.iter().map(|site| site.record().granted);
+        let (_, _, id) = granted.max()?;
+        self.hosts.get(&id).copied()
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.is_calm_for(HOPELESS)
+    }
+
+    fn is_calm_for(&self, time: Moment) -> bool {
+        match self.phase {
+            Phase::Calm { since, .. } | Phase::Quiet { since } => self.now > since + time,
+            Phase::Safety | Phase::Done => false,
+        }
     }
 
     pub(crate) fn promote(&mut self, host: Host, force: Option<String>) -> Verdict {
@@ -201,7 +257,9 @@ impl Cluster {
             return Ok(());
         };
         let record = self.sites[writer].record().clone();
-        let is_agreed = self.sites.iter().all(|site| {
+        // Who is no member any more meets nobody, and without faults nobody takes it in again.
+        let is_in = |site: &Site| !self.phase.is_calm() || record.config.members.contains(&site.id);
+        let is_agreed = self.sites.iter().filter(|site| is_in(site)).all(|site| {
             let image = &site.disk.image;
             let own = image.log.end();
             let known = self.sites[writer].disk.image.log.position(own.lsn);
@@ -250,8 +308,7 @@ impl Cluster {
             .operator
             .lease
             .is_none_or(|(_, until)| until < self.now);
-        if is_over && self.operator.asked.is_empty() && self.may_promote() && !self.clients.are_done
-        {
+        if is_over && self.operator.asked.is_empty() && self.may_promote() {
             return self.promote_somebody();
         }
         Ok(())

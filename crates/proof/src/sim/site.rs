@@ -183,7 +183,7 @@ impl Cluster {
             return Ok(());
         }
         self.trace.note(self.now, host, "crash");
-        site.disk.crash(&mut self.dice, &mut self.tally)?;
+        site.disk.crash(&mut self.dice, &mut self.tally);
         site.is_paused = false;
         site.stalled.clear();
         site.links.clear();

@@ -46,6 +46,7 @@ impl Tally {
         add(&mut self.lines, name, 1);
     }
 
+    #[cfg(test)]
     pub(crate) fn of(&self, name: &str) -> u64 {
         let maps = [&self.counts, &self.faults, &self.lines];
         maps.iter().filter_map(|map| map.get(name)).sum()

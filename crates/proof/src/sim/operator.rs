@@ -112,7 +112,12 @@ impl Cluster {
             };
         }
         if self.swarm.lease.is_some() {
-            return Ok(());
+            // Its lease is renewed as long as it is there, even where another one has the same number.
+            return if self.is_hopeless() && self.dice.one_in(3) {
+                self.start_the_holder_again()
+            } else {
+                Ok(())
+            };
         }
         self.promote_somebody()
     }
@@ -174,7 +179,9 @@ impl Cluster {
     /// by evidence: an operator accepts the loss.
     fn is_beyond_help(&self) -> bool {
         let unsound = |host: &Host| self.sites[*host].disk.image.is_amnesiac();
-        let is_half = 2 * (0..self.sites.len()).filter(unsound).count() >= self.sites.len();
+        let members = self.members();
+        let hosts = members.iter().filter_map(|id| self.hosts.get(id));
+        let is_half = 2 * hosts.filter(|host| unsound(host)).count() >= members.len();
         self.is_calm_for(2 * HOPELESS) && (is_half || self.holder().is_some_and(|it| unsound(&it)))
     }
 

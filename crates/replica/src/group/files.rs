@@ -59,6 +59,16 @@ impl Files {
             Some(_) => Authority::open(disk, &options.authority, owner)
                 .map(|(authority, _)| authority)
                 .map_err(|error| failed(&error))?,
+            // It is made once, with the log. A node that made it again would have forgotten its promises.
+            None if local.last_epoch() > Epoch(0) => {
+                let message = format!(
+                    "the log in {} is of epoch {}, and the authority record {} is lost",
+                    options.journal.dir.display(),
+                    local.last_epoch().0,
+                    options.authority.display()
+                );
+                return Err(Error::new(Kind::Invalid, message));
+            }
             None => Authority::create(
                 disk,
                 &options.authority,

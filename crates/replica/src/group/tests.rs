@@ -248,6 +248,19 @@ fn after_a_failover_nothing_acknowledged_is_lost_and_the_old_primary_follows() {
 }
 
 #[test]
+fn a_node_that_lost_its_record_does_not_begin_anew() {
+    let site = Site::new(1, Mode::Async);
+    let group = site.open(1);
+    promote(1, &group, None);
+    append(&group, b"one");
+    drop(group);
+    std::fs::remove_file(path(&site, "1/authority")).unwrap();
+    let refused = site.try_open(1).unwrap_err();
+    assert!(refused.to_string().contains("is lost"), "{refused}");
+    assert!(!path(&site, "1/authority").exists());
+}
+
+#[test]
 fn a_log_of_another_journal_is_refused() {
     let site = Site::new(1, Mode::Async);
     drop(site.open(1));

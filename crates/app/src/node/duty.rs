@@ -31,6 +31,8 @@ const NEIGHBOURS_EVERY: Duration = Duration::from_secs(1);
 /// Handles of the store that requests under way still have keep its directory: they end within the ten
 /// seconds that a stop may take.
 const REOPEN_MAX: Duration = Duration::from_secs(20);
+/// A store that could not write is opened again so much later: what it wants for comes from other machines.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Does the work of `up` for as long as the node writes, given its site and a flag that is set when
 /// that, or the process, is to end.
@@ -57,7 +59,7 @@ pub(crate) fn keep(
         begin_cluster(&group, settings)?;
     }
     let clock = RealClock::new();
-    let mut exit = Exit::Clean;
+    let (mut exit, mut told) = (Exit::Clean, None);
     while !stop.load(Ordering::Relaxed) {
         let store = open_store(data, &group, &clock)?;
         stand_by(data, &group, &store, settings, screen, stop)?;
@@ -66,16 +68,39 @@ pub(crate) fn keep(
             break;
         }
         if let Err(error) = store.lead() {
-            // The authority went again before it was used, or the store must be opened anew.
-            screen.remark(format_args!("this node does not write yet: {error}"));
+            // The authority went again before it was used, or too few have copies.
+            tell(
+                &mut told,
+                screen,
+                format!("this node does not write yet: {error}"),
+            );
             drop(store);
             clock.sleep(LOOK_EVERY);
             continue;
         }
+        told = None;
         let site = Site::over(data, store)?;
-        exit = lead(data, settings, &group, site, stop, screen, watch)?;
+        match lead(data, settings, &group, site, stop, screen, watch)? {
+            Led::Ended(ended) => exit = ended,
+            Led::Again(why) => {
+                tell(
+                    &mut told,
+                    screen,
+                    format!("the store is opened again: {why}"),
+                );
+                clock.sleep(REOPEN_PAUSE);
+            }
+        }
     }
     Ok(exit)
+}
+
+/// Says `text`, unless that was what was said last.
+fn tell(told: &mut Option<String>, screen: Screen, text: String) {
+    if told.as_ref() != Some(&text) {
+        screen.remark(&text);
+        *told = Some(text);
+    }
 }
 
 /// The node that made the cluster writes, until another one was made primary: there is nobody else that
@@ -228,6 +253,13 @@ fn tell_applied(group: &Group, store: &Store) {
     }
 }
 
+/// How a time of writing ended.
+enum Led {
+    Ended(Exit),
+    /// This node may still write, and the store does not, for want of copies.
+    Again(String),
+}
+
 /// Watches; ends when the node has to stop writing as well.
 #[allow(clippy::too_many_arguments, reason = "what `up` has in hand")]
 fn lead(
@@ -238,9 +270,9 @@ fn lead(
     stop: &Arc<AtomicBool>,
     screen: Screen,
     watch: Watch<'_>,
-) -> Result<Exit, Refusal> {
+) -> Result<Led, Refusal> {
     let Role::Primary { epoch } = group.role() else {
-        return Ok(Exit::Clean);
+        return Ok(Led::Ended(Exit::Clean));
     };
     screen.remark(format_args!("this node writes, in epoch {}", epoch.0));
     let ends = Arc::new(AtomicBool::new(false));
@@ -272,10 +304,32 @@ fn lead(
         // What ended it is that another one writes: not a failure of this node.
         Err(refusal) if !is_primary => {
             screen.remark(format_args!("this node writes no more: {refusal}"));
-            Ok(Exit::Clean)
+            Ok(Led::Ended(Exit::Clean))
         }
-        watched => watched,
+        // Whether the last write stands was not known when it was answered: it is read from the journal.
+        Err(refusal) if is_fenced(&store) || lacks_copies(group) => {
+            Ok(Led::Again(refusal.to_string()))
+        }
+        watched => watched.map(Led::Ended),
     }
+}
+
+fn is_fenced(store: &Store) -> bool {
+    store
+        .failure()
+        .is_some_and(|failure| failure.kind() == store::Kind::Fenced)
+}
+
+/// Fewer replicas are in sync than an acknowledgement waits for.
+fn lacks_copies(group: &Group) -> bool {
+    let Some(status) = group.status() else {
+        return false;
+    };
+    let config = &status.record.config;
+    let wanted = config.mode.copies(config.members.len());
+    let replicas = status.replicas.iter();
+    let in_sync = replicas.filter(|it| it.is_in_sync && config.members.contains(&it.replica));
+    in_sync.count() < wanted
 }
 
 fn close(store: &Store, screen: Screen) {

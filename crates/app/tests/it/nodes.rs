@@ -1,5 +1,7 @@
 //! A site on several machines: three real `up`, each with its own directory, on loopback.
 
+mod roles;
+
 use std::{
     collections::BTreeSet,
     net::TcpListener,
@@ -96,6 +98,20 @@ fn hosts(sandbox: &Sandbox) -> BTreeSet<String> {
         .iter()
         .map(|host| host["name"].as_str().unwrap().to_owned());
     names.filter(|name| name.starts_with("new-")).collect()
+}
+
+/// Two nodes: the first writes, and an acknowledgement waits for the copy of the other one.
+fn pair(nodes: &[Sandbox]) -> [Up; 2] {
+    let [first, second] = nodes else {
+        unreachable!("two names")
+    };
+    let ups = [Up::start(first), Up::start(second)];
+    ups[0].says("this node writes");
+    ups[1].says("standing by");
+    run(first, &["group", "add", "b"]);
+    wait_until("a copy", first, |status| in_sync(status) == 1);
+    run(first, &["group", "mode", "sync:1"]);
+    ups
 }
 
 /// Proves: AUT-10, REP-20

@@ -70,6 +70,8 @@ pub(crate) struct Disk {
     /// It lost something, and it was not seen whole since.
     pub(crate) is_wounded: bool,
     pub(crate) wounded_at: Moment,
+    /// How far it went then, and what it had promised: what it told of that may be under way.
+    had: Option<(Position, EpochId, Epoch)>,
     /// Nobody can tell that by looking at this disk alone.
     pub(crate) is_wounded_unseen: bool,
     /// How many times slower than usual.
@@ -207,6 +209,34 @@ impl Disk {
         }
         self.log_lane.push_back(Change::Truncate(keep));
         Ok(())
+    }
+
+    /// Before something is taken from it.
+    pub(crate) fn wound(&mut self, now: Moment) {
+        let end = self.image.log.end();
+        let end = (end, self.id_of(end.epoch), self.image.promised());
+        self.is_wounded = true;
+        self.wounded_at = now;
+        self.had = self.had.max(Some(end));
+    }
+
+    /// Whether it has what it had when it lost something, or nobody who still acknowledges (`writers`:
+    /// their epochs) can have been told of that.
+    pub(crate) fn has_what_it_had(&self, writers: &[Epoch]) -> bool {
+        let log = &self.image.log;
+        self.had.is_none_or(|(end, id, promised)| {
+            let has = end.lsn < log.first()
+                || log
+                    .at(end.lsn)
+                    .is_some_and(|it| (it.entry.position, it.id) == (end, id));
+            has || writers.iter().all(|writer| *writer > promised)
+        })
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.is_wounded = false;
+        self.is_wounded_unseen = false;
+        self.had = None;
     }
 
     /// Carries out the oldest change of the log.

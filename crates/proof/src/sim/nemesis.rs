@@ -225,9 +225,8 @@ impl Cluster {
 
     pub(crate) fn empty(&mut self, host: Host) {
         let site = &mut self.sites[host];
+        site.disk.wound(self.now);
         site.disk.image = site.blank();
-        site.disk.is_wounded = true;
-        site.disk.wounded_at = self.now;
         self.judge.replaced(host, true);
     }
 
@@ -245,10 +244,9 @@ impl Cluster {
         }
         self.crash_for_a_while(host)?;
         let site = &mut self.sites[host];
+        site.disk.wound(self.now);
         site.disk.image = earlier;
         site.earlier = None;
-        site.disk.is_wounded = true;
-        site.disk.wounded_at = self.now;
         self.tally.count("disks that lost something");
         site.disk.is_wounded_unseen = true;
         self.judge.replaced(host, false);
@@ -263,9 +261,8 @@ impl Cluster {
         }
         let index = usize::try_from(self.dice.below(len as u64)).expect("less than a length");
         let site = &mut self.sites[host];
+        site.disk.wound(self.now);
         site.disk.image.log.damage(index);
-        site.disk.is_wounded = true;
-        site.disk.wounded_at = self.now;
         self.tally.count("disks that lost something");
         true
     }

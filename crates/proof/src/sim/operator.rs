@@ -237,6 +237,7 @@ impl Cluster {
         let highest = self.sites.iter().map(|it| it.disk.image.promised()).max();
         let end = self.judge.sequence.end();
         let newest = self.judge.sequence.at(end).copied();
+        let writers: Vec<Epoch> = self.sites.iter().filter_map(|site| site.primary).collect();
         for site in self.sites.iter_mut().filter(|site| site.disk.is_wounded) {
             let image = &site.disk.image;
             let has_all = image.log.at(end).is_some_and(|it| {
@@ -245,10 +246,10 @@ impl Cluster {
             let is_whole = has_all
                 && !image.is_amnesiac()
                 && image.log.damaged().is_none()
-                && Some(image.promised()) == highest;
+                && Some(image.promised()) == highest
+                && site.disk.has_what_it_had(&writers);
             if is_whole {
-                site.disk.is_wounded = false;
-                site.disk.is_wounded_unseen = false;
+                site.disk.heal();
                 self.tally
                     .count("disks that lost something and were made whole");
             }

@@ -89,7 +89,6 @@ impl Sender {
 
     /// Says that the primary is there, what it committed and what it sent.
     pub(super) fn beat(&mut self, desk: &mut Desk<'_>) {
-        self.last_beat = desk.now;
         let Some(session) = self.session.as_mut().filter(|session| session.is_alive()) else {
             return;
         };
@@ -165,7 +164,7 @@ impl Sender {
             None => {}
         }
         self.plan(desk);
-        if desk.now.since(self.last_beat) >= desk.limits.heartbeat {
+        if desk.now.since(self.last_asked) >= desk.limits.heartbeat {
             self.ask_again(desk);
         }
     }
@@ -185,6 +184,7 @@ impl Sender {
     }
 
     fn ask_again(&mut self, desk: &mut Desk<'_>) {
+        self.last_asked = desk.now;
         let Some(session) = self.session.as_mut().filter(|session| session.is_alive()) else {
             return;
         };
@@ -246,6 +246,7 @@ fn send_entries(
     lane.outstanding.push_back((last.lsn, bytes));
     lane.outstanding_bytes += bytes;
     let previous = std::mem::replace(&mut lane.sent, last);
+    lane.reached = lane.reached.max(last);
     let body = Body::Entries {
         session: session.id,
         endpoint: session.endpoint,

@@ -60,7 +60,8 @@ pub(super) struct Sender {
     /// What it said shows that this primary lost a part of its disk.
     pub(super) has_found_loss: bool,
     pub(super) last_heard: Time,
-    pub(super) last_beat: Time,
+    /// When what it owes an answer to was last asked; a heartbeat alone is no question.
+    pub(super) last_asked: Time,
     /// It has this configuration on disk.
     pub(super) configured: Option<super::Version>,
 }
@@ -86,7 +87,7 @@ impl Sender {
             unreadable: None,
             has_found_loss: false,
             last_heard: now,
-            last_beat: now,
+            last_asked: now,
             configured: None,
         }
     }
@@ -169,7 +170,7 @@ impl Sender {
     /// Asks what the replica has; the same question again when there is no answer.
     pub(super) fn attach(&mut self, desk: &mut Desk<'_>) {
         let Some(session) = &self.session else { return };
-        self.last_beat = desk.now;
+        self.last_asked = desk.now;
         let body = Body::Attach(Attach {
             session: session.id,
             endpoint: session.endpoint,
@@ -448,8 +449,8 @@ impl Sender {
         if !lane.is_open || position.lsn < lane.flushed.lsn {
             return;
         }
-        if position.lsn > lane.sent.lsn || !desk.log.history.has(desk.log.received, position) {
-            let cause = format!("it has {position}, {} was sent", lane.sent);
+        if position.lsn > lane.reached.lsn || !desk.log.history.has(desk.log.received, position) {
+            let cause = format!("it has {position}, {} was sent", lane.reached);
             return self.renew(cause, State::Degraded, desk.out);
         }
         lane.applied = applied.min(position.lsn);

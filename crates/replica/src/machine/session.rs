@@ -45,7 +45,10 @@ pub(super) struct Session {
 pub(super) struct LogLane {
     /// Entries may go out: nothing is left to cut or to begin.
     pub(super) is_open: bool,
+    /// Where the feeder stands: it goes back when something is missing there.
     pub(super) sent: Position,
+    /// The highest that was ever sent in this session: nothing beyond it can be there.
+    pub(super) reached: Position,
     /// Durable on the replica, without a hole.
     pub(super) flushed: Position,
     pub(super) is_reading: bool,
@@ -79,6 +82,7 @@ impl LogLane {
     /// The feeder goes on behind `position`.
     pub(super) fn start_at(&mut self, position: Position) {
         self.sent = position;
+        self.reached = position;
         self.flushed = position;
         self.outstanding.clear();
         self.outstanding_bytes = 0;
@@ -97,6 +101,8 @@ impl LogLane {
 
     pub(super) fn acknowledge(&mut self, position: Position) {
         self.flushed = position;
+        // What came late is not sent again.
+        self.sent = self.sent.max(position);
         while let Some((last, weight)) = self.outstanding.front().copied()
             && last <= position.lsn
         {

@@ -1,9 +1,9 @@
 //! One sender for each replica, over all its sessions.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::cluster::{Cluster, is_written};
-use crate::machine::{Body, Kind, Mode, NodeId, Phase, SessionId, State};
+use super::cluster::{Cluster, config, is_written, limits};
+use crate::machine::{Body, Event, Kind, Limits, Mode, NodeId, Phase, SessionId, State};
 
 /// Proves: REP-1
 #[test]
@@ -162,6 +162,86 @@ fn a_position_that_was_not_sent_ends_the_session_and_counts_for_nothing() {
     );
     assert_eq!(cluster.replica(1, 2).state, State::Degraded);
     assert!(!cluster.is_in_sync(1, 2));
+}
+
+/// Records came in another order, so the replica asked for them again; meanwhile the late ones came.
+/// The feeder went back to read, heard of a position before it, took that for one that was never sent,
+/// and ended the session: a replica that was doing well was caught up anew, or rebuilt.
+///
+/// Proves: REP-8
+#[test]
+fn a_position_that_was_sent_before_the_feeder_went_back_counts() {
+    let narrow = Limits {
+        window_records: 2,
+        ..limits()
+    };
+    let mut cluster = Cluster::with(narrow, config([1, 2], Mode::Async));
+    cluster.promote(1);
+    cluster.stop(2);
+    let texts = ["one", "two", "three", "four", "five", "six"];
+    for text in texts {
+        assert!(is_written(cluster.write(1, text)));
+    }
+    let position = cluster.disks[&2].end();
+    cluster.disks.get_mut(&2).unwrap().is_slow = true;
+    cluster.start(2);
+    let session = cluster.replica(1, 2).session.unwrap();
+    cluster.hold_reads = true;
+    let late = Body::Missing {
+        session: session.id,
+        endpoint: session.endpoint,
+        position,
+    };
+    cluster.say(2, 1, late);
+    assert_eq!(cluster.replica(1, 2).session.unwrap().sent, position);
+    cluster.flush(2);
+    let after = cluster.replica(1, 2).session.unwrap();
+    assert_eq!((after.id, after.cause), (session.id, None));
+    assert_eq!(after.flushed.lsn.get(), position.lsn.get() + 2);
+    cluster.release_reads();
+    assert_eq!(cluster.texts(2), texts);
+    assert!(cluster.is_in_sync(1, 2));
+}
+
+/// An answer was lost while clients read without pause. Each read sends a heartbeat, and a question was
+/// asked again only so long after the last heartbeat: never. The replica answered the heartbeats, so the
+/// session was not given up either, and stood still for ever.
+#[test]
+fn a_question_without_an_answer_is_asked_again_however_much_is_read() {
+    let lost: [fn(&Body) -> bool; 2] = [
+        |body| matches!(body, Body::Attached(_)),
+        |body| matches!(body, Body::BaseStored { .. }),
+    ];
+    for is_lost in lost {
+        let mut cluster = Cluster::new(2, Mode::Async);
+        cluster.promote(1);
+        cluster.stop(2);
+        for text in ["one", "two", "three"] {
+            assert!(is_written(cluster.write(1, text)));
+        }
+        cluster.recycle(1, 3);
+        cluster.cut.insert((2, 1));
+        cluster.start(2);
+        cluster.cut.clear();
+        cluster.connect(1, 2);
+        while !cluster
+            .wire
+            .back()
+            .is_some_and(|(.., it)| is_lost(&it.body))
+        {
+            assert!(!cluster.wire.is_empty());
+            cluster.deliver_one();
+        }
+        cluster.wire.pop_back();
+        for _ in 0..20 {
+            cluster.now.0 += Duration::from_millis(400);
+            cluster.confirm(1);
+            cluster.step(1, Event::Tick);
+            cluster.run();
+        }
+        assert!(cluster.is_in_sync(1, 2));
+        assert!(!cluster.names(1).contains(&"escalated"));
+    }
 }
 
 /// Proves: REP-19

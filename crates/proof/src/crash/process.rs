@@ -195,6 +195,30 @@ impl Running<'_> {
         }
     }
 
+    /// Whether it has printed `text`, on either of its outputs.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        self.stdout.holds(text.as_bytes()) || self.stderr.holds(text.as_bytes())
+    }
+
+    /// Everything it has printed to standard error so far.
+    pub(crate) fn told(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.stderr.bytes)).into_owned()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> Result<bool, Fault> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// To stop it where it is, or to let it go on.
+    pub(crate) fn signal(&mut self, signal: rustix::process::Signal) -> Result<(), Fault> {
+        // A child that was waited for has no process to signal; its id may be another's by then.
+        if self.child.try_wait()?.is_none() {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            rustix::process::kill_process(pid, signal).map_err(io::Error::from)?;
+        }
+        Ok(())
+    }
+
     /// Lets `delay` pass, then sends SIGKILL. Whether it found the process alive, [`Ended`] tells.
     pub(crate) fn kill_after(mut self, delay: Duration) -> Result<Ended, Fault> {
         self.product.clock.sleep(delay);
@@ -339,6 +363,11 @@ impl Pipe {
 
     fn has_line(&self) -> bool {
         lock(&self.bytes).contains(&b'\n')
+    }
+
+    fn holds(&self, text: &[u8]) -> bool {
+        let bytes = lock(&self.bytes);
+        bytes.windows(text.len()).any(|window| window == text)
     }
 
     fn taken(&self) -> Vec<u8> {

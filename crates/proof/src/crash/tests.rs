@@ -22,7 +22,7 @@ const KILLS: u64 = 12;
 const SEED: u64 = 20;
 
 /// Crates the product is made of.
-const PARTS: [&str; 5] = ["app", "scan", "store", "wal", "world"];
+const PARTS: [&str; 6] = ["app", "replica", "scan", "store", "wal", "world"];
 
 /// A product in a sandbox of its own.
 struct Bench {

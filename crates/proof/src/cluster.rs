@@ -1,0 +1,202 @@
+//! Real nodes under load: killed, paused, handed over, and compared with what they acknowledged.
+//!
+//! Clusters of two or three `holdfast up` on loopback under `sync:1`. Clients write through the nodes' store
+//! sockets and note what they were told; a seed chooses what goes wrong and when. After each round every
+//! acknowledged write is read from every node, and the histories must have one order in time. The same seed
+//! makes the same choices; where in the program a kill lands depends on the machine.
+
+use std::{io, path::Path, process::ExitCode, sync::Arc};
+
+use world::{Disk, Random, RealDisk, RealRandom};
+
+use crate::crash::{self, breach::Fault, dice::Dice, process::Product};
+
+mod clients;
+mod history;
+mod judge;
+mod linear;
+mod logs;
+mod nodes;
+mod rounds;
+mod rows;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use nodes::Cluster;
+use rounds::{Nemesis, Round};
+use tally::Tally;
+
+/// Rounds on one cluster: then its logs are compared, and another one is made.
+const ROUNDS_MAX: u32 = 20;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How many times the node that writes is killed under load
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    kills: u32,
+    /// Makes the choices of an earlier run again; the moments only as exactly as this machine keeps time
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// How many nodes there are
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
+    nodes: u8,
+    /// What goes wrong
+    #[arg(
+        long,
+        value_name = "FAULT",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "kill"
+    )]
+    faults: Vec<Nemesis>,
+    /// The `holdfast` to run [default: built now, in the profile of this program]
+    #[arg(long, value_name = "PATH")]
+    binary: Option<std::path::PathBuf>,
+    /// Leave the directories in place; after a finding they are left in any case
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs with what the command line asks for. Exit code 1 for a finding.
+pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
+    let seed = match options.seed {
+        Some(seed) => seed,
+        None => RealRandom.number()?,
+    };
+    println!(
+        "seed {seed}, {} kills, {} nodes",
+        options.kills, options.nodes
+    );
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => crash::build(root)?,
+    };
+    let mut sandbox = tempfile::Builder::new()
+        .prefix("holdfast-cluster-")
+        .tempdir()?;
+    sandbox.disable_cleanup(options.keep);
+    let product = crash::install(&binary, sandbox.path())?;
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&product.stop))?;
+    }
+    let mut campaign = Campaign {
+        product: &product,
+        seed,
+        kills: options.kills,
+        nodes: options.nodes.into(),
+        faults: options.faults.clone(),
+        shows_progress: true,
+        tally: Tally::default(),
+    };
+    let result = campaign.run();
+    let ending = match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(Fault::World(error)) => Err(error),
+        Err(Fault::Stopped) => Err(io::Error::other("stopped before its last kill")),
+        Err(Fault::Breach(breach)) => {
+            sandbox.disable_cleanup(true);
+            println!(
+                "{breach}\n  in round {} of seed {seed}",
+                campaign.tally.rounds
+            );
+            println!("  kept: {}", sandbox.path().display());
+            println!("  again: {}", options.again(seed));
+            Ok(ExitCode::from(1))
+        }
+    };
+    print!("{}", campaign.tally);
+    if options.keep {
+        println!("kept: {}", sandbox.path().display());
+    }
+    ending
+}
+
+impl Options {
+    /// The command that makes the same choices.
+    fn again(&self, seed: u64) -> String {
+        use clap::ValueEnum as _;
+        let faults: Vec<String> = self
+            .faults
+            .iter()
+            .filter_map(|it| Some(it.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        format!(
+            "cargo proof cluster --seed {seed} --kills {} --nodes {} --faults {}",
+            self.kills,
+            self.nodes,
+            faults.join(",")
+        )
+    }
+}
+
+struct Campaign<'p> {
+    product: &'p Product,
+    seed: u64,
+    kills: u32,
+    nodes: usize,
+    faults: Vec<Nemesis>,
+    shows_progress: bool,
+    tally: Tally,
+}
+
+impl Campaign<'_> {
+    /// Until there were enough kills, and at least a round of each fault.
+    fn run(&mut self) -> Result<(), Fault> {
+        let mut number = 0;
+        while !self.is_done() {
+            number += 1;
+            let dir = self.product.sandbox.join(format!("cluster-{number}"));
+            let mut cluster = Cluster::make(self.product, &dir, self.nodes)?;
+            self.rounds(&mut cluster)?;
+            drop(cluster);
+            RealDisk.remove_dir_all(&dir)?;
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        let wants_kills = self.faults.contains(&Nemesis::Kill);
+        let rounds_min = u32::try_from(self.faults.len()).unwrap_or(u32::MAX);
+        let wanted = if wants_kills { 0 } else { self.kills };
+        (!wants_kills || self.tally.kills >= self.kills)
+            && self.tally.rounds >= wanted.max(rounds_min)
+    }
+
+    fn rounds(&mut self, cluster: &mut Cluster<'_>) -> Result<(), Fault> {
+        let mut acknowledged = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            if self.is_done() {
+                break;
+            }
+            self.tally.rounds += 1;
+            let number = self.tally.rounds;
+            let mut dice = Dice::of_round(self.seed, number.into());
+            // In turn at first, so that a short run has all of them.
+            let turn = usize::try_from(number - 1).expect("rounds are few");
+            let nemesis = match self.faults.get(turn) {
+                Some(nemesis) => *nemesis,
+                None => *dice.pick(&self.faults).unwrap_or(&Nemesis::Kill),
+            };
+            let mut round = Round {
+                cluster,
+                dice,
+                tally: &mut self.tally,
+                number,
+                acknowledged: &mut acknowledged,
+            };
+            round.run(nemesis)?;
+            if self.shows_progress {
+                println!(
+                    "round {number}, {nemesis:?}: {} kills, {} acknowledged",
+                    self.tally.kills, self.tally.judged.acknowledged
+                );
+            }
+        }
+        for node in 0..cluster.nodes.len() {
+            cluster.stop(node)?;
+        }
+        self.tally.records_compared += logs::compare(cluster, &acknowledged)?;
+        Ok(())
+    }
+}

@@ -1,6 +1,6 @@
 //! The command line: every command and flag, and nothing of what they do.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -178,6 +178,9 @@ pub(crate) enum Command {
 pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) scope: Scope,
+    /// A node of several: listen for the others here from now on; they are told
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) node_listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]

@@ -4,9 +4,11 @@
 //! What a node is made of lies in `node/` of the data directory: `node.json`, certificates and keys,
 //! the authority record. Where that is missing the site is one machine's, as ever.
 
+mod book;
 mod control;
 mod duty;
 mod invitation;
+mod neighbours;
 mod settings;
 mod shown;
 
@@ -17,11 +19,12 @@ use std::{
 };
 
 use replica::{
+    authority::Owner,
     group::{Group, LIMITS, Options},
     machine::{Config as Members, Mode, NodeId, Policy, Version},
     transport::Credentials,
 };
-use world::{Disk, RealClock, RealDisk, RealRandom, net::RealNet};
+use world::{Clock as _, Disk, RealClock, RealDisk, RealRandom, net::RealNet};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -31,10 +34,11 @@ use crate::{
     sizes::Sizes,
 };
 
+pub(crate) use book::Book;
 pub(crate) use control::{Control, Request, ask};
 pub(crate) use duty::keep;
 pub(crate) use invitation::{Invitation, join};
-pub(crate) use settings::{Member, Settings, draw};
+pub(crate) use settings::{MEMBERS_MAX, Member, Settings, draw, is_name};
 pub(crate) use shown::{status_document, status_text};
 
 /// In the data directory.
@@ -115,8 +119,8 @@ pub(crate) fn authority(
     ))
 }
 
-/// Makes this directory the first node of a cluster.
-pub(crate) fn found(data: &Path, settings: &Settings) -> Result<(), Refusal> {
+/// Makes this directory, whose log is open, the first node of a cluster.
+pub(crate) fn found(data: &Path, settings: &Settings, log: &wal::Local) -> Result<(), Refusal> {
     let made = replica::transport::Authority::make(settings.cluster)
         .and_then(|authority| Ok((authority.issue(settings.node)?, authority)))
         .map_err(|error| {
@@ -125,8 +129,51 @@ pub(crate) fn found(data: &Path, settings: &Settings) -> Result<(), Refusal> {
     let (credentials, authority) = made;
     write_credentials(data, &credentials)?;
     write(&dir(data).join(CLUSTER_KEY), authority.key().as_bytes())?;
+    make_record(data, settings, log)?;
     // Last: where it is, all of it is.
     settings.save(data)
+}
+
+/// Makes the record of what this node promises. Only here: a node whose record is gone must not get another
+/// one, because it cannot know what the first one said.
+fn make_record(data: &Path, settings: &Settings, log: &wal::Local) -> Result<(), Refusal> {
+    let path = dir(data).join(AUTHORITY_RECORD);
+    let cut_short = RealDisk
+        .stat(&path)
+        .map_err(|error| cannot("look for", &path, &error))?;
+    if cut_short.is_some() {
+        // Nobody was a node here yet, so nothing was promised by it.
+        RealDisk
+            .rename(&path, &path.with_extension("unfinished"))
+            .map_err(|error| cannot("move aside", &path, &error))?;
+    }
+    let owner = Owner {
+        cluster: settings.cluster,
+        node: settings.node,
+        journal: settings.journal,
+    };
+    let config = first_config(settings);
+    let now = RealClock::new().now();
+    replica::group::make_record(&RealDisk, &path, owner, log, &config, now).map_err(|error| {
+        Refusal::new(error.to_string()).next("run `holdfast doctor` to check disk and permissions")
+    })
+}
+
+fn refuse_without_record(data: &Path) -> Result<(), Refusal> {
+    let path = dir(data).join(AUTHORITY_RECORD);
+    let found = RealDisk
+        .stat(&path)
+        .map_err(|error| cannot("look for", &path, &error))?;
+    if found.is_some() {
+        return Ok(());
+    }
+    Err(Refusal::new(format!(
+        "the authority record {} is lost: this node cannot know what it has promised",
+        path.display()
+    ))
+    .next(
+        "have this machine invited as another node, with an empty data directory; if it was made by an earlier build and has never run as a node: move `node/` aside and make it a node again",
+    ))
 }
 
 /// Opens the journal of the store as this node's part of it.
@@ -135,6 +182,7 @@ pub(crate) fn open_group(
     settings: &Settings,
     config: &Config,
 ) -> Result<Arc<Group>, Refusal> {
+    refuse_without_record(data)?;
     let mut journal = wal::Options::on_this_machine(data.join(site::JOURNAL_DIR));
     journal.holder = holder();
     journal.mode = config.mode();
@@ -145,23 +193,17 @@ pub(crate) fn open_group(
     let derived = store::Derived::on_disk(&site::store_options(data)?)
         .map_err(site::Site::store_refused)?
         .map_or(wal::Lsn::ZERO, |derived| derived.reaches);
-    let others = settings
-        .members
-        .iter()
-        .filter(|it| it.node != settings.node);
     let options = Options {
         me: settings.node,
         cluster: settings.cluster,
         journal,
         identity: settings.journal,
         authority: dir(data).join(AUTHORITY_RECORD),
-        config: first_config(settings),
         derived,
         limits: LIMITS,
         listen: settings.listen,
-        peers: others
-            .map(|member| (member.node, member.address))
-            .collect::<BTreeMap<_, _>>(),
+        // Its neighbours' to say.
+        peers: BTreeMap::new(),
         credentials: credentials(data)?,
         net: Arc::new(RealNet),
         clock: Arc::new(RealClock::new()),

@@ -13,7 +13,7 @@ mod requests;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     net::SocketAddr,
     path::PathBuf,
@@ -32,10 +32,11 @@ use wal::{
 use world::{Clock, Net, Random};
 
 use crate::{
-    machine::{ANNOUNCEMENT, Config, Event, Limits, NodeId, Order, Outcome, Refusal, Role, Status},
-    transport::{Credentials, Start, Transport},
+    machine::{ANNOUNCEMENT, Event, Limits, NodeId, Order, Outcome, Refusal, Role, Status},
+    transport::{Credentials, Link, Note, Refused, Start, Transport},
 };
-use inbox::Inbox;
+pub use files::make_record;
+use inbox::{Inbox, Notes};
 use requests::Requests;
 
 /// What the header of a record takes in an append beside its bytes.
@@ -68,10 +69,8 @@ pub struct Options {
     pub journal: wal::Options,
     /// The same on every node.
     pub identity: Identity,
-    /// The file of the authority record.
+    /// The file of the authority record, as [`make_record`] made it.
     pub authority: PathBuf,
-    /// Members and mode of a group that is made; an existing one has its own.
-    pub config: Config,
     /// State derived from the journal reaches so far on disk, and is never ahead of what is committed.
     pub derived: Lsn,
     pub limits: Limits,
@@ -106,6 +105,7 @@ pub(crate) struct Shared {
     local: Arc<Local>,
     transport: Transport,
     inbox: Arc<Inbox>,
+    notes: Arc<Notes>,
     requests: Requests,
     numbers: AtomicU64,
     role: Mutex<Role>,
@@ -116,12 +116,13 @@ pub(crate) struct Shared {
 }
 
 impl Group {
-    /// Opens this node's log and record, or makes them, and takes its place among the others: as a
+    /// Opens this node's log, or makes it, and its record, and takes its place among the others: as a
     /// replica, or as the holder that it is on record as.
     pub fn open(options: Options) -> Result<Self, Error> {
         let mut files = files::Files::open(&options)?;
         let inbox = Arc::new(Inbox::default());
-        let hearing = Arc::clone(&inbox);
+        let notes = Arc::new(Notes::default());
+        let (hearing, noting) = (Arc::clone(&inbox), Arc::clone(&notes));
         let random = Arc::clone(&options.random);
         let transport = Transport::start(Start {
             me: options.me,
@@ -130,7 +131,7 @@ impl Group {
             credentials: options.credentials.clone(),
             net: Arc::clone(&options.net),
             clock: Arc::clone(&options.clock),
-            inbox: Arc::new(move |heard| core::hear(&hearing, &*random, heard)),
+            inbox: Arc::new(move |heard| core::hear(&hearing, &noting, &*random, heard)),
         })
         .map_err(|error| {
             let message = format!(
@@ -144,6 +145,7 @@ impl Group {
             local: Arc::clone(&files.local),
             transport,
             inbox,
+            notes,
             requests: Requests::default(),
             numbers: AtomicU64::new(1),
             role: Mutex::new(Role::Replica { holder: None }),
@@ -169,6 +171,32 @@ impl Group {
             .transport
             .set_peer(peer, address, endpoint)
             .map_err(|error| Error::new(Kind::Io, format!("cannot connect to {address}: {error}")))
+    }
+
+    /// `peer` is neither called nor heard any more, whatever certificate it has.
+    pub fn shut_out(&self, peer: NodeId) {
+        self.shared.transport.shut_out(peer);
+    }
+
+    /// Says something to the owner of `peer`, up to [`NOTE_LEN_MAX`](crate::transport::NOTE_LEN_MAX). It
+    /// may be lost; false where it certainly is.
+    pub fn note(&self, peer: NodeId, note: &[u8]) -> bool {
+        self.shared.transport.note(peer, note)
+    }
+
+    /// What the owners of other nodes said since this was called last.
+    pub fn notes(&self) -> VecDeque<(NodeId, Note)> {
+        self.shared.notes.take()
+    }
+
+    /// The connections to the others.
+    pub fn links(&self) -> Vec<Link> {
+        self.shared.transport.links()
+    }
+
+    /// Who was refused here, the last one first.
+    pub fn refusals(&self) -> Vec<Refused> {
+        self.shared.transport.refusals()
     }
 
     /// Where this node listens.

@@ -13,11 +13,12 @@ mod greeting;
 mod incoming;
 mod outgoing;
 mod patience;
+mod refusals;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     net::SocketAddr,
     sync::{
@@ -30,17 +31,26 @@ use std::{
 
 use rustls::{ClientConfig, ServerConfig};
 use world::{Clock, Net};
+use zeroize::Zeroizing;
 
 pub use credentials::{Authority, Credentials};
+pub use refusals::Refused;
 
 use crate::machine::{Message, NodeId};
 use outgoing::Outbox;
+use refusals::Refusals;
 
 /// Versions of messages that this program speaks, both inclusive.
 pub const VERSION_MIN: u16 = 1;
-pub const VERSION_MAX: u16 = 1;
+pub const VERSION_MAX: u16 = 2;
+/// The first version with notes.
+const NOTES_FROM: u16 = 2;
 /// The longest frame: a message of entries may hold one record of 16 MiB beside its fill.
 pub const FRAME_LEN_MAX: usize = 40 << 20;
+/// The longest note: a book of a handful of nodes, or some keys, is a few kilobytes.
+pub const NOTE_LEN_MAX: usize = 256 << 10;
+/// Notes that wait for one peer; more are lost, and said again by whoever has something to say.
+const NOTES_WAITING_MAX: usize = 16;
 /// Bytes that wait for one peer. Beyond it the connection is given up: the session's window is
 /// smaller, so a peer that lets it come to this does not read.
 pub const OUTBOX_BYTES_MAX: usize = 128 << 20;
@@ -69,6 +79,40 @@ pub enum Heard {
         peer: NodeId,
     },
     Message(Box<Message>),
+    /// What the owner of a peer had to say to the owner of this end.
+    Note {
+        peer: NodeId,
+        note: Note,
+    },
+}
+
+/// What owners of nodes say to each other. It may hold keys: it is wiped, and shows nothing.
+pub struct Note(pub Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Note({} bytes)", self.0.len())
+    }
+}
+
+/// The connection to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub peer: NodeId,
+    pub address: SocketAddr,
+    /// Which one since the start, counted.
+    pub connection: u64,
+    /// The version that both speak; `None` while there is no connection.
+    pub speaks: Option<u16>,
+    /// Why there is none; empty before the first attempt failed.
+    pub cause: String,
+}
+
+impl Link {
+    /// Whether the peer takes notes.
+    pub fn takes_notes(&self) -> bool {
+        self.speaks.is_some_and(|version| version >= NOTES_FROM)
+    }
 }
 
 pub type Inbox = Arc<dyn Fn(Heard) + Send + Sync>;
@@ -108,6 +152,9 @@ pub(crate) struct Shared {
     server: Arc<ServerConfig>,
     inbox: Inbox,
     peers: Mutex<BTreeMap<NodeId, Arc<Outbox>>>,
+    /// Never heard, whatever they show.
+    removed: Mutex<BTreeSet<NodeId>>,
+    refusals: Mutex<Refusals>,
     /// Connections that greeted here.
     greeted: AtomicU64,
     /// By peer: the number of its newest connection that was heard. Held while a message is handed on.
@@ -163,6 +210,8 @@ impl Transport {
             server,
             inbox: start.inbox,
             peers: Mutex::default(),
+            removed: Mutex::default(),
+            refusals: Mutex::default(),
             greeted: AtomicU64::new(0),
             newest: Mutex::default(),
             counters: Counters::default(),
@@ -184,9 +233,12 @@ impl Transport {
     }
 
     /// Connects to `peer` at `address`, and again whenever that ends. Another address than before ends
-    /// the connection; `endpoint` numbers the addresses.
+    /// the connection; `endpoint` numbers the addresses. Nothing where the peer was shut out.
     pub fn set_peer(&self, peer: NodeId, address: SocketAddr, endpoint: u64) -> io::Result<()> {
         let mut peers = self.shared.peers();
+        if self.shared.removed().contains(&peer) {
+            return Ok(());
+        }
         if let Some(outbox) = peers.get(&peer) {
             outbox.move_to(address, endpoint);
             return Ok(());
@@ -209,6 +261,12 @@ impl Transport {
         }
     }
 
+    /// As [`Self::remove_peer`], for ever: neither called nor heard, and told why when it calls.
+    pub fn shut_out(&self, peer: NodeId) {
+        self.shared.removed().insert(peer);
+        self.remove_peer(peer);
+    }
+
     /// Ends the connection to `peer`; another one is made.
     pub fn reconnect(&self, peer: NodeId) {
         if let Some(outbox) = self.shared.peers().get(&peer) {
@@ -222,6 +280,23 @@ impl Transport {
         if let Some(outbox) = outbox {
             outbox.push(frame::encode(message));
         }
+    }
+
+    /// Hands a note over to the connection. False where there is none that takes it.
+    pub fn note(&self, to: NodeId, note: &[u8]) -> bool {
+        let outbox = self.shared.peers().get(&to).cloned();
+        note.len() <= NOTE_LEN_MAX && outbox.is_some_and(|it| it.push_note(frame::wrap_note(note)))
+    }
+
+    /// The connections to all peers.
+    pub fn links(&self) -> Vec<Link> {
+        let peers = self.shared.peers();
+        peers.values().map(|outbox| outbox.link()).collect()
+    }
+
+    /// Who was refused here, the last one first.
+    pub fn refusals(&self) -> Vec<Refused> {
+        self.shared.refusals().all(self.shared.clock.monotonic())
     }
 
     pub fn traffic(&self) -> Traffic {
@@ -263,6 +338,28 @@ impl Shared {
         self.peers
             .lock()
             .expect("never poisoned: holds no code that panics")
+    }
+
+    fn removed(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.removed
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+
+    /// Remembers it, and logs it where that is not too much.
+    fn refuse(&self, address: SocketAddr, node: Option<NodeId>, cause: String) {
+        let now = self.clock.monotonic();
+        let is_told = self.refusals().note(address.ip(), node, cause.clone(), now);
+        if is_told {
+            let node = node.map(|NodeId(node)| format!("{node:032x}"));
+            tracing::warn!(%address, node, cause, "a connection of a node was refused");
+        }
     }
 
     fn is_stopping(&self) -> bool {

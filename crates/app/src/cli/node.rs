@@ -37,7 +37,12 @@ pub(crate) enum NodeAction {
     },
     /// Nodes by name, and where they listen
     List,
-    /// Take over the nodes that another node of this cluster knows
+    /// Shut a node out of the cluster for ever; it must not be a member of the group any more
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Take over the nodes that another node of this cluster knows, where the two cannot reach each other
     Meet {
         /// What `holdfast node list --output json` printed there; `-` for standard input
         list: PathBuf,

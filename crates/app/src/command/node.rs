@@ -3,7 +3,6 @@
 use std::{io::Read as _, net::SocketAddr, path::Path};
 
 use replica::machine::NodeId;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use wal::Journal as _;
 use world::{Disk, RealDisk};
@@ -17,7 +16,7 @@ use crate::{
     config::Config,
     exit::{Exit, Refusal},
     named_file,
-    node::{self, Invitation, Member, Request, Settings, draw},
+    node::{self, Book, Invitation, MEMBERS_MAX, Member, Request, Settings, draw, is_name},
     present::{csv, table},
     screen::Screen,
     site,
@@ -25,8 +24,6 @@ use crate::{
 
 /// An invitation is a few kilobytes of certificates and keys.
 const INVITATION_LEN_MAX: u64 = 1 << 20;
-/// Names stand in messages, columns and file names.
-const NAME_LEN_MAX: usize = 64;
 
 pub(crate) fn run(action: &NodeAction, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let data = config.data_dir()?;
@@ -41,13 +38,13 @@ pub(crate) fn run(action: &NodeAction, config: &Config, screen: Screen) -> Resul
         NodeAction::Invite { name, address, to } => invite(data, name, *address, to, screen),
         NodeAction::Join { invitation } => join(data, invitation, config, screen),
         NodeAction::List => list(data, config, screen),
+        NodeAction::Remove { name } => remove(data, name, screen),
         NodeAction::Meet { list } => meet(data, list, screen),
     }
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if !name.is_empty() && name.len() <= NAME_LEN_MAX && name.chars().all(is_plain) {
+    if is_name(name) {
         return Ok(());
     }
     Err(Refusal::new(format!(
@@ -106,9 +103,11 @@ fn init(
             node,
             name: name.to_owned(),
             address: listen,
+            number: 1,
         }],
+        removed: Vec::new(),
     };
-    node::found(data, &settings)?;
+    node::found(data, &settings, &journal)?;
     screen.remark(format_args!(
         "node `{name}` of a new cluster; start it with `holdfast up`, and invite others with `holdfast node invite NAME ADDRESS --to FILE`"
     ));
@@ -123,38 +122,58 @@ fn invite(
     screen: Screen,
 ) -> Result<Exit, Refusal> {
     check_name(name)?;
-    let mut settings = settings(data)?;
-    let authority = node::authority(data, &settings)?;
-    if settings.members.iter().any(|member| member.name == name) {
-        return Err(Refusal::new(format!("a node is called `{name}` already"))
-            .next("choose another name; a machine that lost its disk comes back as another node"));
-    }
-    let invited = NodeId(draw()?);
-    settings.members.push(Member {
-        node: invited,
-        name: name.to_owned(),
-        address,
-    });
-    let credentials = authority.issue(invited).map_err(|error| {
-        Refusal::new(format!("a certificate cannot be made: {error}")).next("try again")
+    settings(data)?;
+    Settings::change(data, |settings| {
+        let invitation = invited(data, name, address, settings)?;
+        let path = named_file::replaceable(to).map_err(|error| cannot_write(to, &error))?;
+        // Before the node is known: a file without an entry is refused, an entry without a file cannot
+        // be had again under this name.
+        RealDisk
+            .replace(&path, &invitation.text()?)
+            .map_err(|error| cannot_write(to, &error))
     })?;
-    let theirs = Settings {
-        node: invited,
-        listen: address,
-        is_founder: false,
-        ..settings.clone()
-    };
-    let invitation = Invitation::new(data, &theirs, credentials)?;
-    let path = named_file::replaceable(to).map_err(|error| cannot_write(to, &error))?;
-    RealDisk
-        .replace(&path, &invitation.text()?)
-        .map_err(|error| cannot_write(to, &error))?;
-    settings.save(data)?;
     screen.remark(format_args!(
         "{} makes a machine the node `{name}`: carry it there by a safe way, run `holdfast node join` and `holdfast up` there, then `holdfast group add {name}` here, and delete the file",
         to.display()
     ));
     Ok(Exit::Clean)
+}
+
+/// The invitation of a node that is among the members then.
+fn invited(
+    data: &Path,
+    name: &str,
+    address: SocketAddr,
+    settings: &mut Settings,
+) -> Result<Invitation, Refusal> {
+    let authority = node::authority(data, settings)?;
+    if settings.members.iter().any(|member| member.name == name) {
+        return Err(Refusal::new(format!("a node is called `{name}` already"))
+            .next("choose another name; a machine that lost its disk comes back as another node"));
+    }
+    if settings.members.len() >= MEMBERS_MAX {
+        return Err(Refusal::new(format!(
+            "the cluster has {MEMBERS_MAX} nodes, and no more can be"
+        ))
+        .next("remove those that are gone: `holdfast node remove NAME`"));
+    }
+    let node = NodeId(draw()?);
+    settings.members.push(Member {
+        node,
+        name: name.to_owned(),
+        address,
+        number: 1,
+    });
+    let credentials = authority.issue(node).map_err(|error| {
+        Refusal::new(format!("a certificate cannot be made: {error}")).next("try again")
+    })?;
+    let theirs = Settings {
+        node,
+        listen: address,
+        is_founder: false,
+        ..settings.clone()
+    };
+    Invitation::new(data, &theirs, credentials)
 }
 
 fn cannot_write(to: &Path, error: &std::io::Error) -> Refusal {
@@ -201,91 +220,87 @@ fn read(path: &Path, next: &'static str) -> Result<Vec<u8>, Refusal> {
     Ok(text)
 }
 
-#[derive(Deserialize)]
-struct Listed {
-    name: String,
-    address: SocketAddr,
-    node: String,
+fn remove(data: &Path, name: &str, screen: Screen) -> Result<Exit, Refusal> {
+    settings(data)?;
+    let request = Request::Forget {
+        name: name.to_owned(),
+    };
+    node::ask(data, &request)?;
+    screen.remark(format_args!(
+        "node `{name}` is shut out: this node refuses its certificate, and the others do once they hear of it. It still has the site's keys: wipe its disk, or change them with `holdfast credential rotate --data-key` and `holdfast ledger key rotate`"
+    ));
+    Ok(Exit::Clean)
 }
 
 /// Ids, names and addresses only: nothing in it is secret, and who counts is the group's to say.
 fn meet(data: &Path, path: &Path, screen: Screen) -> Result<Exit, Refusal> {
     const NEXT: &str = "name a file with what `holdfast node list --output json` printed";
-    let mut settings = settings(data)?;
+    let before = settings(data)?;
     let text = read(path, NEXT)?;
-    let listed: Vec<Listed> = serde_json::from_slice(&text)
+    let book = Book::listed(&text)
         .map_err(|error| Refusal::new(format!("{}: {error}", path.display())).next(NEXT))?;
-    let mut met = 0;
-    for other in listed {
-        check_name(&other.name)?;
-        let node = u128::from_str_radix(&other.node, 16)
-            .map(NodeId)
-            .map_err(|_| {
-                Refusal::new(format!(
-                    "`{}` is no id of a node",
-                    crate::present::safe(&other.node)
-                ))
-                .next(NEXT)
-            })?;
-        let is_same = |known: &Member| known.node == node;
-        if let Some(known) = settings.members.iter_mut().find(|known| is_same(known)) {
-            met += u32::from(known.address != other.address);
-            known.address = other.address;
-            continue;
-        }
-        if settings
-            .members
-            .iter()
-            .any(|known| known.name == other.name)
-        {
-            return Err(
-                Refusal::new(format!("another node is called `{}` here", other.name))
-                    .next("lists of one cluster agree; see that this one is of the same"),
-            );
-        }
-        settings.members.push(Member {
-            node,
-            name: other.name,
-            address: other.address,
-        });
-        met += 1;
-    }
-    settings.save(data)?;
+    let ((), after) = Settings::change(data, |settings| {
+        book.merge_into(settings);
+        Ok(())
+    })?;
+    let is_news = |member: &&Member| !before.members.contains(member);
+    let met = after.members.iter().filter(is_news).count();
     screen.remark(format_args!("{met} nodes are known anew or elsewhere; a running `holdfast up` finds them within a second"));
     Ok(Exit::Clean)
 }
 
 fn list(data: &Path, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let settings = settings(data)?;
-    let cells = settings.members.iter().map(|member| {
-        let is_own = if member.node == settings.node {
-            " (this node)"
-        } else {
-            ""
+    let members = settings.members.iter().map(|member| {
+        let is_own = match member.node == settings.node {
+            true => " (this node)",
+            false => "",
         };
-        [
+        (
             format!("{}{is_own}", member.name),
             member.address.to_string(),
-            format!("{:032x}", member.node.0),
-        ]
+            member.node,
+        )
     });
+    let removed = settings.removed.iter().map(|removed| {
+        let name = format!("{} (removed)", removed.name);
+        (name, "-".to_owned(), removed.node)
+    });
+    let cells = members
+        .chain(removed)
+        .map(|(name, address, node)| [name, address, format!("{:032x}", node.0)]);
     let text = match config.output.value {
-        Output::Json => {
-            let members = settings.members.iter().map(|member| {
-                json!({
-                    "name": member.name,
-                    "address": member.address.to_string(),
-                    "node": format!("{:032x}", member.node.0),
-                    "is_this": member.node == settings.node,
-                })
-            });
-            super::json(&members.collect::<Vec<Value>>())?
-        }
+        Output::Json => super::json(&listed(&settings))?,
         Output::Csv => csv::lines(["name", "address", "node"], cells),
         Output::Table => table::rows(["NAME", "ADDRESS", "ID"], cells),
     };
     screen.result(&text)?;
     Ok(Exit::Clean)
+}
+
+/// What `node meet` reads elsewhere.
+fn listed(settings: &Settings) -> Vec<Value> {
+    let members = settings.members.iter().map(|member| {
+        json!({
+            "name": member.name,
+            "address": member.address.to_string(),
+            "node": format!("{:032x}", member.node.0),
+            "is_this": member.node == settings.node,
+            "number": member.number,
+            "is_removed": false,
+        })
+    });
+    let removed = settings.removed.iter().map(|removed| {
+        json!({
+            "name": removed.name,
+            "address": Value::Null,
+            "node": format!("{:032x}", removed.node.0),
+            "is_this": false,
+            "number": 0,
+            "is_removed": true,
+        })
+    });
+    members.chain(removed).collect()
 }
 
 pub(crate) fn group(

@@ -56,7 +56,7 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     site::make(dir)?;
     // Before the directory is opened: a second one is refused at once, and not after a wait.
     let _running = hold(config)?;
-    match node::Settings::load(dir)? {
+    match node::Settings::load_listening(dir, up.node_listen)? {
         Some(settings) => node::keep(dir, &settings, config, screen, &stop, &|site, ends| {
             attend(site, up, config, screen, &ends)
         }),

@@ -14,13 +14,13 @@ use std::{
 
 use replica::{
     group::Group,
-    machine::{Config as Members, Mode, Order, Outcome, Replaced},
+    machine::{Config as Members, Mode, Order, Outcome, Replaced, Role},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use world::{Clock, RealClock};
 
-use super::{Settings, dir, shown};
+use super::{Settings, book, dir, settings::REMOVED_MAX, shown};
 use crate::{
     exit::Refusal,
     http::sockets::{self, SocketFile},
@@ -51,6 +51,10 @@ pub(crate) enum Request {
     Remove {
         name: String,
         fenced: Option<String>,
+    },
+    /// Of the cluster, for ever.
+    Forget {
+        name: String,
     },
     Mode {
         mode: String,
@@ -155,6 +159,7 @@ fn carry_out(request: &Request, group: &Group, data: &Path) -> Result<Value, Str
         .ok_or("this directory is not a node's any more")?;
     let order = match request {
         Request::Status => return Ok(shown::document(group, &settings)),
+        Request::Forget { name } => return forget(name, group, &settings, data),
         Request::Promote { alone, force } => Order::Promote {
             node: settings.node,
             config: alone.then(|| alone_config(group)).transpose()?,
@@ -168,7 +173,7 @@ fn carry_out(request: &Request, group: &Group, data: &Path) -> Result<Value, Str
                 .named(name)
                 .map_err(|refusal| refusal.to_string())?;
             group
-                .set_peer(member.node, member.address, 1)
+                .set_peer(member.node, member.address, member.number)
                 .map_err(|error| error.to_string())?;
             configure(group, &settings, None, |config| {
                 config.members.insert(member.node);
@@ -198,6 +203,40 @@ fn carry_out(request: &Request, group: &Group, data: &Path) -> Result<Value, Str
         Outcome::Unknown(refusal) => Err(format!("{refusal}; look with `holdfast group status`")),
         other => Err(format!("{other:?}")),
     }
+}
+
+/// At the node that writes: it alone knows for certain who is a member.
+fn forget(name: &str, group: &Group, settings: &Settings, data: &Path) -> Result<Value, String> {
+    let node = named(settings, name)?;
+    if node == settings.node {
+        return Err(format!(
+            "`{name}` is this node: hand over with `holdfast switchover`, and remove it there"
+        ));
+    }
+    if !matches!(group.role(), Role::Primary { .. }) {
+        return Err("nodes are removed where the site is written; this node follows".to_owned());
+    }
+    let config = present(group)?;
+    let before = config.previous.as_ref().map(|before| &before.members);
+    if config.members.contains(&node) || before.is_some_and(|members| members.contains(&node)) {
+        return Err(format!(
+            "`{name}` is a member of the group: `holdfast group remove {name}` first"
+        ));
+    }
+    let changed = Settings::change(data, |settings| {
+        match settings.removed.len() < REMOVED_MAX {
+            true => {
+                book::remove(settings, node, name);
+                Ok(())
+            }
+            false => Err(Refusal::new(format!(
+                "{REMOVED_MAX} nodes were removed, and no more can be remembered"
+            ))),
+        }
+    });
+    let ((), changed) = changed.map_err(|refusal| refusal.to_string())?;
+    group.shut_out(node);
+    Ok(shown::document(group, &changed))
 }
 
 fn named(settings: &Settings, name: &str) -> Result<replica::machine::NodeId, String> {
@@ -242,10 +281,7 @@ fn configure(
     let (members, mode) = (config.members.clone(), config.mode);
     change(&mut config)?;
     config.previous = Some(Replaced { members, mode });
-    let others = settings
-        .members
-        .iter()
-        .filter(|it| it.node != settings.node);
+    let others = settings.others();
     let fenced = fenced.map(|statement| others.map(|it| (it.node, statement.clone())).collect());
     Ok(Order::Configure {
         config,

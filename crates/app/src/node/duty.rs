@@ -17,7 +17,7 @@ use replica::{
 use store::Store;
 use world::{Clock, RealClock};
 
-use super::{Control, Settings, open_group};
+use super::{Control, Settings, neighbours::Neighbours, open_group};
 use crate::{
     beside::Served,
     config::Config,
@@ -27,7 +27,6 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-const NEIGHBOURS_EVERY: Duration = Duration::from_secs(1);
 /// Handles of the store that requests under way still have keep its directory: they end within the ten
 /// seconds that a stop may take.
 const REOPEN_MAX: Duration = Duration::from_secs(20);
@@ -48,6 +47,7 @@ pub(crate) fn keep(
     watch: Watch<'_>,
 ) -> Result<Exit, Refusal> {
     let group = open_group(data, settings, config)?;
+    let _neighbours = Neighbours::start(data, &group, settings)?;
     let _control = Control::start(data, &group)?;
     screen.remark(format_args!(
         "node `{}` of {}, for other nodes at {}",
@@ -80,7 +80,7 @@ pub(crate) fn keep(
         }
         told = None;
         let site = Site::over(data, store)?;
-        match lead(data, settings, &group, site, stop, screen, watch)? {
+        match lead(&group, site, stop, screen, watch)? {
             Led::Ended(ended) => exit = ended,
             Led::Again(why) => {
                 tell(
@@ -176,7 +176,6 @@ fn stand_by(
         "standing by: `{}` follows what others write and can be asked; `holdfast promote` makes it the one that writes",
         settings.own_name()
     ));
-    let mut neighbours = Neighbours::new(data, group, settings);
     while !is_primary() && !stop.load(Ordering::Relaxed) {
         if let Some(failure) = store.failure() {
             served.stop();
@@ -184,67 +183,10 @@ fn stand_by(
                 .next("start it again; where that does not help it must be made anew: `holdfast node invite`"));
         }
         tell_applied(group, store);
-        neighbours.look(clock.monotonic());
         clock.sleep(LOOK_EVERY);
     }
     served.stop();
     Ok(())
-}
-
-/// Whom this node knows, looked at again from time to time: `node invite` and `node meet` change it.
-struct Neighbours<'a> {
-    data: &'a Path,
-    group: &'a Group,
-    looked: Option<Duration>,
-    known: Vec<super::Member>,
-    /// Numbers the addresses of all of them.
-    endpoint: u64,
-}
-
-impl<'a> Neighbours<'a> {
-    fn new(data: &'a Path, group: &'a Group, settings: &Settings) -> Self {
-        Self {
-            data,
-            group,
-            looked: None,
-            known: settings.members.clone(),
-            endpoint: 1,
-        }
-    }
-
-    fn look(&mut self, now: Duration) {
-        if self
-            .looked
-            .is_some_and(|looked| now - looked < NEIGHBOURS_EVERY)
-        {
-            return;
-        }
-        self.looked = Some(now);
-        // A file that is damaged meanwhile is told of at the next start.
-        let Ok(Some(settings)) = Settings::load(self.data) else {
-            return;
-        };
-        if settings.members == self.known {
-            return;
-        }
-        self.endpoint += 1;
-        for member in settings
-            .members
-            .iter()
-            .filter(|it| it.node != settings.node)
-        {
-            if self.known.contains(member) {
-                continue;
-            }
-            let told = self
-                .group
-                .set_peer(member.node, member.address, self.endpoint);
-            if let Err(error) = told {
-                tracing::warn!(node = member.name, %error, "a node was not taken over");
-            }
-        }
-        self.known = settings.members;
-    }
 }
 
 fn tell_applied(group: &Group, store: &Store) {
@@ -261,10 +203,7 @@ enum Led {
 }
 
 /// Watches; ends when the node has to stop writing as well.
-#[allow(clippy::too_many_arguments, reason = "what `up` has in hand")]
 fn lead(
-    data: &Path,
-    settings: &Settings,
     group: &Arc<Group>,
     site: Site,
     stop: &Arc<AtomicBool>,
@@ -281,7 +220,6 @@ fn lead(
     let watched = thread::scope(|scope| {
         scope.spawn(|| {
             let clock = RealClock::new();
-            let mut neighbours = Neighbours::new(data, group, settings);
             while !done.load(Ordering::Relaxed) {
                 let is_primary = matches!(group.role(), Role::Primary { .. });
                 if stop.load(Ordering::Relaxed) || !is_primary {
@@ -291,7 +229,6 @@ fn lead(
                     let visible = store.stats().visible.lsn;
                     group.applied(visible, derived.reaches);
                 }
-                neighbours.look(clock.monotonic());
                 clock.sleep(LOOK_EVERY);
             }
         });

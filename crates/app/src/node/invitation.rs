@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use world::{Disk, RealClock, RealDisk, RealRandom};
 use zeroize::Zeroizing;
 
-use super::{Settings, cannot, settings::Written, write, write_credentials};
+use super::{Settings, cannot, make_record, settings::Written, write, write_credentials};
 use crate::{exit::Refusal, site};
 
 /// Keys of a site: what a promoted node seals and signs with.
@@ -123,14 +123,15 @@ pub(crate) fn join(data: &Path, text: &[u8], mode: wal::Mode) -> Result<Settings
         write(&keys.join(name), &bytes)?;
     }
     write_credentials(data, &credentials)?;
-    begin_log(data, &settings, mode)?;
+    let log = begin_log(data, &settings, mode)?;
+    make_record(data, &settings, &log)?;
     // Last: where it is, all of it is.
     settings.save(data)?;
     Ok(settings)
 }
 
 /// An empty log of the cluster's journal.
-fn begin_log(data: &Path, settings: &Settings, mode: wal::Mode) -> Result<(), Refusal> {
+fn begin_log(data: &Path, settings: &Settings, mode: wal::Mode) -> Result<wal::Local, Refusal> {
     let mut options = wal::Options::on_this_machine(data.join(site::JOURNAL_DIR));
     options.mode = mode;
     options.random = std::sync::Arc::new(RealRandom);
@@ -143,6 +144,6 @@ fn begin_log(data: &Path, settings: &Settings, mode: wal::Mode) -> Result<(), Re
         old: wal::Old::MoveAside,
     };
     wal::begin_after(&options, &base)
-        .map(drop)
+        .map(|(log, _)| log)
         .map_err(|error| site::cannot_open_journal(data, &error))
 }

@@ -1,17 +1,33 @@
 //! `node/node.json`: who this node is, and where the others are.
 
-use std::{net::SocketAddr, path::Path};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use replica::machine::NodeId;
 use serde::{Deserialize, Serialize};
 use wal::{Generation, Identity, JournalId};
-use world::{Disk, Random, RealDisk, RealRandom};
+use world::{Clock, Disk, Random, RealClock, RealDisk, RealRandom, disk::Lock};
 
 use super::{cannot, dir, write};
 use crate::exit::Refusal;
 
 const FILE: &str = "node.json";
-const LEN_MAX: u64 = 64 << 10;
+/// All members and all that were removed, with room.
+const LEN_MAX: u64 = 1 << 20;
+/// Held while the file is changed: commands and the running node do.
+const LOCK: &str = "node.lock";
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(20);
+/// Each has a connection to each other one.
+pub(crate) const MEMBERS_MAX: usize = 32;
+/// They are remembered for ever; a node a week for ten years.
+pub(crate) const REMOVED_MAX: usize = 512;
+/// Names stand in messages, columns and file names.
+const NAME_LEN_MAX: usize = 64;
+
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && name.len() <= NAME_LEN_MAX && name.chars().all(is_plain)
+}
 
 /// A node of the cluster, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +35,15 @@ pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
+    /// One more with each change of this entry.
+    pub(crate) number: u64,
+}
+
+/// A node that was one once: its id never comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Removed {
+    pub(crate) node: NodeId,
+    pub(crate) name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) is_founder: bool,
     /// This node among them.
     pub(crate) members: Vec<Member>,
+    pub(crate) removed: Vec<Removed>,
 }
 
 /// As it is written: numbers as people read them.
@@ -44,6 +70,8 @@ pub(super) struct Written {
     generation: u32,
     is_founder: bool,
     members: Vec<WrittenMember>,
+    #[serde(default)]
+    removed: Vec<WrittenRemoved>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +80,20 @@ struct WrittenMember {
     node: String,
     name: String,
     address: SocketAddr,
+    #[serde(default = "first")]
+    number: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRemoved {
+    node: String,
+    name: String,
+}
+
+/// What earlier programs wrote has no numbers.
+const fn first() -> u64 {
+    1
 }
 
 /// A random number for a node or a cluster.
@@ -89,9 +131,75 @@ impl Settings {
         write(&dir(data).join(FILE), &text)
     }
 
+    /// Those in `data`, with the address where this node listens from here on: `asked`, or what the file
+    /// says. Where it is another one than before, its own entry gets a higher number, and the others
+    /// hear of it.
+    pub(crate) fn load_listening(
+        data: &Path,
+        asked: Option<SocketAddr>,
+    ) -> Result<Option<Self>, Refusal> {
+        let Some(found) = Self::load(data)? else {
+            return match asked {
+                None => Ok(None),
+                Some(_) => Err(Refusal::new("no other nodes know this site")
+                    .next("`holdfast node init NAME --listen ADDRESS` makes it a node")),
+            };
+        };
+        let listen = asked.unwrap_or(found.listen);
+        let is_there = |member: &Member| member.node == found.node && member.address == listen;
+        if found.listen == listen && found.members.iter().any(is_there) {
+            return Ok(Some(found));
+        }
+        let ((), changed) = Self::change(data, |settings| {
+            settings.listen = listen;
+            let own = settings.node;
+            for member in settings.members.iter_mut().filter(|it| it.node == own) {
+                if member.address != listen {
+                    member.address = listen;
+                    member.number += 1;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Some(changed))
+    }
+
+    /// Changes what is in `data`, with nobody else doing so meanwhile. Gives what `act` did and what is
+    /// there then.
+    pub(crate) fn change<T>(
+        data: &Path,
+        act: impl FnOnce(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<(T, Self), Refusal> {
+        let _lock = lock(data)?;
+        let mut settings = Self::load(data)?.ok_or_else(|| {
+            Refusal::new(format!(
+                "{} is no node's: the site is this machine's alone",
+                data.display()
+            ))
+            .next("`holdfast node init NAME --listen ADDRESS` makes it one")
+        })?;
+        let before = settings.clone();
+        let done = act(&mut settings)?;
+        if settings != before {
+            settings.save(data)?;
+        }
+        Ok((done, settings))
+    }
+
+    pub(crate) fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|it| it.node != self.node)
+    }
+
     pub(crate) fn name_of(&self, node: NodeId) -> String {
         let found = self.members.iter().find(|member| member.node == node);
-        found.map_or_else(|| format!("{:032x}", node.0), |member| member.name.clone())
+        let removed = || {
+            let found = self.removed.iter().find(|removed| removed.node == node);
+            found.map(|removed| format!("{} (removed)", removed.name))
+        };
+        found
+            .map(|member| member.name.clone())
+            .or_else(removed)
+            .unwrap_or_else(|| format!("{:032x}", node.0))
     }
 
     pub(crate) fn own_name(&self) -> String {
@@ -115,6 +223,13 @@ impl Settings {
                 node: NodeId(number(&member.node)?),
                 name: member.name,
                 address: member.address,
+                number: member.number,
+            })
+        });
+        let removed = written.removed.into_iter().map(|removed| {
+            Ok(Removed {
+                node: NodeId(number(&removed.node)?),
+                name: removed.name,
             })
         });
         let settings = Self {
@@ -127,6 +242,7 @@ impl Settings {
             },
             is_founder: written.is_founder,
             members: members.collect::<Result<_, String>>()?,
+            removed: removed.collect::<Result<_, String>>()?,
         };
         if !settings
             .members
@@ -154,8 +270,36 @@ impl Settings {
                     node: hex(member.node.0),
                     name: member.name.clone(),
                     address: member.address,
+                    number: member.number,
                 })
                 .collect(),
+            removed: self
+                .removed
+                .iter()
+                .map(|removed| WrittenRemoved {
+                    node: hex(removed.node.0),
+                    name: removed.name.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Whoever has it changes the file and is done.
+fn lock(data: &Path) -> Result<Box<dyn Lock>, Refusal> {
+    let path = dir(data).join(LOCK);
+    let clock = RealClock::new();
+    let begun = clock.monotonic();
+    loop {
+        match RealDisk.lock(&path, "holdfast node") {
+            Ok(lock) => return Ok(lock),
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && clock.monotonic() - begun < LOCK_WAIT_MAX =>
+            {
+                clock.sleep(LOCK_POLL);
+            }
+            Err(error) => return Err(cannot("lock", &path, &error)),
         }
     }
 }

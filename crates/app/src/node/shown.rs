@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use wal::Journal as _;
 
 use super::Settings;
+use crate::present::safe;
 
 pub(super) fn document(group: &Group, settings: &Settings) -> Value {
     let status = group.status();
@@ -39,6 +40,33 @@ pub(super) fn document(group: &Group, settings: &Settings) -> Value {
             })
         })
         .collect();
+    let links: Vec<Value> = group
+        .links()
+        .into_iter()
+        .map(|link| {
+            json!({
+                "node": settings.name_of(link.peer),
+                "address": link.address.to_string(),
+                "is_connected": link.speaks.is_some(),
+                "version": link.speaks,
+                "takes_notes": link.takes_notes(),
+                "cause": link.cause,
+            })
+        })
+        .collect();
+    let refused: Vec<Value> = group
+        .refusals()
+        .into_iter()
+        .map(|refused| {
+            json!({
+                "address": refused.address.to_string(),
+                "node": refused.node.map(|node| settings.name_of(node)),
+                "cause": refused.cause,
+                "count": refused.count,
+                "seconds_ago": refused.ago.as_secs(),
+            })
+        })
+        .collect();
     let config = &status.record.config;
     let members: Vec<String> = config
         .members
@@ -62,6 +90,8 @@ pub(super) fn document(group: &Group, settings: &Settings) -> Value {
         "silent_seconds": status.fed_by.map(|(_, _, silent)| silent.as_secs_f64()),
         "waiting_writes": status.waiting,
         "replicas": replicas,
+        "nodes": links,
+        "refused": refused,
     })
 }
 
@@ -139,5 +169,45 @@ pub(crate) fn status_text(document: &Value) -> String {
                 .unwrap_or_default(),
         ));
     }
+    shown.push_str(&connections_text(document));
     shown.trim_end().to_owned()
+}
+
+/// Refusals that a person reads; all that are known are in the document.
+const REFUSED_SHOWN: usize = 4;
+
+/// Nodes that are not reached, and callers that were refused. Strangers have a hand in the causes.
+fn connections_text(document: &Value) -> String {
+    let all = |key: &str| document[key].as_array().cloned().unwrap_or_default();
+    let mut shown = String::new();
+    for link in all("nodes") {
+        let name = link["node"].as_str().unwrap_or_default();
+        let cause = link["cause"].as_str().unwrap_or_default();
+        if link["is_connected"] == false && !cause.is_empty() {
+            let address = link["address"].as_str().unwrap_or_default();
+            let cause = safe(cause);
+            shown.push_str(&format!("no connection to {name} at {address}: {cause}\n"));
+        } else if link["is_connected"] == true && link["takes_notes"] == false {
+            shown.push_str(&format!(
+                "{name} runs an older program: it is not told of other nodes and keys\n"
+            ));
+        }
+    }
+    let refused = all("refused");
+    for refused in refused.iter().take(REFUSED_SHOWN) {
+        let node = refused["node"].as_str();
+        shown.push_str(&format!(
+            "refused {} at {}, {} times, {} s ago: {}\n",
+            node.map_or_else(|| "a stranger".to_owned(), safe),
+            refused["address"].as_str().unwrap_or_default(),
+            refused["count"],
+            refused["seconds_ago"],
+            safe(refused["cause"].as_str().unwrap_or_default()),
+        ));
+    }
+    if refused.len() > REFUSED_SHOWN {
+        let more = refused.len() - REFUSED_SHOWN;
+        shown.push_str(&format!("and {more} more: `--output json` has them\n"));
+    }
+    shown
 }

@@ -1,5 +1,6 @@
 //! A site on several machines: three real `up`, each with its own directory, on loopback.
 
+mod joining;
 mod roles;
 
 use std::{
@@ -53,11 +54,6 @@ fn cluster(names: &[&str]) -> Vec<Sandbox> {
             &["node", "invite", name, &address(), "--to", path(&file)],
         );
         run(sandbox, &["node", "join", path(&file)]);
-    }
-    let list = run(first, &["node", "list", "--output", "json"]).stdout;
-    let list = first.file("nodes.json", list);
-    for sandbox in &sandboxes[1..] {
-        run(sandbox, &["node", "meet", path(&list)]);
     }
     sandboxes
 }

@@ -26,8 +26,12 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn start(sandbox: &Sandbox) -> Self {
+        Self::start_with(sandbox, &[])
+    }
+
+    pub(crate) fn start_with(sandbox: &Sandbox, more: &[&str]) -> Self {
         let mut child = sandbox
-            .command(["up", "--no-walk"])
+            .command(["up", "--no-walk"].iter().chain(more))
             .env("HOLDFAST_EVENTS_LISTEN", "127.0.0.1:0")
             .env("HOLDFAST_SERVER_LISTEN", "127.0.0.1:0")
             .stdout(Stdio::piped())

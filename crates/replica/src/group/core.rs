@@ -13,7 +13,7 @@ use world::Random;
 use super::{
     Options, Shared,
     files::{self, Files},
-    inbox::Inbox,
+    inbox::{Inbox, Notes},
 };
 use crate::{
     machine::{
@@ -38,7 +38,7 @@ pub(super) fn epoch_id(random: &dyn Random) -> Result<EpochId, Error> {
 }
 
 /// From the connections: waits while the machine has enough to do.
-pub(super) fn hear(inbox: &Inbox, random: &dyn Random, heard: Heard) {
+pub(super) fn hear(inbox: &Inbox, notes: &Notes, random: &dyn Random, heard: Heard) {
     let event = match heard {
         Heard::Up { peer, endpoint } => match number(random) {
             Ok(session) => Event::Connected {
@@ -53,6 +53,7 @@ pub(super) fn hear(inbox: &Inbox, random: &dyn Random, heard: Heard) {
         },
         Heard::Down { peer } => Event::Disconnected { peer },
         Heard::Message(message) => Event::Received(*message),
+        Heard::Note { peer, note } => return notes.push(peer, note),
     };
     inbox.push_from_outside(event);
 }

@@ -1,13 +1,14 @@
 //! What a node has on disk: its log and its authority record, and that they belong together.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use wal::{Epoch, Error, Journal as _, Kind, Local};
+use world::{Disk, Timestamp};
 
 use super::{Options, Shared, core};
 use crate::{
     authority::{Authority, Owner},
-    machine::{Durable, EpochId, EpochStart, History, NodeId, Position, Record},
+    machine::{Config, Durable, EpochId, EpochStart, History, NodeId, Position, Record},
 };
 
 #[derive(Debug)]
@@ -54,30 +55,19 @@ impl Files {
             let path = options.authority.display();
             Error::new(Kind::Io, format!("cannot look for {path}: {error}"))
         })?;
-        let birth = birth(&local);
         let authority = match there {
             Some(_) => Authority::open(disk, &options.authority, owner)
                 .map(|(authority, _)| authority)
                 .map_err(|error| failed(&error))?,
-            // It is made once, with the log. A node that made it again would have forgotten its promises.
-            None if local.last_epoch() > Epoch(0) => {
+            // A node that made it here would have forgotten its promises: it is made once, with the log.
+            None => {
                 let message = format!(
-                    "the log in {} is of epoch {}, and the authority record {} is lost",
+                    "the authority record {} of the log in {} is lost",
+                    options.authority.display(),
                     options.journal.dir.display(),
-                    local.last_epoch().0,
-                    options.authority.display()
                 );
                 return Err(Error::new(Kind::Invalid, message));
             }
-            None => Authority::create(
-                disk,
-                &options.authority,
-                owner,
-                birth,
-                &first_record(options),
-                options.clock.now(),
-            )
-            .map_err(|error| failed(&error))?,
         };
         Ok(Self {
             local: Arc::new(local),
@@ -142,12 +132,25 @@ impl Files {
     }
 }
 
+/// Makes the authority record of a node that begins with the log `local`: durable, its copies read back.
+/// `config` stands until there is a primary.
+pub fn make_record(
+    disk: &dyn Disk,
+    path: &Path,
+    owner: Owner,
+    local: &Local,
+    config: &Config,
+    now: Timestamp,
+) -> Result<(), crate::Error> {
+    Authority::create(disk, path, owner, birth(local), &first_record(config), now).map(drop)
+}
+
 /// Zero stands for a log of a program that drew none: beside a record it then counts as the same.
 pub(super) fn birth(local: &Local) -> u128 {
     local.birth().map_or(0, |birth| birth.0)
 }
 
-fn first_record(options: &Options) -> Record {
+fn first_record(config: &Config) -> Record {
     let nobody = (Epoch(0), EpochId(0), NodeId(0));
     Record {
         promised: nobody,
@@ -155,7 +158,7 @@ fn first_record(options: &Options) -> Record {
         holders: BTreeSet::new(),
         start: None,
         previous_end: Position::default(),
-        config: options.config.clone(),
+        config: config.clone(),
         is_amnesiac: false,
         reason: "the node was made".to_owned(),
     }

@@ -1,4 +1,4 @@
-//! Events on their way to the machine, from all threads.
+//! Events on their way to the machine, from all threads; and notes on their way to the group's owner.
 
 use std::{
     collections::VecDeque,
@@ -6,13 +6,18 @@ use std::{
     time::Duration,
 };
 
-use crate::machine::Event;
+use crate::{
+    machine::{Event, NodeId},
+    transport::Note,
+};
 
 /// Events from clients and other nodes that wait; then these wait. Answers of our own threads always
 /// find room: there are no more of them than effects that were asked for.
 const OUTSIDE_MAX: usize = 8192;
 /// Events handled together: their effects share appends.
 const TOGETHER_MAX: usize = 1024;
+/// Notes that nobody took yet; then the oldest is dropped. Whoever has something to say repeats it.
+const NOTES_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -79,6 +84,30 @@ impl Inbox {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+}
+
+/// What the owners of other nodes said, until the group's owner takes it.
+#[derive(Debug, Default)]
+pub(super) struct Notes(Mutex<VecDeque<(NodeId, Note)>>);
+
+impl Notes {
+    pub(super) fn push(&self, peer: NodeId, note: Note) {
+        let mut notes = self.notes();
+        if notes.len() >= NOTES_MAX {
+            notes.pop_front();
+        }
+        notes.push_back((peer, note));
+    }
+
+    pub(super) fn take(&self) -> VecDeque<(NodeId, Note)> {
+        std::mem::take(&mut *self.notes())
+    }
+
+    fn notes(&self) -> MutexGuard<'_, VecDeque<(NodeId, Note)>> {
+        self.0
             .lock()
             .expect("never poisoned: holds no code that panics")
     }

@@ -12,8 +12,9 @@ use std::{
 use wal::{Identity, Journal, Kind, Lsn, RecordKind, conformance};
 use world::{Clock, RealClock, RealDisk, RealRandom, net::RealNet, sim};
 
-use super::{Group, LIMITS, Options};
+use super::{Group, LIMITS, Options, make_record};
 use crate::{
+    authority::Owner,
     machine::{Config, Limits, Mode, NodeId, Order, Outcome, Policy, Role, Version},
     transport::Authority,
 };
@@ -78,21 +79,36 @@ impl Site {
     }
 
     fn open(&self, node: u128) -> Group {
+        if !self.of(node).exists() {
+            self.make(node);
+        }
         self.try_open(node).unwrap()
+    }
+
+    /// A node that has never run.
+    fn make(&self, node: u128) {
+        std::fs::create_dir_all(self.of(node)).unwrap();
+        let identity = self.identity();
+        let (log, _) = wal::Local::open(self.journal(node)).unwrap();
+        let owner = Owner {
+            cluster: CLUSTER,
+            node: NodeId(node),
+            journal: identity,
+        };
+        let (path, now) = (self.of(node).join("authority"), RealClock::new().now());
+        make_record(&RealDisk, &path, owner, &log, &self.config, now).unwrap();
     }
 
     fn try_open(&self, node: u128) -> Result<Group, wal::Error> {
         static AUTHORITY: OnceLock<Authority> = OnceLock::new();
         let authority = AUTHORITY.get_or_init(|| Authority::make(CLUSTER).unwrap());
         let me = NodeId(node);
-        std::fs::create_dir_all(self.of(node)).unwrap();
         Group::open(Options {
             me,
             cluster: CLUSTER,
             journal: self.journal(node),
             identity: self.identity(),
             authority: self.of(node).join("authority"),
-            config: self.config.clone(),
             derived: Lsn::ZERO,
             limits: limits(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -247,17 +263,41 @@ fn after_a_failover_nothing_acknowledged_is_lost_and_the_old_primary_follows() {
     });
 }
 
+/// What it promised is not in its log: a node that has promised and never written is the one that would
+/// be taken for one that just began.
 #[test]
 fn a_node_that_lost_its_record_does_not_begin_anew() {
+    for has_written in [true, false] {
+        let site = Site::new(1, Mode::Async);
+        let group = site.open(1);
+        if has_written {
+            promote(1, &group, None);
+            append(&group, b"one");
+        }
+        drop(group);
+        std::fs::remove_file(path(&site, "1/authority")).unwrap();
+        let refused = site.try_open(1).unwrap_err();
+        assert!(refused.to_string().contains("is lost"), "{refused}");
+        assert!(!path(&site, "1/authority").exists());
+    }
+}
+
+#[test]
+fn a_record_is_made_once() {
     let site = Site::new(1, Mode::Async);
-    let group = site.open(1);
-    promote(1, &group, None);
-    append(&group, b"one");
-    drop(group);
-    std::fs::remove_file(path(&site, "1/authority")).unwrap();
-    let refused = site.try_open(1).unwrap_err();
-    assert!(refused.to_string().contains("is lost"), "{refused}");
-    assert!(!path(&site, "1/authority").exists());
+    site.make(1);
+    let made = std::fs::read(path(&site, "1/authority")).unwrap();
+    let (log, _) = wal::Local::open(site.journal(1)).unwrap();
+    let owner = Owner {
+        cluster: CLUSTER,
+        node: NodeId(1),
+        journal: site.identity(),
+    };
+    let file = path(&site, "1/authority");
+    let now = RealClock::new().now();
+    let refused = make_record(&RealDisk, &file, owner, &log, &site.config, now).unwrap_err();
+    assert!(refused.to_string().contains("there already"), "{refused}");
+    assert_eq!(std::fs::read(&file).unwrap(), made);
 }
 
 #[test]

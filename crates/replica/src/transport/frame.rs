@@ -2,21 +2,25 @@
 //!
 //! | Offset | Length | Field |
 //! |---:|---:|---|
-//! | 0 | 4 | length of the payload, little-endian; 0 says only that the sender is there |
+//! | 0 | 4 | length of the payload, little-endian; 0 says only that the sender is there; bit 31: a note |
 //! | 4 | 4 | CRC-32C of the four bytes before and the payload |
-//! | 8 | | payload: a message as postcard writes it |
+//! | 8 | | payload: a message as postcard writes it, or a note, which is its owner's to read |
 
 use std::{
     fmt,
     io::{self, Read},
 };
 
-use super::FRAME_LEN_MAX;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{FRAME_LEN_MAX, NOTE_LEN_MAX, Note};
 use crate::machine::Message;
 
 pub(super) const HEADER_LEN: usize = 8;
 /// Read at once; a length is only believed as far as its bytes have come.
 const READ_LEN: usize = 64 << 10;
+/// In the length: what follows is a note. No message is so long.
+const NOTE: u32 = 1 << 31;
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -47,6 +51,11 @@ impl fmt::Display for Broken {
 }
 
 impl Broken {
+    /// Whether the other side's certificate, or its TLS, was not taken.
+    pub(super) fn is_refused_by_tls(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::InvalidData)
+    }
+
     /// Whether it came by what was sent, not by how.
     pub(super) fn is_garbage(&self) -> bool {
         !matches!(self, Self::Closed | Self::Io(_))
@@ -61,6 +70,16 @@ pub(super) fn wrap(payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&checksum(&len.to_le_bytes(), payload).to_le_bytes());
     bytes.extend_from_slice(payload);
     bytes
+}
+
+/// A frame around a note. Wiped: notes may hold keys.
+pub(super) fn wrap_note(note: &[u8]) -> Note {
+    let len = u32::try_from(note.len()).expect("a note is below 256 KiB") | NOTE;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(HEADER_LEN + note.len()));
+    bytes.extend_from_slice(&len.to_le_bytes());
+    bytes.extend_from_slice(&checksum(&len.to_le_bytes(), note).to_le_bytes());
+    bytes.extend_from_slice(note);
+    Note(bytes)
 }
 
 pub(super) fn encode(message: &Message) -> Vec<u8> {
@@ -81,6 +100,12 @@ fn checksum(len: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(len), payload)
 }
 
+/// What a frame held.
+pub(super) enum Taken {
+    Message(Vec<u8>),
+    Note(Note),
+}
+
 /// Takes frames from a stream whose reads may end early.
 #[derive(Debug)]
 pub(super) struct Frames {
@@ -99,21 +124,35 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// The next payload that is not empty; `None` when nothing came for as long as a read waits, or only
-    /// a sign of life (`heard` is then set).
+    /// As [`Self::next_of_any`], where notes have no place.
     pub(super) fn next(
         &mut self,
         from: &mut dyn Read,
         len_max: usize,
         heard: &mut bool,
     ) -> Result<Option<Vec<u8>>, Broken> {
+        match self.next_of_any(from, len_max, heard)? {
+            Some(Taken::Message(payload)) => Ok(Some(payload)),
+            Some(Taken::Note(_)) => Err(Broken::Forged("a note came where none is taken")),
+            None => Ok(None),
+        }
+    }
+
+    /// The next payload that is not empty; `None` when nothing came for as long as a read waits, or only
+    /// a sign of life (`heard` is then set).
+    pub(super) fn next_of_any(
+        &mut self,
+        from: &mut dyn Read,
+        len_max: usize,
+        heard: &mut bool,
+    ) -> Result<Option<Taken>, Broken> {
         loop {
-            if let Some(payload) = self.take(len_max)? {
+            if let Some(taken) = self.take(len_max)? {
                 *heard = true;
-                if payload.is_empty() {
-                    return Ok(None);
-                }
-                return Ok(Some(payload));
+                return Ok(match taken {
+                    Taken::Message(payload) if payload.is_empty() => None,
+                    taken => Some(taken),
+                });
             }
             match from.read(&mut self.read) {
                 Ok(0) => return Err(Broken::Closed),
@@ -132,13 +171,20 @@ impl Frames {
     }
 
     /// The first frame of what was read, if all of it is there.
-    fn take(&mut self, len_max: usize) -> Result<Option<Vec<u8>>, Broken> {
+    fn take(&mut self, len_max: usize) -> Result<Option<Taken>, Broken> {
         let Some((header, rest)) = self.buffer.split_first_chunk::<HEADER_LEN>() else {
             return Ok(None);
         };
         let [a, b, c, d, e, f, g, h] = *header;
-        let len = u32::from_le_bytes([a, b, c, d]) as usize;
-        if len > len_max {
+        let word = u32::from_le_bytes([a, b, c, d]);
+        let (is_note, len) = (word & NOTE != 0, (word & !NOTE) as usize);
+        if len
+            > if is_note {
+                len_max.min(NOTE_LEN_MAX)
+            } else {
+                len_max
+            }
+        {
             return Err(Broken::TooLong(len));
         }
         let Some(payload) = rest.get(..len) else {
@@ -148,8 +194,15 @@ impl Frames {
             return Err(Broken::Checksum);
         }
         let payload = payload.to_vec();
+        if is_note {
+            self.buffer[..HEADER_LEN + len].zeroize();
+            self.read.zeroize();
+        }
         self.buffer.drain(..HEADER_LEN + len);
-        Ok(Some(payload))
+        Ok(Some(match is_note {
+            true => Taken::Note(Note(Zeroizing::new(payload))),
+            false => Taken::Message(payload),
+        }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{VERSION_MAX, VERSION_MIN};
+use super::{NOTES_FROM, VERSION_MAX, VERSION_MIN};
 use crate::machine::NodeId;
 
 /// A greeting or its answer is at most so long.
@@ -44,6 +44,24 @@ pub(super) enum Reason {
         max: u16,
     },
     TooMany,
+    /// For ever. Said to those who know the word: [`Hello::knows`].
+    Removed,
+}
+
+impl Reason {
+    /// As whoever refuses says it; [`fmt::Display`] is for whoever was refused.
+    pub(super) const fn told_here(self) -> &'static str {
+        match self {
+            Self::NotAGreeting => "it sent no greeting",
+            Self::OtherCluster => "it belongs to another cluster",
+            Self::OtherNode(_) => "it called for another node than this one",
+            Self::NotAMember => "this node does not know it",
+            Self::NotItsCertificate => "it showed the certificate of another node",
+            Self::Version { .. } => "it speaks no version that this program does",
+            Self::TooMany => "there are too many connections",
+            Self::Removed => "it was removed from the cluster",
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -59,6 +77,7 @@ impl fmt::Display for Reason {
                 "it speaks versions {min} to {max}, this program {VERSION_MIN} to {VERSION_MAX}"
             ),
             Self::TooMany => write!(f, "it has too many connections"),
+            Self::Removed => write!(f, "this node was removed from the cluster"),
         }
     }
 }
@@ -72,6 +91,14 @@ impl Hello {
             cluster,
             from,
             to,
+        }
+    }
+
+    /// The reason in words that whoever greeted can read.
+    pub(super) fn knows(&self, reason: Reason) -> Reason {
+        match reason {
+            Reason::Removed if self.version_max < NOTES_FROM => Reason::NotAMember,
+            reason => reason,
         }
     }
 

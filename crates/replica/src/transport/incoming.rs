@@ -9,13 +9,13 @@ use rustls::{ServerConnection, StreamOwned};
 use world::net::{Listener, Stream};
 
 use super::{
-    Counters, FRAME_LEN_MAX, Heard, INCOMING_MAX, LOOK_EVERY, RETRY_FIRST, SILENCE_MAX, Shared,
-    credentials,
-    frame::{self, Broken, Frames},
+    Counters, FRAME_LEN_MAX, Heard, INCOMING_MAX, LOOK_EVERY, NOTES_FROM, RETRY_FIRST, SILENCE_MAX,
+    Shared, credentials,
+    frame::{self, Broken, Frames, Taken},
     greeting::{Answer, GREETING_LEN_MAX, Hello, Reason},
     patience::Patience,
 };
-use crate::machine::{Message, NodeId};
+use crate::machine::NodeId;
 
 type Connection = StreamOwned<ServerConnection, Patience>;
 
@@ -51,22 +51,53 @@ pub(super) fn accept_loop(shared: &Arc<Shared>, listener: &dyn Listener) {
 
 fn hear(shared: &Shared, socket: Box<dyn Stream>) {
     let address = socket.peer();
-    let ended = greet(shared, socket).and_then(|(connection, peer, line)| {
-        let ended = listen(shared, connection, peer, &line);
-        Err(ended)
-    });
-    if let Err::<(), _>(broken) = ended {
-        if broken.is_garbage() {
-            Counters::add(&shared.counters.garbage, 1);
-            tracing::warn!(%address, cause = %broken, "a connection of a node was closed");
-        } else {
-            tracing::debug!(%address, cause = %broken, "a connection of a node ended");
+    let (broken, peer) = match greet(shared, socket) {
+        Ok(greeted) => (
+            listen(shared, greeted.connection, &greeted.line),
+            Some(greeted.line.peer),
+        ),
+        Err(Turned::Away(reason, node)) => {
+            Counters::add(&shared.counters.refused, 1);
+            shared.refuse(address, node, reason.told_here().to_owned());
+            return;
         }
+        Err(Turned::Broken(broken)) => {
+            // A stranger's TLS is refused before it can be answered.
+            if broken.is_refused_by_tls() {
+                Counters::add(&shared.counters.refused, 1);
+                shared.refuse(address, None, broken.to_string());
+            }
+            (broken, None)
+        }
+    };
+    if broken.is_garbage() {
+        Counters::add(&shared.counters.garbage, 1);
+        shared.refuse(address, peer, broken.to_string());
+    } else {
+        tracing::debug!(%address, cause = %broken, "a connection of a node ended");
+    }
+}
+
+struct Greeted {
+    connection: Connection,
+    line: Line,
+}
+
+/// How a greeting failed.
+enum Turned {
+    /// It was understood, and answered. With who it was of.
+    Away(Reason, Option<NodeId>),
+    Broken(Broken),
+}
+
+impl From<Broken> for Turned {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
     }
 }
 
 /// TLS, then the greeting, within the time that a peer may be silent.
-fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<(Connection, NodeId, Line), Broken> {
+fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<Greeted, Turned> {
     socket.set_read_timeout(LOOK_EVERY).map_err(Broken::Io)?;
     socket.set_write_timeout(SILENCE_MAX).map_err(Broken::Io)?;
     let tls = ServerConnection::new(Arc::clone(&shared.server))
@@ -78,18 +109,18 @@ fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<(Connection, NodeId
             break payload;
         }
         if shared.is_stopping() {
-            return Err(Broken::Closed);
+            return Err(Broken::Closed.into());
         }
     };
-    let hello: Result<Hello, _> = postcard::from_bytes(&payload);
+    let hello: Option<Hello> = postcard::from_bytes(&payload).ok();
     let checked = hello
-        .map_err(|_| Reason::NotAGreeting)
+        .ok_or(Reason::NotAGreeting)
         .and_then(|hello| check(shared, &connection, hello));
     // Before the answer: what a peer sends upon it is of a connection that has its number.
-    let checked = checked.map(|(version, peer)| (version, peer, Line::new(shared, peer)));
+    let checked = checked.map(|(version, peer)| Line::new(shared, peer, version));
     let answer = match &checked {
-        Ok((version, ..)) => Answer::Welcome(*version),
-        Err(reason) => Answer::Refused(*reason),
+        Ok(line) => Answer::Welcome(line.version),
+        Err(reason) => Answer::Refused(hello.map_or(*reason, |hello| hello.knows(*reason))),
     };
     let answer = postcard::to_stdvec(&answer).expect("an answer can be written");
     connection
@@ -97,16 +128,11 @@ fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<(Connection, NodeId
         .and_then(|()| connection.flush())
         .map_err(Broken::Io)?;
     match checked {
-        Ok((_, peer, line)) => {
+        Ok(line) => {
             connection.sock.lift();
-            Ok((connection, peer, line))
+            Ok(Greeted { connection, line })
         }
-        Err(reason) => {
-            Counters::add(&shared.counters.refused, 1);
-            // Counted; whoever called says it once, and calls again every two seconds.
-            tracing::debug!(%reason, "a greeting was refused");
-            Err(Broken::Closed)
-        }
+        Err(reason) => Err(Turned::Away(reason, hello.map(|hello| hello.from))),
     }
 }
 
@@ -118,6 +144,9 @@ fn check(shared: &Shared, connection: &Connection, hello: Hello) -> Result<(u16,
         .is_some_and(|shown| credentials::belongs(shown, hello.from, shared.cluster));
     if !is_its_own {
         return Err(Reason::NotItsCertificate);
+    }
+    if shared.removed().contains(&hello.from) {
+        return Err(Reason::Removed);
     }
     if !shared.peers().contains_key(&hello.from) {
         return Err(Reason::NotAMember);
@@ -135,38 +164,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// that lost its disk and came back must not be heard from its life before, which may still lie in a
 /// buffer here.
 struct Line {
+    peer: NodeId,
+    version: u16,
     newest: Arc<Mutex<u64>>,
     /// In the order of greetings.
     number: u64,
 }
 
 impl Line {
-    fn new(shared: &Shared, peer: NodeId) -> Self {
+    fn new(shared: &Shared, peer: NodeId, version: u16) -> Self {
         Self {
+            peer,
+            version,
             newest: Arc::clone(lock(&shared.newest).entry(peer).or_default()),
             number: shared.greeted.fetch_add(1, Ordering::Relaxed) + 1,
         }
     }
 
     /// Whether it was handed on: no newer connection has been heard, and none is until it is.
-    fn hand_on(&self, shared: &Shared, message: Message) -> bool {
+    fn hand_on(&self, shared: &Shared, heard: Heard) -> bool {
         let mut newest = lock(&self.newest);
         let is_newest = *newest <= self.number;
         if is_newest {
             *newest = self.number;
-            (shared.inbox)(Heard::Message(Box::new(message)));
+            (shared.inbox)(heard);
         }
         is_newest
     }
 }
 
-fn listen(shared: &Shared, mut connection: Connection, peer: NodeId, line: &Line) -> Broken {
+fn listen(shared: &Shared, mut connection: Connection, line: &Line) -> Broken {
+    let peer = line.peer;
     let mut frames = Frames::default();
     let mut last = shared.clock.monotonic();
     loop {
         let mut heard = false;
-        let payload = match frames.next(&mut connection, FRAME_LEN_MAX, &mut heard) {
-            Ok(payload) => payload,
+        let taken = match frames.next_of_any(&mut connection, FRAME_LEN_MAX, &mut heard) {
+            Ok(taken) => taken,
             Err(broken) => return broken,
         };
         let now = shared.clock.monotonic();
@@ -176,24 +210,36 @@ fn listen(shared: &Shared, mut connection: Connection, peer: NodeId, line: &Line
         if shared.is_stopping() || !shared.peers().contains_key(&peer) {
             return Broken::Closed;
         }
-        let Some(payload) = payload else {
+        let Some(taken) = taken else {
             if now.saturating_sub(last) >= SILENCE_MAX {
                 return Broken::Io(std::io::ErrorKind::TimedOut.into());
             }
             continue;
         };
-        Counters::add(&shared.counters.received_bytes, payload.len());
-        match frame::decode(&payload) {
-            // A member may speak for itself only.
-            Ok(message) if message.header.from != peer => {
-                return Broken::Forged("a message named another node as its sender");
+        let heard = match taken {
+            Taken::Message(payload) => {
+                Counters::add(&shared.counters.received_bytes, payload.len());
+                message(&payload, peer)
             }
-            Ok(message) => {
-                if !line.hand_on(shared, message) {
-                    return Broken::Closed;
-                }
+            Taken::Note(note) if line.version >= NOTES_FROM => {
+                Counters::add(&shared.counters.received_bytes, note.0.len());
+                Ok(Heard::Note { peer, note })
             }
+            Taken::Note(_) => Err(Broken::Forged("a note came that this version has not")),
+        };
+        match heard.map(|heard| line.hand_on(shared, heard)) {
+            Ok(true) => {}
+            Ok(false) => return Broken::Closed,
             Err(broken) => return broken,
         }
+    }
+}
+
+fn message(payload: &[u8], peer: NodeId) -> Result<Heard, Broken> {
+    let message = frame::decode(payload)?;
+    // A member may speak for itself only.
+    match message.header.from == peer {
+        true => Ok(Heard::Message(Box::new(message))),
+        false => Err(Broken::Forged("a message named another node as its sender")),
     }
 }

@@ -11,8 +11,8 @@ use std::{
 use rustls::{ClientConnection, StreamOwned};
 
 use super::{
-    CONNECT_MAX, Counters, Heard, KEEPALIVE, LOOK_EVERY, OUTBOX_BYTES_MAX, RETRY_FIRST, RETRY_LAST,
-    SILENCE_MAX, Shared, credentials,
+    CONNECT_MAX, Counters, Heard, KEEPALIVE, LOOK_EVERY, Link, NOTES_FROM, NOTES_WAITING_MAX, Note,
+    OUTBOX_BYTES_MAX, RETRY_FIRST, RETRY_LAST, SILENCE_MAX, Shared, credentials,
     frame::{self, Broken, Frames},
     greeting::{Answer, GREETING_LEN_MAX, Hello},
     patience::{self, Patience},
@@ -32,8 +32,13 @@ struct State {
     endpoint: u64,
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Frames are taken; else they are lost.
-    is_up: bool,
+    notes: VecDeque<Note>,
+    /// Counts the connections that were made.
+    connection: u64,
+    /// What both speak, while frames are taken; else they are lost.
+    speaks: Option<u16>,
+    /// Why there is no connection.
+    cause: String,
     /// The connection is to end, and another to be made.
     is_given_up: bool,
     is_closed: bool,
@@ -50,7 +55,10 @@ impl Outbox {
                 endpoint,
                 frames: VecDeque::new(),
                 bytes: 0,
-                is_up: false,
+                notes: VecDeque::new(),
+                connection: 0,
+                speaks: None,
+                cause: String::new(),
                 is_given_up: false,
                 is_closed: false,
             }),
@@ -60,7 +68,7 @@ impl Outbox {
 
     pub(super) fn push(&self, frame: Vec<u8>) {
         let mut state = self.state();
-        if !state.is_up || state.is_given_up {
+        if state.speaks.is_none() || state.is_given_up {
             return;
         }
         if state.bytes + frame.len() > OUTBOX_BYTES_MAX {
@@ -70,6 +78,30 @@ impl Outbox {
             state.frames.push_back(frame);
         }
         self.changed.notify_all();
+    }
+
+    /// Whether the connection takes it: it is there, its other end knows notes, and is not behind.
+    pub(super) fn push_note(&self, note: Note) -> bool {
+        let mut state = self.state();
+        let is_taken = state.speaks.is_some_and(|version| version >= NOTES_FROM)
+            && !state.is_given_up
+            && state.notes.len() < NOTES_WAITING_MAX;
+        if is_taken {
+            state.notes.push_back(note);
+            self.changed.notify_all();
+        }
+        is_taken
+    }
+
+    pub(super) fn link(&self) -> Link {
+        let state = self.state();
+        Link {
+            peer: self.peer,
+            address: state.address,
+            connection: state.connection,
+            speaks: state.speaks,
+            cause: state.cause.clone(),
+        }
     }
 
     pub(super) fn move_to(&self, address: SocketAddr, endpoint: u64) {
@@ -92,18 +124,20 @@ impl Outbox {
     }
 
     /// Everything that waits; nothing after a while of idleness; `None` when the connection is to end.
-    fn take(&self) -> Option<VecDeque<Vec<u8>>> {
+    fn take(&self) -> Option<(VecDeque<Vec<u8>>, VecDeque<Note>)> {
         let (mut state, _) = self
             .changed
             .wait_timeout_while(self.state(), KEEPALIVE, |state| {
-                state.frames.is_empty() && !state.is_given_up && !state.is_closed
+                let is_idle = state.frames.is_empty() && state.notes.is_empty();
+                is_idle && !state.is_given_up && !state.is_closed
             })
             .expect("never poisoned: holds no code that panics");
         if state.is_given_up || state.is_closed {
             return None;
         }
         state.bytes = 0;
-        Some(std::mem::take(&mut state.frames))
+        let notes = std::mem::take(&mut state.notes);
+        Some((std::mem::take(&mut state.frames), notes))
     }
 
     /// Waits between two attempts. False when there is to be no other.
@@ -125,17 +159,27 @@ impl Outbox {
     }
 
     /// False when the address changed meanwhile.
-    fn begin(&self, endpoint: u64) -> bool {
+    fn begin(&self, endpoint: u64, version: u16) -> bool {
         let mut state = self.state();
-        state.is_up = state.endpoint == endpoint && !state.is_given_up && !state.is_closed;
-        state.is_up
+        let is_up = state.endpoint == endpoint && !state.is_given_up && !state.is_closed;
+        if is_up {
+            state.speaks = Some(version);
+            state.connection += 1;
+            state.cause.clear();
+        }
+        is_up
     }
 
     fn end(&self) {
         let mut state = self.state();
-        state.is_up = false;
+        state.speaks = None;
         state.frames.clear();
+        state.notes.clear();
         state.bytes = 0;
+    }
+
+    fn failed(&self, cause: &str) {
+        cause.clone_into(&mut self.state().cause);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -153,10 +197,10 @@ pub(super) fn send_loop(shared: &Shared, outbox: &Outbox) {
             return;
         };
         let ended = match connect(shared, outbox.peer, address) {
-            Ok(mut connection) => {
+            Ok((mut connection, version)) => {
                 pause = RETRY_FIRST;
                 said.clear();
-                if !outbox.begin(endpoint) {
+                if !outbox.begin(endpoint, version) {
                     continue;
                 }
                 (shared.inbox)(Heard::Up {
@@ -175,6 +219,7 @@ pub(super) fn send_loop(shared: &Shared, outbox: &Outbox) {
         };
         if let Some(broken) = ended {
             let saying = broken.to_string();
+            outbox.failed(&saying);
             // Once for each cause: a peer that is off for a week is not news twice a second.
             if saying != said {
                 let peer = format!("{:032x}", outbox.peer.0);
@@ -189,7 +234,12 @@ pub(super) fn send_loop(shared: &Shared, outbox: &Outbox) {
     }
 }
 
-fn connect(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<Connection, Broken> {
+/// With the version that both speak.
+fn connect(
+    shared: &Shared,
+    peer: NodeId,
+    address: SocketAddr,
+) -> Result<(Connection, u16), Broken> {
     let socket = shared
         .net
         .connect(address, CONNECT_MAX)
@@ -214,9 +264,9 @@ fn connect(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<Connect
         }
     };
     match postcard::from_bytes(&payload).map_err(Broken::Undecodable)? {
-        Answer::Welcome(_) => {
+        Answer::Welcome(version) => {
             connection.sock.lift();
-            Ok(connection)
+            Ok((connection, version))
         }
         Answer::Refused(reason) => Err(Broken::Io(io::Error::other(reason.to_string()))),
     }
@@ -226,10 +276,14 @@ fn connect(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<Connect
 fn write_loop(shared: &Shared, outbox: &Outbox, connection: &mut Connection) -> Option<Broken> {
     let alive = frame::wrap(&[]);
     loop {
-        let frames = outbox.take()?;
+        let (frames, notes) = outbox.take()?;
         let mut write = || {
             if frames.is_empty() {
                 connection.write_all(&alive)?;
+            }
+            for note in &notes {
+                connection.write_all(&note.0)?;
+                Counters::add(&shared.counters.sent_bytes, note.0.len());
             }
             for frame in &frames {
                 connection.write_all(frame)?;

@@ -16,7 +16,8 @@ use wal::{Epoch, Generation, Identity, JournalId, Lsn, RecordKind};
 use world::{Clock, Net, RealClock, net::RealNet, net::Stream};
 
 use super::{
-    Authority, Credentials, FRAME_LEN_MAX, Heard, INCOMING_MAX, Start, Transport, credentials,
+    Authority, Credentials, FRAME_LEN_MAX, Heard, INCOMING_MAX, NOTE_LEN_MAX, Note, Start,
+    Transport, credentials,
     frame::{self, Broken, Frames},
     greeting::{Answer, Hello, Reason},
 };
@@ -184,6 +185,84 @@ fn a_removed_node_is_heard_no_more() {
     }
 }
 
+/// Its certificate is as good as ever, so it has to be known by its id; and it learns why.
+#[test]
+fn a_node_that_was_shut_out_is_neither_heard_nor_called_and_told_why() {
+    let (a, b) = (Node::start(A), Node::start(B));
+    a.knows(B, &b);
+    b.knows(A, &a);
+    a.wait_up(B);
+    b.transport.shut_out(A);
+    // Whoever is told of it again changes nothing.
+    b.knows(A, &a);
+    a.transport.reconnect(B);
+    b.wait_count(|traffic| traffic.refused);
+    let clock = RealClock::new();
+    let cause = || a.transport.links()[0].cause.clone();
+    while !cause().contains("was removed from the cluster") {
+        assert!(clock.monotonic() < LONG, "{:?}", a.transport.links());
+        std::thread::yield_now();
+    }
+    assert_eq!(b.transport.links(), []);
+    let refused = b.transport.refusals();
+    assert_eq!(refused[0].node, Some(A));
+    assert_eq!(refused[0].cause, "it was removed from the cluster");
+    // One that does not know the word is refused too, in words that it knows.
+    let own = authority().issue(A).unwrap();
+    let old = Hello::new(CLUSTER, A, B).speaking(1, 1);
+    assert_eq!(
+        greet(&b, &own, old),
+        Some(Answer::Refused(Reason::NotAMember))
+    );
+    while let Ok(heard) = b.heard.try_recv() {
+        assert!(!matches!(heard, Heard::Message(_)), "{heard:?}");
+    }
+}
+
+#[test]
+fn notes_arrive_beside_messages_and_only_where_they_are_known() {
+    let (a, b) = (Node::start(A), Node::start(B));
+    assert!(!a.transport.note(B, b"nobody is there"));
+    a.knows(B, &b);
+    b.knows(A, &a);
+    a.wait_up(B);
+    assert!(a.transport.links()[0].takes_notes());
+    assert!(!a.transport.note(B, &[0; NOTE_LEN_MAX + 1]));
+    assert!(a.transport.note(B, b"a secret"));
+    a.transport.send(B, &message(A, 1, 10));
+    let mut heard = (None, None);
+    while heard.0.is_none() || heard.1.is_none() {
+        match b.heard.recv_timeout(LONG).unwrap() {
+            Heard::Note { peer, note } => {
+                assert!(!format!("{note:?}").contains("secret"));
+                assert_eq!(format!("{note:?}"), "Note(8 bytes)");
+                heard.0 = Some((peer, note.0.to_vec()));
+            }
+            Heard::Message(message) => heard.1 = Some(*message),
+            _ => {}
+        }
+    }
+    assert_eq!(
+        heard,
+        (Some((A, b"a secret".to_vec())), Some(message(A, 1, 10)))
+    );
+    // An older one never gets any, and must not send any.
+    let own = authority().issue(A).unwrap();
+    let mut connection = dial(&b, B, &own);
+    let hello = postcard::to_stdvec(&Hello::new(CLUSTER, A, B).speaking(1, 1)).unwrap();
+    connection.write_all(&frame::wrap(&hello)).unwrap();
+    assert!(
+        Frames::default()
+            .next(&mut connection, 256, &mut false)
+            .is_ok()
+    );
+    let Note(bytes) = frame::wrap_note(b"what is this");
+    connection.write_all(&bytes).unwrap();
+    b.wait_count(|traffic| traffic.garbage);
+    let refused = b.transport.refusals();
+    assert_eq!(refused[0].cause, "a note came that this version has not");
+}
+
 /// A client that speaks for itself: TLS with `credentials`, and whatever is written then.
 fn dial(
     to: &Node,
@@ -213,12 +292,24 @@ fn only_members_of_the_cluster_with_their_own_certificate_are_heard() {
     b.knows(A, &a);
     let own = authority().issue(A).unwrap();
     let stranger = Authority::make(CLUSTER).unwrap().issue(A).unwrap();
+    // It takes our certificate for good, so that its own is looked at.
+    let forger = Credentials {
+        authority: own.authority.clone(),
+        ..stranger.clone()
+    };
     let other = authority().issue(C).unwrap();
     let hello = Hello::new(CLUSTER, A, B);
     let refused = |reason| Some(Answer::Refused(reason));
     let cases = [
-        ("a member", &own, hello, Some(Answer::Welcome(1))),
+        ("a member", &own, hello, Some(Answer::Welcome(2))),
+        (
+            "a member of an older version",
+            &own,
+            hello.speaking(1, 1),
+            Some(Answer::Welcome(1)),
+        ),
         ("another authority", &stranger, hello, None),
+        ("a certificate of another authority", &forger, hello, None),
         (
             "another's certificate",
             &other,
@@ -247,13 +338,13 @@ fn only_members_of_the_cluster_with_their_own_certificate_are_heard() {
             "a newer one",
             &own,
             hello.speaking(1, 9),
-            Some(Answer::Welcome(1)),
+            Some(Answer::Welcome(2)),
         ),
         (
             "one that is too new",
             &own,
-            hello.speaking(2, 9),
-            refused(Reason::Version { min: 1, max: 1 }),
+            hello.speaking(3, 9),
+            refused(Reason::Version { min: 1, max: 2 }),
         ),
     ];
     for (who, credentials, hello, wanted) in cases {
@@ -262,6 +353,31 @@ fn only_members_of_the_cluster_with_their_own_certificate_are_heard() {
             found = None;
         }
         assert_eq!(found, wanted, "{who}");
+    }
+    // Whoever looks at the node sees all of them, with the reason, a moment after the answer.
+    let clock = RealClock::new();
+    for wanted in [
+        "it showed the certificate of another node",
+        "it belongs to another cluster",
+        "it called for another node than this one",
+        "this node does not know it",
+        "it speaks no version that this program does",
+        "invalid peer certificate",
+        "fatal alert",
+    ] {
+        while !b
+            .transport
+            .refusals()
+            .iter()
+            .any(|it| it.cause.contains(wanted))
+        {
+            assert!(
+                clock.monotonic() < LONG,
+                "{wanted}: {:?}",
+                b.transport.refusals()
+            );
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -313,6 +429,10 @@ fn garbage_ends_its_connection_and_nothing_else() {
         ("no message", frame::wrap(&[0xFF; 40])),
         ("a message and more", frame::wrap(&trailing)),
         ("another's name", frame::encode(&message(C, 1, 3))),
+        (
+            "a note that is too long",
+            frame::wrap_note(&[1; NOTE_LEN_MAX + 1]).0.to_vec(),
+        ),
     ];
     let credentials = authority().issue(A).unwrap();
     for (count, (what, bytes)) in (1..).zip(garbage) {
@@ -321,7 +441,7 @@ fn garbage_ends_its_connection_and_nothing_else() {
         connection.write_all(&frame::wrap(&hello)).unwrap();
         let payload = Frames::default().next(&mut connection, 256, &mut false);
         let answer: Answer = postcard::from_bytes(&payload.unwrap().unwrap()).unwrap();
-        assert_eq!(answer, Answer::Welcome(1));
+        assert_eq!(answer, Answer::Welcome(2));
         connection.write_all(&bytes).unwrap();
         connection.write_all(&good).ok();
         // Closed, with or without a word.

@@ -1,0 +1,200 @@
+//! The other nodes, as a running one keeps up with them: what `node/node.json` says of them goes to the
+//! group, and what changes there is told to them and heard from them.
+//!
+//! Each book is told after the greeting of a connection, when it changed, and now and then: a note may be
+//! lost. Who is heard was let in by the transport.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use replica::{group::Group, machine::NodeId};
+use serde::{Deserialize, Serialize};
+use world::{Clock, RealClock};
+
+use super::{Book, Settings};
+use crate::exit::Refusal;
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What was lost is said again after so long.
+const REPEAT_EVERY: Duration = Duration::from_secs(30);
+
+/// What nodes say to each other, as JSON: what a program does not know of it, it passes over.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "says", rename_all = "snake_case")]
+enum Said {
+    Book(Book),
+    #[serde(other)]
+    Unknown,
+}
+
+/// The thread that keeps up with them.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Neighbours {
+    pub(super) fn start(
+        data: &Path,
+        group: &Arc<Group>,
+        settings: &Settings,
+    ) -> Result<Self, Refusal> {
+        let mut look = Look {
+            data: data.to_owned(),
+            group: Arc::clone(group),
+            known: None,
+            told: BTreeMap::new(),
+        };
+        look.follow(settings.clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name("node-neighbours".to_owned())
+            .spawn(move || {
+                let clock = RealClock::new();
+                while !stopped.load(Ordering::Relaxed) {
+                    look.once(clock.monotonic());
+                    clock.sleep(LOOK_EVERY);
+                }
+            })
+            .map_err(|error| Refusal::new("the other nodes get no thread").source(error))?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Neighbours {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It ends within its look.
+            drop(thread.join());
+        }
+    }
+}
+
+struct Look {
+    data: PathBuf,
+    group: Arc<Group>,
+    known: Option<Settings>,
+    told: BTreeMap<NodeId, Told>,
+}
+
+/// What a peer was told last.
+struct Told {
+    connection: u64,
+    book: Book,
+    at: Duration,
+}
+
+impl Look {
+    fn once(&mut self, now: Duration) {
+        // A file that is damaged meanwhile is told of at the next start.
+        let Ok(Some(mut settings)) = Settings::load(&self.data) else {
+            return;
+        };
+        for (peer, note) in self.group.notes() {
+            match serde_json::from_slice(&note.0) {
+                Ok(Said::Book(book)) => settings = self.merge(settings, &book),
+                Ok(Said::Unknown) => {}
+                Err(error) => {
+                    let peer = settings.name_of(peer);
+                    tracing::debug!(peer, %error, "a note was not understood");
+                }
+            }
+        }
+        self.follow(settings);
+        self.tell(now);
+    }
+
+    fn merge(&self, settings: Settings, book: &Book) -> Settings {
+        let mut merged = settings.clone();
+        book.merge_into(&mut merged);
+        if merged == settings {
+            return settings;
+        }
+        // Again over what is there then: a command may have changed it.
+        let changed = Settings::change(&self.data, |settings| {
+            book.merge_into(settings);
+            Ok(())
+        });
+        changed.map_or_else(
+            |refusal| {
+                tracing::warn!(%refusal, "what another node knows of the cluster was not taken over");
+                settings
+            },
+            |((), changed)| changed,
+        )
+    }
+
+    /// Takes over where the others are, and who is one no more.
+    fn follow(&mut self, settings: Settings) {
+        if self.known.as_ref() == Some(&settings) {
+            return;
+        }
+        for removed in &settings.removed {
+            let is_news = self
+                .known
+                .as_ref()
+                .is_none_or(|known| !known.removed.contains(removed));
+            if is_news {
+                tracing::info!(node = removed.name, "a removed node is heard no more");
+                self.group.shut_out(removed.node);
+            }
+        }
+        for member in settings.others() {
+            let is_known = |known: &Settings| known.members.contains(member);
+            if self.known.as_ref().is_some_and(is_known) {
+                continue;
+            }
+            tracing::info!(node = member.name, address = %member.address, "a node of the cluster");
+            // The number rises with each change, so it numbers the addresses too.
+            let told = self
+                .group
+                .set_peer(member.node, member.address, member.number);
+            if let Err(error) = told {
+                tracing::warn!(node = member.name, %error, "a node was not taken over");
+            }
+        }
+        self.known = Some(settings);
+    }
+
+    fn tell(&mut self, now: Duration) {
+        let Some(known) = &self.known else { return };
+        let book = Book::of(known);
+        for link in self.group.links() {
+            if !link.takes_notes() {
+                continue;
+            }
+            let is_told = self.told.get(&link.peer).is_some_and(|told| {
+                told.connection == link.connection
+                    && told.book == book
+                    && now - told.at < REPEAT_EVERY
+            });
+            if is_told {
+                continue;
+            }
+            let note = serde_json::to_vec(&Said::Book(book.clone()))
+                .expect("a book is plain structs with string keys");
+            if self.group.note(link.peer, &note) {
+                let told = Told {
+                    connection: link.connection,
+                    book: book.clone(),
+                    at: now,
+                };
+                self.told.insert(link.peer, told);
+            }
+        }
+    }
+}

@@ -12,10 +12,13 @@ use world::{Disk, Random, RealDisk, RealRandom};
 use crate::crash::{self, breach::Fault, dice::Dice, process::Product};
 
 mod clients;
+mod disks;
+mod faults;
 mod history;
 mod judge;
 mod linear;
 mod logs;
+mod network;
 mod nodes;
 mod rounds;
 mod rows;
@@ -23,7 +26,8 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use nodes::Cluster;
+use network::Network;
+use nodes::{Cluster, Wanted};
 use rounds::{Nemesis, Round};
 use tally::Tally;
 
@@ -60,6 +64,12 @@ pub(crate) struct Options {
 
 /// Runs with what the command line asks for. Exit code 1 for a finding.
 pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
+    if options.faults.contains(&Nemesis::FullDisk)
+        && disks::is_possible()
+        && let Some(exit) = disks::with_own_mounts()?
+    {
+        return Ok(exit);
+    }
     let seed = match options.seed {
         Some(seed) => seed,
         None => RealRandom.number()?,
@@ -89,6 +99,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
         shows_progress: true,
         tally: Tally::default(),
     };
+    campaign.skip_what_cannot_be();
     let result = campaign.run();
     let ending = match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -147,12 +158,33 @@ impl Campaign<'_> {
         while !self.is_done() {
             number += 1;
             let dir = self.product.sandbox.join(format!("cluster-{number}"));
-            let mut cluster = Cluster::make(self.product, &dir, self.nodes)?;
+            let wanted = Wanted {
+                nodes: self.nodes,
+                network: self.faults.contains(&Nemesis::Partition),
+                small_disk: self.faults.contains(&Nemesis::FullDisk),
+            };
+            let mut cluster = Cluster::make(self.product, &dir, wanted)?;
             self.rounds(&mut cluster)?;
             drop(cluster);
             RealDisk.remove_dir_all(&dir)?;
         }
         Ok(())
+    }
+
+    /// Leaves out, and says so, what this process may not do.
+    fn skip_what_cannot_be(&mut self) {
+        let tally = &mut self.tally;
+        self.faults.retain(|nemesis| {
+            let (may, why) = match nemesis {
+                Nemesis::Partition => (Network::is_possible(), "it needs root and `ip`"),
+                Nemesis::FullDisk => (disks::is_possible(), "it needs root to mount a disk"),
+                _ => (true, ""),
+            };
+            if !may {
+                tally.skipped.push(format!("{nemesis:?}: {why}"));
+            }
+            may
+        });
     }
 
     fn is_done(&self) -> bool {

@@ -21,6 +21,8 @@ use super::{
         process::{Ended, Product, Running},
     },
     clients::STORE_SOCKET,
+    disks,
+    network::Network,
     rows,
 };
 
@@ -33,6 +35,10 @@ pub(super) const POLL: Duration = Duration::from_millis(10);
 /// How long a node may take to answer how it stands.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// Of journals and tables where a disk is small: segments that a second of load fills, and nothing recycled
+/// within a run.
+const SMALL_SIZES: &str = "262144,4194304,268435456,268435456";
+
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 #[derive(Debug)]
@@ -42,9 +48,21 @@ pub(super) struct Node<'p> {
     pub(super) up: Option<Running<'p>>,
 }
 
+/// What a cluster is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) nodes: usize,
+    pub(super) network: bool,
+    pub(super) small_disk: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Cluster<'p> {
     product: &'p Product,
+    /// Where the nodes have one of their own.
+    pub(super) network: Option<Network>,
+    /// The last node's directory is a small disk.
+    pub(super) has_small_disk: bool,
     pub(super) clock: Arc<RealClock>,
     pub(super) nodes: Vec<Node<'p>>,
 }
@@ -63,18 +81,26 @@ pub(super) fn succeeds(ended: Ended) -> Result<Ended, Fault> {
 
 impl<'p> Cluster<'p> {
     /// A site on so many nodes, all running and in sync, under sync:1.
-    pub(super) fn make(product: &'p Product, dir: &Path, nodes: usize) -> Result<Self, Fault> {
-        let nodes = NAMES.iter().take(nodes).map(|name| Node {
+    pub(super) fn make(product: &'p Product, dir: &Path, wanted: Wanted) -> Result<Self, Fault> {
+        let nodes = NAMES.iter().take(wanted.nodes).map(|name| Node {
             name,
             dir: dir.join(name),
             up: None,
         });
         let mut cluster = Self {
             product,
+            network: match wanted.network {
+                true => Some(Network::make(wanted.nodes)?),
+                false => None,
+            },
+            has_small_disk: wanted.small_disk,
             clock: Arc::new(RealClock::new()),
             nodes: nodes.collect(),
         };
         RealDisk.create_dir_all_synced(dir)?;
+        if let Some(node) = cluster.nodes.last().filter(|_| wanted.small_disk) {
+            disks::mount(&node.dir)?;
+        }
         cluster.found(dir)?;
         for index in 0..cluster.nodes.len() {
             cluster.start(index)?;
@@ -107,10 +133,10 @@ impl<'p> Cluster<'p> {
             }
         }
         self.stop(0)?;
-        let own = address()?.to_string();
+        let own = self.address(0)?.to_string();
         self.run(0, &["node", "init", self.nodes[0].name, "--listen", &own])?;
         for index in 1..self.nodes.len() {
-            let (name, at) = (self.nodes[index].name, address()?.to_string());
+            let (name, at) = (self.nodes[index].name, self.address(index)?.to_string());
             let file = path(&dir.join(format!("{name}.invitation")))?;
             self.run(0, &["node", "invite", name, &at, "--to", &file])?;
             self.run(index, &["node", "join", &file])?;
@@ -125,6 +151,13 @@ impl<'p> Cluster<'p> {
         Ok(())
     }
 
+    fn address(&self, node: usize) -> io::Result<SocketAddr> {
+        match &self.network {
+            Some(_) => Ok(Network::address(node)),
+            None => address(),
+        }
+    }
+
     /// A command on a node's directory, beside what runs there.
     pub(super) fn run(&self, node: usize, words: &[&str]) -> Result<Ended, Fault> {
         succeeds(self.try_run(node, words)?)
@@ -135,10 +168,17 @@ impl<'p> Cluster<'p> {
     }
 
     pub(super) fn start(&mut self, node: usize) -> Result<(), Fault> {
-        let environment = [("HOLDFAST_LOG", OsString::from("info"))];
+        let mut environment = vec![("HOLDFAST_LOG", OsString::from("info"))];
+        if self.has_small_disk {
+            environment.push(("HOLDFAST_PROOF_SIZES", OsString::from(SMALL_SIZES)));
+        }
+        let prefix = self.network.as_ref().map(|network| network.prefix(node));
+        let prefix = prefix.as_ref().map_or(&[][..], |prefix| prefix);
         let words = ["up", "--no-walk"];
         let dir = &self.nodes[node].dir;
-        let up = self.product.start_with(dir, &words, &environment, None)?;
+        let up = self
+            .product
+            .start_behind(prefix, dir, &words, &environment, None)?;
         self.nodes[node].up = Some(up);
         Ok(())
     }
@@ -283,6 +323,49 @@ impl<'p> Cluster<'p> {
         }
     }
 
+    /// Where the nodes listen for each other.
+    pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, Fault> {
+        let listed = self.run(0, &["node", "list", "--output", "json"])?;
+        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).map_err(io::Error::from)?;
+        let address = |node: &Node<'_>| {
+            let found = listed.iter().find(|it| it["name"] == node.name);
+            found.and_then(|it| it["address"].as_str()?.parse().ok())
+        };
+        let addresses: Option<Vec<SocketAddr>> = self.nodes.iter().map(address).collect();
+        addresses.ok_or_else(|| io::Error::other("a node has no address").into())
+    }
+
+    /// A node of another cluster, which was told that one of its own is at `address`. It is let run until it
+    /// has been refused.
+    pub(super) fn stranger(&self, address: SocketAddr) -> Result<(), Fault> {
+        let dir = self.nodes[0].dir.with_extension("stranger");
+        let node = Node {
+            name: "stranger",
+            dir: dir.clone(),
+            up: None,
+        };
+        let mut other = Self {
+            product: self.product,
+            network: None,
+            has_small_disk: false,
+            clock: Arc::clone(&self.clock),
+            nodes: vec![node],
+        };
+        other.found(&dir)?;
+        let (at, file) = (
+            address.to_string(),
+            path(&dir.with_extension("invitation"))?,
+        );
+        other.run(0, &["node", "invite", "victim", &at, "--to", &file])?;
+        other.start(0)?;
+        other.wait_for("a node of another cluster is refused", |other| {
+            Ok(other.nodes[0].says("no connection to a node"))
+        })?;
+        other.stop(0)?;
+        RealDisk.remove_dir_all(&dir)?;
+        Ok(())
+    }
+
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
         let dirs = self.nodes.iter().map(|node| &node.dir);
         dirs.map(|dir| dir.join(STORE_SOCKET)).collect()
@@ -301,6 +384,18 @@ impl<'p> Cluster<'p> {
             ));
         }
         words
+    }
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            drop(node.up.take());
+        }
+        if let Some(node) = self.nodes.last().filter(|_| self.has_small_disk) {
+            // Where it fails the mount ends with this process.
+            drop(disks::unmount(&node.dir));
+        }
     }
 }
 

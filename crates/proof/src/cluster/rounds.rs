@@ -25,6 +25,16 @@ pub(super) enum Nemesis {
     Pause,
     /// Nothing goes wrong: another node is to write
     Switchover,
+    /// The node that writes, or another one, is cut off; of two sides one goes on
+    Partition,
+    /// The disk of a node that copies is full for a while
+    FullDisk,
+    /// An earlier copy of a node's directory is put back
+    OldDisk,
+    /// All that a node recorded is lost
+    Wipe,
+    /// Garbage on a node's port, and a node of another cluster
+    Stranger,
 }
 
 /// Clients at once.
@@ -98,6 +108,11 @@ impl Round<'_, '_> {
             Nemesis::Kill => self.kill(writes, load)?,
             Nemesis::Pause => self.pause(writes, load)?,
             Nemesis::Switchover => self.switch_over(writes, load)?,
+            Nemesis::Partition => self.cut_off(writes, load)?,
+            Nemesis::FullDisk => self.fill_disk(load)?,
+            Nemesis::OldDisk => self.put_back(writes, false, load)?,
+            Nemesis::Wipe => self.put_back(writes, true, load)?,
+            Nemesis::Stranger => self.let_strangers_in(writes, load)?,
         }
         let took = self.cluster.wait_in_sync()?;
         self.tally.rejoin.note(took);
@@ -177,7 +192,7 @@ impl Round<'_, '_> {
     }
 
     /// Orders another one to write. Which, by the dice; where that one is told that it has less, another.
-    fn promote(&mut self, killed: usize) -> Result<usize, Fault> {
+    pub(super) fn promote(&mut self, killed: usize) -> Result<usize, Fault> {
         let begun = self.cluster.clock.monotonic();
         let mut candidate = self.other(killed);
         loop {
@@ -220,6 +235,15 @@ impl Round<'_, '_> {
 
     fn switch_over(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
         let other = self.other(writes);
+        self.switch_over_to(writes, other, load)
+    }
+
+    pub(super) fn switch_over_to(
+        &mut self,
+        writes: usize,
+        other: usize,
+        load: &Load,
+    ) -> Result<(), Fault> {
         let name = self.cluster.nodes[other].name;
         load.forget_firsts();
         let at = self.cluster.clock.monotonic();
@@ -231,7 +255,7 @@ impl Round<'_, '_> {
     }
 
     /// One that runs and is another one.
-    fn other(&mut self, than: usize) -> usize {
+    pub(super) fn other(&mut self, than: usize) -> usize {
         let others: Vec<usize> = (0..self.cluster.nodes.len())
             .filter(|node| *node != than && self.cluster.nodes[*node].up.is_some())
             .collect();
@@ -239,7 +263,7 @@ impl Round<'_, '_> {
     }
 
     /// Waits for the first acknowledgement of one of `nodes` since all were forgotten.
-    fn first_of(&mut self, load: &Load, nodes: &[usize]) -> Result<Duration, Fault> {
+    pub(super) fn first_of(&mut self, load: &Load, nodes: &[usize]) -> Result<Duration, Fault> {
         let first = || nodes.iter().filter_map(|node| load.first(*node)).min();
         self.wait(load, "a node that was promoted acknowledges", |_| {
             first().is_some()

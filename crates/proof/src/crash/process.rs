@@ -96,12 +96,24 @@ impl Product {
     }
 
     /// Like [`Product::start`], with more in its environment, and a file as its standard input.
+    pub(crate) fn start_with(
+        &self,
+        data_dir: &Path,
+        words: &[&str],
+        environment: &[(&str, OsString)],
+        input: Option<&Path>,
+    ) -> Result<Running<'_>, Fault> {
+        self.start_behind(&[], data_dir, words, environment, input)
+    }
+
+    /// Like [`Product::start_with`], by another program, which becomes this one.
     #[allow(
         clippy::disallowed_methods,
         reason = "this program exists to run others"
     )]
-    pub(crate) fn start_with(
+    pub(crate) fn start_behind(
         &self,
+        prefix: &[&str],
         data_dir: &Path,
         words: &[&str],
         environment: &[(&str, OsString)],
@@ -115,7 +127,14 @@ impl Product {
             }
             None => Stdio::null(),
         };
-        let mut command = Command::new(&self.binary);
+        let mut command = match prefix.split_first() {
+            None => Command::new(&self.binary),
+            Some((program, rest)) => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(&self.binary);
+                command
+            }
+        };
         command
             .args(words)
             .current_dir(&self.sandbox)

@@ -5,9 +5,11 @@
 //! the authority record. Where that is missing the site is one machine's, as ever.
 
 mod book;
+mod code;
 mod control;
 mod duty;
 mod invitation;
+mod keys;
 mod neighbours;
 mod settings;
 mod shown;
@@ -35,9 +37,10 @@ use crate::{
 };
 
 pub(crate) use book::Book;
-pub(crate) use control::{Control, Request, ask};
+pub(crate) use code::Code;
+pub(crate) use control::{Control, Request, ask, carry as carry_keys};
 pub(crate) use duty::keep;
-pub(crate) use invitation::{Invitation, join};
+pub(crate) use invitation::{Envelope, Invitation, join};
 pub(crate) use settings::{MEMBERS_MAX, Member, Settings, draw, is_name};
 pub(crate) use shown::{status_document, status_text};
 

@@ -20,7 +20,7 @@ pub(crate) enum NodeAction {
         #[arg(long, value_name = "ADDRESS")]
         listen: SocketAddr,
     },
-    /// Write the file that makes another machine a node; it holds secret keys
+    /// Write the file that makes another machine a node, and show the code that opens it
     Invite {
         /// A name for the other node
         name: String,
@@ -29,11 +29,17 @@ pub(crate) enum NodeAction {
         /// Where to write the file
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
+        /// For how long it may be used, up to 30d
+        #[arg(long, value_name = "SPAN", default_value = "1d")]
+        valid: String,
     },
     /// Make this machine the node that the file was written for
     Join {
         /// What `holdfast node invite` wrote; `-` for standard input
         invitation: PathBuf,
+        /// A file with the code that was shown, instead of asking for it
+        #[arg(long, value_name = "FILE")]
+        code_file: Option<PathBuf>,
     },
     /// Nodes by name, and where they listen
     List,

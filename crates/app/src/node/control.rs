@@ -1,6 +1,7 @@
 //! Orders to the running `up`: a socket file in `node/`, one line of JSON each way.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -14,13 +15,13 @@ use std::{
 
 use replica::{
     group::Group,
-    machine::{Config as Members, Mode, Order, Outcome, Replaced, Role},
+    machine::{Config as Members, Mode, NodeId, Order, Outcome, Replaced, Role},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use world::{Clock, RealClock};
 
-use super::{Settings, book, dir, settings::REMOVED_MAX, shown};
+use super::{Settings, book, dir, keys::Keys, settings::REMOVED_MAX, shown};
 use crate::{
     exit::Refusal,
     http::sockets::{self, SocketFile},
@@ -31,6 +32,8 @@ const LINE_LEN_MAX: u64 = 1 << 20;
 /// An order waits for other nodes: for their promises, for what they still have to take.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
+/// A few notes each way, on machines that are busy.
+const CARRY_MAX: Duration = Duration::from_secs(10);
 /// Orders at once: people give them.
 const AT_ONCE_MAX: usize = 8;
 
@@ -38,6 +41,8 @@ const AT_ONCE_MAX: usize = 8;
 #[serde(rename_all = "snake_case", tag = "order")]
 pub(crate) enum Request {
     Status,
+    /// Waits until every member has the keys of this node.
+    CarryKeys,
     Promote {
         alone: bool,
         force: Option<String>,
@@ -77,10 +82,15 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn start(data: &Path, group: &Arc<Group>) -> Result<Self, Refusal> {
+    pub(crate) fn start(
+        data: &Path,
+        group: &Arc<Group>,
+        keys: &Arc<Keys>,
+    ) -> Result<Self, Refusal> {
         let (listener, file) = sockets::unix(&dir(data).join(SOCKET))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, group, data) = (Arc::clone(&stop), Arc::clone(group), data.to_owned());
+        let keys = Arc::clone(keys);
         let thread = thread::Builder::new()
             .name("node-control".to_owned())
             .spawn(move || {
@@ -96,9 +106,10 @@ impl Control {
                         continue;
                     }
                     let (group, data) = (Arc::clone(&group), data.clone());
+                    let keys = Arc::clone(&keys);
                     let spawned = thread::Builder::new()
                         .name("node-order".to_owned())
-                        .spawn(move || serve(stream, &group, &data));
+                        .spawn(move || serve(stream, &group, &keys, &data));
                     asked.extend(spawned);
                 }
             })
@@ -121,7 +132,7 @@ impl Drop for Control {
     }
 }
 
-fn serve(stream: UnixStream, group: &Group, data: &Path) {
+fn serve(stream: UnixStream, group: &Group, keys: &Keys, data: &Path) {
     let served = || -> std::io::Result<()> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -129,7 +140,7 @@ fn serve(stream: UnixStream, group: &Group, data: &Path) {
         let mut line = String::new();
         BufReader::new(stream.try_clone()?.take(LINE_LEN_MAX)).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => match carry_out(&request, group, data) {
+            Ok(request) => match carry_out(&request, group, keys, data) {
                 Ok(result) => Answer {
                     refused: None,
                     result,
@@ -153,21 +164,32 @@ fn serve(stream: UnixStream, group: &Group, data: &Path) {
     }
 }
 
-fn carry_out(request: &Request, group: &Group, data: &Path) -> Result<Value, String> {
+fn carry_out(request: &Request, group: &Group, keys: &Keys, data: &Path) -> Result<Value, String> {
     let settings = Settings::load(data)
         .map_err(|refusal| refusal.to_string())?
         .ok_or("this directory is not a node's any more")?;
     let order = match request {
-        Request::Status => return Ok(shown::document(group, &settings)),
-        Request::Forget { name } => return forget(name, group, &settings, data),
-        Request::Promote { alone, force } => Order::Promote {
-            node: settings.node,
-            config: alone.then(|| alone_config(group)).transpose()?,
-            force: force.clone(),
-        },
-        Request::Switchover { to } => Order::Switchover {
-            to: named(&settings, to)?,
-        },
+        Request::Status => return Ok(shown::document(group, keys, &settings)),
+        Request::CarryKeys => {
+            let members = present(group)?.members;
+            return carry_keys(keys, &settings, &members);
+        }
+        Request::Forget { name } => return forget(name, group, keys, &settings, data),
+        Request::Promote { alone, force } => {
+            if force.is_none() {
+                refuse_half_blind(keys, &settings)?;
+            }
+            Order::Promote {
+                node: settings.node,
+                config: alone.then(|| alone_config(group)).transpose()?,
+                force: force.clone(),
+            }
+        }
+        Request::Switchover { to } => {
+            let node = named(&settings, to)?;
+            carry_keys(keys, &settings, &[node].into())?;
+            Order::Switchover { to: node }
+        }
         Request::Add { name } => {
             let member = settings
                 .named(name)
@@ -198,15 +220,57 @@ fn carry_out(request: &Request, group: &Group, data: &Path) -> Result<Value, Str
         }
     };
     match group.order(order).map_err(|error| error.to_string())? {
-        Outcome::Done => Ok(shown::document(group, &settings)),
+        Outcome::Done => Ok(shown::document(group, keys, &settings)),
         Outcome::Refused(refusal) => Err(refusal.to_string()),
         Outcome::Unknown(refusal) => Err(format!("{refusal}; look with `holdfast group status`")),
         other => Err(format!("{other:?}")),
     }
 }
 
+/// Also the next keys of a rotation: whoever asks uses them only then.
+fn carry_keys(keys: &Keys, settings: &Settings, to: &BTreeSet<NodeId>) -> Result<Value, String> {
+    let clock = RealClock::new();
+    let begun = clock.monotonic();
+    keys.look();
+    loop {
+        let others = to.iter().filter(|it| **it != settings.node);
+        let lacks: Vec<String> = others
+            .filter(|node| !keys.are_carried(**node))
+            .map(|node| settings.name_of(*node))
+            .collect();
+        if lacks.is_empty() {
+            return Ok(Value::Null);
+        }
+        if clock.monotonic() - begun >= CARRY_MAX {
+            return Err(format!(
+                "{} has not told that it has all keys of this node. Start it if it is off, or `holdfast group remove` it, then try again",
+                lacks.join(", ")
+            ));
+        }
+        clock.sleep(POLL);
+    }
+}
+
+/// Without its keys a node would write what it cannot open.
+fn refuse_half_blind(keys: &Keys, settings: &Settings) -> Result<(), String> {
+    let missing = keys.missing(|node| settings.name_of(node));
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "this node cannot open what the site has sealed: {}. Start such a node, or put the file back from a backup; `--force` takes over without it",
+            missing.join("; ")
+        )),
+    }
+}
+
 /// At the node that writes: it alone knows for certain who is a member.
-fn forget(name: &str, group: &Group, settings: &Settings, data: &Path) -> Result<Value, String> {
+fn forget(
+    name: &str,
+    group: &Group,
+    keys: &Keys,
+    settings: &Settings,
+    data: &Path,
+) -> Result<Value, String> {
     let node = named(settings, name)?;
     if node == settings.node {
         return Err(format!(
@@ -236,10 +300,10 @@ fn forget(name: &str, group: &Group, settings: &Settings, data: &Path) -> Result
     });
     let ((), changed) = changed.map_err(|refusal| refusal.to_string())?;
     group.shut_out(node);
-    Ok(shown::document(group, &changed))
+    Ok(shown::document(group, keys, &changed))
 }
 
-fn named(settings: &Settings, name: &str) -> Result<replica::machine::NodeId, String> {
+fn named(settings: &Settings, name: &str) -> Result<NodeId, String> {
     let member = settings
         .named(name)
         .map_err(|refusal| refusal.to_string())?;
@@ -287,6 +351,18 @@ fn configure(
         config,
         fenced: fenced.unwrap_or_default(),
     })
+}
+
+/// On a node of several: every member has what lies in `keys/` when this returns, or it is said who has
+/// not.
+pub(crate) fn carry(data: &Path) -> Result<(), String> {
+    let is_node = Settings::load(data).map_err(|refusal| refusal.to_string())?;
+    match is_node {
+        None => Ok(()),
+        Some(_) => ask(data, &Request::CarryKeys)
+            .map(drop)
+            .map_err(|refusal| refusal.to_string()),
+    }
 }
 
 /// Hands an order to the `up` that runs on this directory.

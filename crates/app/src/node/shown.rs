@@ -7,10 +7,10 @@ use replica::{
 use serde_json::{Value, json};
 use wal::Journal as _;
 
-use super::Settings;
+use super::{Settings, keys::Keys};
 use crate::present::safe;
 
-pub(super) fn document(group: &Group, settings: &Settings) -> Value {
+pub(super) fn document(group: &Group, keys: &Keys, settings: &Settings) -> Value {
     let status = group.status();
     let role = match group.role() {
         Role::Primary { .. } => "primary",
@@ -92,6 +92,7 @@ pub(super) fn document(group: &Group, settings: &Settings) -> Value {
         "replicas": replicas,
         "nodes": links,
         "refused": refused,
+        "keys_missing": keys.missing(|node| settings.name_of(node)),
     })
 }
 
@@ -180,6 +181,9 @@ const REFUSED_SHOWN: usize = 4;
 fn connections_text(document: &Value) -> String {
     let all = |key: &str| document[key].as_array().cloned().unwrap_or_default();
     let mut shown = String::new();
+    for missing in all("keys_missing").iter().filter_map(Value::as_str) {
+        shown.push_str(&format!("it could not write, without force: {missing}\n"));
+    }
     for link in all("nodes") {
         let name = link["node"].as_str().unwrap_or_default();
         let cause = link["cause"].as_str().unwrap_or_default();

@@ -16,6 +16,7 @@ pub(super) struct Files {
     pub(super) local: Arc<Local>,
     pub(super) authority: Authority,
     derived: wal::Lsn,
+    is_leased: bool,
 }
 
 fn failed(error: &crate::Error) -> Error {
@@ -73,6 +74,7 @@ impl Files {
             local: Arc::new(local),
             authority,
             derived: options.derived,
+            is_leased: options.is_leased,
         })
     }
 
@@ -91,7 +93,7 @@ impl Files {
             committed: self.derived,
             derived: self.derived,
             is_damaged: entry.birth != birth(&self.local) || !is_known,
-            is_leased: false,
+            is_leased: self.is_leased,
             fresh: core::epoch_id(&*shared.random)?,
         })
     }

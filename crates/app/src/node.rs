@@ -5,13 +5,11 @@
 //! the authority record. Where that is missing the site is one machine's, as ever.
 
 mod book;
+mod code;
 mod control;
-mod coordinator;
 mod duty;
-mod explained;
-mod figures;
-mod force;
 mod invitation;
+mod keys;
 mod neighbours;
 mod settings;
 mod shown;
@@ -39,13 +37,10 @@ use crate::{
 };
 
 pub(crate) use book::Book;
-pub(crate) use control::{Control, Request, ask};
-pub(crate) use coordinator::Address;
+pub(crate) use code::Code;
+pub(crate) use control::{Control, Request, ask, carry as carry_keys};
 pub(crate) use duty::keep;
-pub(crate) use explained::{promotion_text, replication_text};
-pub(crate) use figures::of_this_node as figures;
-pub(crate) use force::{Bound, Statement, bound_text};
-pub(crate) use invitation::{Invitation, join};
+pub(crate) use invitation::{Envelope, Invitation, join};
 pub(crate) use settings::{MEMBERS_MAX, Member, Settings, draw, is_name};
 pub(crate) use shown::{status_document, status_text};
 
@@ -189,7 +184,6 @@ pub(crate) fn open_group(
     data: &Path,
     settings: &Settings,
     config: &Config,
-    is_leased: bool,
 ) -> Result<Arc<Group>, Refusal> {
     refuse_without_record(data)?;
     let mut journal = wal::Options::on_this_machine(data.join(site::JOURNAL_DIR));
@@ -210,7 +204,6 @@ pub(crate) fn open_group(
         authority: dir(data).join(AUTHORITY_RECORD),
         derived,
         limits: LIMITS,
-        is_leased,
         listen: settings.listen,
         // Its neighbours' to say.
         peers: BTreeMap::new(),

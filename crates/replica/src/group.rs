@@ -9,7 +9,6 @@ mod core;
 mod files;
 mod inbox;
 mod requests;
-mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -27,20 +26,18 @@ use std::{
 };
 
 use wal::{
-    APPEND_LEN_MAX, Appended, Epoch, Error, Identity, Journal, Kind, Local, Lsn, Pin,
-    RECORD_LEN_MAX, RecordKind, Records,
+    APPEND_LEN_MAX, Appended, Error, Identity, Journal, Kind, Local, Lsn, Pin, RECORD_LEN_MAX,
+    RecordKind, Records,
 };
 use world::{Clock, Net, Random};
 
 use crate::{
-    machine::{ANNOUNCEMENT, Event, Limits, NodeId, Order, Outcome, Refusal, Role, Status, Time},
+    machine::{ANNOUNCEMENT, Event, Limits, NodeId, Order, Outcome, Refusal, Role, Status},
     transport::{Credentials, Link, Note, Refused, Start, Transport},
 };
 pub use files::make_record;
 use inbox::{Inbox, Notes};
 use requests::Requests;
-use telling::Telling;
-pub use telling::Told;
 
 /// What the header of a record takes in an append beside its bytes.
 const RECORD_HEADER_LEN: usize = 5;
@@ -77,8 +74,6 @@ pub struct Options {
     /// State derived from the journal reaches so far on disk, and is never ahead of what is committed.
     pub derived: Lsn,
     pub limits: Limits,
-    /// Acknowledges only under a coordinator's lease: [`Group::leased`].
-    pub is_leased: bool,
     pub listen: SocketAddr,
     pub peers: BTreeMap<NodeId, SocketAddr>,
     pub credentials: Credentials,
@@ -116,7 +111,6 @@ pub(crate) struct Shared {
     role: Mutex<Role>,
     /// As of the last tick, or the last order that was carried out.
     status: Mutex<Option<Status>>,
-    telling: Telling,
     random: Arc<dyn Random>,
     clock: Arc<dyn Clock>,
 }
@@ -156,7 +150,6 @@ impl Group {
             numbers: AtomicU64::new(1),
             role: Mutex::new(Role::Replica { holder: None }),
             status: Mutex::default(),
-            telling: Telling::default(),
             random: Arc::clone(&options.random),
             clock: Arc::clone(&options.clock),
         });
@@ -220,35 +213,9 @@ impl Group {
         self.shared.status().clone()
     }
 
-    /// What happened on this node since it was started.
-    pub fn told(&self) -> Told {
-        self.shared.telling.told()
-    }
-
     /// Says how far state derived from the journal has come: in memory, and on disk.
     pub fn applied(&self, applied: Lsn, derived: Lsn) {
         self.shared.inbox.push(Event::Applied { applied, derived });
-    }
-
-    /// Monotonic time of this group: what ends of leases are told in.
-    pub fn now(&self) -> Time {
-        Time(self.shared.clock.monotonic())
-    }
-
-    /// A coordinator's lease lets this node hold `epoch`, and its starts, until then.
-    pub fn leased(&self, epoch: Epoch, until: Time) -> Result<(), Error> {
-        let fresh = core::epoch_id(&*self.shared.random)?;
-        self.shared.inbox.push(Event::Leased {
-            epoch,
-            until,
-            fresh,
-        });
-        Ok(())
-    }
-
-    /// The coordinator's lease is gone, or is about to be given up.
-    pub fn lease_lost(&self) {
-        self.shared.inbox.push(Event::LeaseLost);
     }
 
     /// Carries out an operator's order, and waits for its end.

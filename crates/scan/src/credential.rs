@@ -27,7 +27,7 @@ mod tests;
 use data_key::KeyFiles;
 use seal::Row;
 
-pub use data_key::{DataKey, NAME as DATA_KEY_FILE};
+pub use data_key::{DataKey, NAME as DATA_KEY_FILE, NEXT_NAME as NEXT_DATA_KEY_FILE};
 pub use private_key::PublicKeyShown;
 pub use seal::{Credential, Field};
 
@@ -433,17 +433,32 @@ impl Vault {
     ///
     /// Order, and what a crash in between leaves:
     /// 1. the next key is written beside the current one: nothing is sealed under it, and the next
-    ///    use drops it;
+    ///    rotation drops it. Nobody else does: this one may be under way in another process;
     /// 2. all rows are sealed under it, in one transaction: either all are or none is; from here on
     ///    the next use finds rows under the next key and makes it the current one;
     /// 3. it is renamed over the current one.
     ///
     /// So every row can be opened by a key that is in one of the two files, at any moment.
     pub fn rotate_data_key(&self, at: Timestamp, actor: &str) -> Result<usize, Error> {
+        self.rotate_data_key_after(at, actor, &|| Ok(()))
+    }
+
+    /// As [`Vault::rotate_data_key`]; between 1 and 2 `carry` brings the next key to every other machine
+    /// that is to open what is sealed, or says why not, and then nothing was changed.
+    pub fn rotate_data_key_after(
+        &self,
+        at: Timestamp,
+        actor: &str,
+        carry: &dyn Fn() -> Result<(), String>,
+    ) -> Result<usize, Error> {
+        let _lock = self.files.lock()?;
         self.settle()?;
+        if self.files.next()?.is_some() {
+            self.files.drop_next()?;
+        }
         let count = self
             .store
-            .transact(|transaction| self.rotate_in(transaction, at, actor))?;
+            .transact(|transaction| self.rotate_in(transaction, at, actor, carry))?;
         self.files.promote()?;
         Ok(count)
     }
@@ -453,6 +468,7 @@ impl Vault {
         transaction: &mut Transaction,
         at: Timestamp,
         actor: &str,
+        carry: &dyn Fn() -> Result<(), String>,
     ) -> Result<usize, Error> {
         let rows = self.rows_in(transaction)?;
         let next = DataKey::random(self.random.as_ref())?;
@@ -462,6 +478,10 @@ impl Vault {
             secrets.push((row.heading, secret));
         }
         self.files.write_next(&next)?;
+        if let Err(why) = carry() {
+            self.files.drop_next()?;
+            return Err(Error::new(Kind::Invalid, why));
+        }
         let count = secrets.len();
         for (mut heading, secret) in secrets {
             heading.version += 1;
@@ -475,8 +495,8 @@ impl Vault {
         Ok(count)
     }
 
-    /// Ends a rotation that a crash cut short: forwards when anything is sealed under the next key or
-    /// the site has it, otherwise back.
+    /// Ends a rotation that a crash cut short, when anything is sealed under the next key or the site
+    /// has it.
     fn settle(&self) -> Result<(), Error> {
         let Some(next) = self.files.next()? else {
             return Ok(());
@@ -485,10 +505,9 @@ impl Vault {
         let site_key = self.site_keys.get(DATA_KEY_FILE)?;
         let is_in_use = self.list()?.iter().any(|row| row.data_key == id)
             || site_key.is_some_and(|site_key| site_key.fingerprint == id);
-        if is_in_use {
-            self.files.promote()
-        } else {
-            self.files.drop_next()
+        match is_in_use {
+            true => self.files.promote(),
+            false => Ok(()),
         }
     }
 

@@ -2,8 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
 pub(crate) struct Node {
@@ -21,7 +20,7 @@ pub(crate) enum NodeAction {
         #[arg(long, value_name = "ADDRESS")]
         listen: SocketAddr,
     },
-    /// Write the file that makes another machine a node; it holds secret keys
+    /// Write the file that makes another machine a node, and show the code that opens it
     Invite {
         /// A name for the other node
         name: String,
@@ -30,11 +29,17 @@ pub(crate) enum NodeAction {
         /// Where to write the file
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
+        /// For how long it may be used, up to 30d
+        #[arg(long, value_name = "SPAN", default_value = "1d")]
+        valid: String,
     },
     /// Make this machine the node that the file was written for
     Join {
         /// What `holdfast node invite` wrote; `-` for standard input
         invitation: PathBuf,
+        /// A file with the code that was shown, instead of asking for it
+        #[arg(long, value_name = "FILE")]
+        code_file: Option<PathBuf>,
     },
     /// Nodes by name, and where they listen
     List,
@@ -73,11 +78,6 @@ pub(crate) enum GroupAction {
         #[arg(long, value_name = "STATEMENT")]
         fenced: Option<String>,
     },
-    /// What happens to a write while too few copies are in sync
-    Policy {
-        /// wait: up to ten seconds; refuse: at once
-        policy: Policy,
-    },
     /// How many copies an acknowledgement waits for
     Mode {
         /// async, sync:COPIES besides this node's, or all
@@ -88,37 +88,16 @@ pub(crate) enum GroupAction {
     },
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Policy {
-    Wait,
-    Refuse,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Explain {
-    #[command(subcommand)]
-    pub(crate) what: Explained,
-}
-
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub(crate) enum Explained {
-    /// Each replica: its session, its plan and what that rests on, and why it is not in sync
-    Replication,
-    /// The rules of the last promotion: what evidence was used, and what each gave
-    Promotion,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Promote {
     /// Write without waiting for copies: for the last node that is left
-    #[arg(long, requires = "fenced_by")]
+    #[arg(long)]
     pub(crate) alone: bool,
-    /// Also where it cannot be shown that nothing acknowledged is lost; tells the bound and asks on the terminal
+    /// Also where it cannot be shown that nothing acknowledged is lost
     #[arg(long, requires = "fenced_by", requires = "accept_loss")]
     pub(crate) force: bool,
     /// How you made sure that the other one writes no more, in your own words
-    #[arg(long, value_name = "STATEMENT")]
+    #[arg(long, value_name = "STATEMENT", requires = "force")]
     pub(crate) fenced_by: Option<String>,
     /// What only the other one has may be lost
     #[arg(long, requires = "force")]

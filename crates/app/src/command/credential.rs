@@ -11,7 +11,7 @@ use crate::{
     },
     config::Config,
     exit::{Exit, Refusal},
-    moment,
+    moment, node,
     present::{counted, csv, table},
     screen::Screen,
     site::{self, Site, fleet_refused},
@@ -78,7 +78,9 @@ fn rotate_data_key(config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let site = Site::open_fleet(config, screen)?;
     let count = site
         .vault()?
-        .rotate_data_key(super::now(), &super::actor())
+        .rotate_data_key_after(super::now(), &super::actor(), &|| {
+            node::carry_keys(site.dir())
+        })
         .map_err(fleet_refused)?;
     finish(site, screen);
     let credentials = counted(count as u64, "credential");

@@ -1,6 +1,6 @@
 //! `holdfast ledger`: what shows that nothing was tampered with.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use scan::{
@@ -9,7 +9,7 @@ use scan::{
     seal::{self, Asked, Book, Error, Export, Kind, Outcome, Reason, Sealed},
 };
 use serde_json::{Value, json};
-use world::{Clock, Disk, RealClock, RealDisk, RealRandom};
+use world::{Clock, Disk, RealClock, RealDisk, RealRandom, disk::Lock};
 
 use crate::{
     cli::{
@@ -18,12 +18,15 @@ use crate::{
     },
     config::Config,
     exit::{Exit, Refusal},
-    moment, named_file,
+    moment, named_file, node,
     present::counted,
     screen::Screen,
     sealing,
     site::{self, Site},
 };
+
+/// In `keys/`, held while the key is changed.
+const KEY_LOCK: &str = "ledger.key.lock";
 
 /// Lines between two looks at the terminal.
 const TOLD_EVERY: u64 = 500;
@@ -104,11 +107,24 @@ fn rotate_key(config: &Config, screen: Screen) -> Result<Exit, Refusal> {
 /// says which of the two it is.
 fn rotate(site: &Site) -> Result<Sealed, Error> {
     let (book, keys) = (Book::new(site.store().clone())?, site.keys_dir());
+    let _lock = hold_key(&keys)?;
     let before = book.key(&RealDisk, &keys, &RealRandom)?;
     let next = seal::key::prepare(&RealDisk, &keys, &RealRandom)?;
+    node::carry_keys(site.dir()).map_err(Error::Key)?;
     let sealed = book.rotate(&before, &next, &RealRandom, super::now())?;
     seal::key::promote(&RealDisk, &keys)?;
     Ok(sealed)
+}
+
+/// Two that rotate at once would put the one's key under the other's statement.
+fn hold_key(keys: &Path) -> Result<Box<dyn Lock>, Error> {
+    let held = RealDisk.lock(&keys.join(KEY_LOCK), "holdfast ledger key");
+    held.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            Error::Key("the ledger key is being changed by another command".to_owned())
+        }
+        _ => Error::Io(error),
+    })
 }
 
 fn replace_key(config: &Config, screen: Screen) -> Result<Exit, Refusal> {
@@ -143,7 +159,10 @@ fn replace(site: &Site) -> Result<Sealed, Refusal> {
         )
         .next("move it aside first: it may be another site's"));
     }
+    let _lock = hold_key(&keys).map_err(refused)?;
     let next = seal::key::prepare(&RealDisk, &keys, &RealRandom).map_err(refused)?;
+    node::carry_keys(site.dir())
+        .map_err(|why| Refusal::new(why).next("nothing was changed; try again then"))?;
     let record = Record::new(
         super::now(),
         &super::actor(),
@@ -230,7 +249,7 @@ pub(super) fn write_export(
 }
 
 fn target_path(target: &Target) -> Result<std::path::PathBuf, Refusal> {
-    let unwritable = |error: std::io::Error| {
+    let unwritable = |error: io::Error| {
         Refusal::new(format!("export to {}", target.to.display()))
             .source(error)
             .next("name a file in a directory where you may write")

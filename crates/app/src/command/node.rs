@@ -1,26 +1,25 @@
 //! `holdfast node`, `group`, `promote`, `switchover`: a site on several machines.
 
-use std::{
-    io::{BufRead as _, IsTerminal as _, Read as _, Write as _},
-    net::SocketAddr,
-    path::Path,
-};
+use std::{io::Read as _, net::SocketAddr, path::Path, time::Duration};
 
 use replica::machine::NodeId;
 use serde_json::{Value, json};
 use wal::Journal as _;
-use world::{Disk, RealDisk};
+use world::{Disk, RealDisk, RealRandom};
 use zeroize::Zeroizing;
 
 use crate::{
     cli::{
         Output,
-        node::{Explained, GroupAction, NodeAction, Promote},
+        node::{GroupAction, NodeAction, Promote},
     },
     config::Config,
     exit::{Exit, Refusal},
-    named_file,
-    node::{self, Book, Invitation, MEMBERS_MAX, Member, Request, Settings, draw, is_name},
+    moment, named_file,
+    node::{
+        self, Book, Code, Envelope, Invitation, MEMBERS_MAX, Member, Request, Settings, draw,
+        is_name,
+    },
     present::{csv, table},
     screen::Screen,
     site,
@@ -28,6 +27,13 @@ use crate::{
 
 /// An invitation is a few kilobytes of certificates and keys.
 const INVITATION_LEN_MAX: u64 = 1 << 20;
+/// A code with whatever stands around it.
+const CODE_LEN_MAX: u64 = 1024;
+/// Times that a code is asked for: a person mistypes it once or twice.
+const ASKED_MAX: u32 = 3;
+const VALID_MIN: Duration = Duration::from_secs(60);
+/// What is not used in a month is forgotten by whoever has it.
+const VALID_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 pub(crate) fn run(action: &NodeAction, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let data = config.data_dir()?;
@@ -39,8 +45,24 @@ pub(crate) fn run(action: &NodeAction, config: &Config, screen: Screen) -> Resul
     }
     match action {
         NodeAction::Init { name, listen } => init(data, name, *listen, config, screen),
-        NodeAction::Invite { name, address, to } => invite(data, name, *address, to, screen),
-        NodeAction::Join { invitation } => join(data, invitation, config, screen),
+        NodeAction::Invite {
+            name,
+            address,
+            to,
+            valid,
+        } => {
+            let invited = Invited {
+                name,
+                address: *address,
+                to,
+                valid: valid_for(valid)?,
+            };
+            invite(data, &invited, config, screen)
+        }
+        NodeAction::Join {
+            invitation,
+            code_file,
+        } => join(data, invitation, code_file.as_deref(), config, screen),
         NodeAction::List => list(data, config, screen),
         NodeAction::Remove { name } => remove(data, name, screen),
         NodeAction::Meet { list } => meet(data, list, screen),
@@ -118,27 +140,62 @@ fn init(
     Ok(Exit::Clean)
 }
 
+struct Invited<'a> {
+    name: &'a str,
+    address: SocketAddr,
+    to: &'a Path,
+    valid: Duration,
+}
+
+fn valid_for(text: &str) -> Result<Duration, Refusal> {
+    let span = moment::parse_span(text).filter(|span| (VALID_MIN..=VALID_MAX).contains(span));
+    span.ok_or_else(|| {
+        Refusal::new(format!(
+            "`{}` is no time for an invitation to be valid",
+            crate::present::safe(text)
+        ))
+        .next("write one minute to 30 days, such as 8h or 2d")
+    })
+}
+
 fn invite(
     data: &Path,
-    name: &str,
-    address: SocketAddr,
-    to: &Path,
+    asked: &Invited<'_>,
+    config: &Config,
     screen: Screen,
 ) -> Result<Exit, Refusal> {
+    let Invited { name, to, .. } = *asked;
     check_name(name)?;
     settings(data)?;
+    let code = Code::draw(&RealRandom).map_err(|error| {
+        Refusal::new(format!("a code cannot be drawn: {error}")).next("try again")
+    })?;
+    let made = super::now();
     Settings::change(data, |settings| {
-        let invitation = invited(data, name, address, settings)?;
+        let invitation = invited(data, name, asked.address, settings)?;
+        let sealed = invitation.sealed(&code, made, asked.valid)?;
         let path = named_file::replaceable(to).map_err(|error| cannot_write(to, &error))?;
         // Before the node is known: a file without an entry is refused, an entry without a file cannot
         // be had again under this name.
         RealDisk
-            .replace(&path, &invitation.text()?)
+            .replace(&path, &sealed)
             .map_err(|error| cannot_write(to, &error))
     })?;
+    let code = code.text();
+    let text = match config.output.value {
+        Output::Json => super::json(&json!({
+            "name": name,
+            "file": to.display().to_string(),
+            "code": code.as_str(),
+            "valid_until": moment::rfc3339(made.plus(asked.valid)),
+        }))?,
+        Output::Csv | Output::Table => code.to_string(),
+    };
+    screen.result(&text)?;
     screen.remark(format_args!(
-        "{} makes a machine the node `{name}`: carry it there by a safe way, run `holdfast node join` and `holdfast up` there, then `holdfast group add {name}` here, and delete the file",
-        to.display()
+        "this code opens {} until {}, and is shown once: tell it by another way than the file. There: `holdfast node join FILE` and `holdfast up`, then `holdfast group add {name}` here",
+        to.display(),
+        moment::local(made.plus(asked.valid)),
     ));
     Ok(Exit::Clean)
 }
@@ -184,7 +241,13 @@ fn cannot_write(to: &Path, error: &std::io::Error) -> Refusal {
     Refusal::new(format!("write {}: {error}", to.display())).next("name another file with --to")
 }
 
-fn join(data: &Path, invitation: &Path, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+fn join(
+    data: &Path,
+    invitation: &Path,
+    code_file: Option<&Path>,
+    config: &Config,
+    screen: Screen,
+) -> Result<Exit, Refusal> {
     refuse_node(data)?;
     let journal = data.join(site::JOURNAL_DIR);
     let found = RealDisk
@@ -196,18 +259,50 @@ fn join(data: &Path, invitation: &Path, config: &Config, screen: Screen) -> Resu
                 .next("join with an empty data directory: name another one with --data-dir"),
         );
     }
-    let text = Zeroizing::new(read(
+    let text = read(
         invitation,
         "name the file that `holdfast node invite` wrote",
-    )?);
+    )?;
+    let envelope = Envelope::read(&text, super::now())?;
+    let opened = envelope.open(&code(code_file)?)?;
     site::make(data)?;
-    let settings = node::join(data, &text, config.mode())?;
+    let settings = node::join(data, opened, config.mode())?;
     screen.remark(format_args!(
         "node `{}`; start it with `holdfast up`, then `holdfast group add {}` where the site is written",
         settings.own_name(),
         settings.own_name()
     ));
     Ok(Exit::Clean)
+}
+
+/// Out of the file, or from the terminal: never an argument or a variable, which others can see.
+fn code(file: Option<&Path>) -> Result<Code, Refusal> {
+    let mistyped = || {
+        Refusal::new("this is no code of an invitation: something is missing or mistyped")
+            .next("give the seven groups that `holdfast node invite` showed")
+    };
+    if let Some(file) = file {
+        let bytes = named_file::read(file, CODE_LEN_MAX).map(Zeroizing::new);
+        let bytes = bytes.map_err(|error| {
+            Refusal::new(format!("read {}: {error}", file.display()))
+                .next("name a file with the code that `holdfast node invite` showed")
+        })?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| mistyped())?;
+        return Code::read(text).ok_or_else(mistyped);
+    }
+    for _ in 0..ASKED_MAX {
+        let typed = rpassword::prompt_password("The code of the invitation: ")
+            .map(Zeroizing::new)
+            .map_err(|error| {
+                Refusal::new("the code cannot be asked for without a terminal")
+                    .source(error)
+                    .next("give it in a file: --code-file FILE")
+            })?;
+        if let Some(code) = Code::read(&typed) {
+            return Ok(code);
+        }
+    }
+    Err(mistyped())
 }
 
 /// The file, or what comes on standard input.
@@ -319,7 +414,6 @@ pub(crate) fn group(
             name: name.clone(),
             fenced: fenced.clone(),
         },
-        GroupAction::Policy { policy } => Request::Policy { policy: *policy },
         GroupAction::Mode { mode, fenced } => Request::Mode {
             mode: mode.clone(),
             fenced: fenced.clone(),
@@ -329,75 +423,11 @@ pub(crate) fn group(
 }
 
 pub(crate) fn promote(asked: &Promote, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    match &asked.fenced_by {
-        Some(fenced_by) if asked.force => force(fenced_by, asked.alone, config, screen),
-        Some(_) if !asked.alone => Err(Refusal::new(
-            "what may be lost is decided by the members' answers, not by a statement",
-        )
-        .next("leave --fenced-by out; it belongs to --alone and to --force")),
-        alone => order(
-            &Request::Promote {
-                alone: alone.clone(),
-            },
-            config,
-            screen,
-        ),
-    }
-}
-
-/// Says what may be lost, and goes on when somebody at a terminal typed the name of this node.
-fn force(fenced_by: &str, alone: bool, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    let data = config.data_dir()?;
-    let name = settings(data)?.own_name();
-    if !std::io::stdin().is_terminal() {
-        return Err(Refusal::new(
-            "a forced promotion is confirmed at a terminal, and there is none",
-        )
-        .next(
-            "run it on a terminal of this node; `holdfast promote` without --force asks nothing",
-        ));
-    }
-    let bound = node::ask(data, &Request::Bound)?;
-    let bound: node::Bound = serde_json::from_value(bound)
-        .map_err(|error| Refusal::new("the node's answer is not understood").source(error))?;
-    let mut err = anstream::stderr().lock();
-    let asked = write!(
-        err,
-        "{}Type `{name}`, the name of this node, to take over and accept that: ",
-        node::bound_text(&bound)
-    )
-    .and_then(|()| err.flush());
-    drop(err);
-    let mut answer = String::new();
-    asked
-        .and_then(|()| std::io::stdin().lock().read_line(&mut answer))
-        .map_err(|error| Refusal::new("the terminal cannot be asked").source(error))?;
-    if answer.trim() != name {
-        return Err(Refusal::new("not confirmed, and nothing was changed")
-            .next("try `holdfast promote` on each member first: it loses nothing"));
-    }
-    let said = node::Statement {
-        fenced_by: fenced_by.to_owned(),
-        actor: super::actor(),
-        alone,
+    let request = Request::Promote {
+        alone: asked.alone,
+        force: asked.fenced_by.clone().filter(|_| asked.force),
     };
-    order(&Request::Force { said }, config, screen)
-}
-
-pub(crate) fn explain(what: Explained, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    let data = config.data_dir()?;
-    settings(data)?;
-    let (request, text): (_, fn(&Value) -> String) = match what {
-        Explained::Replication => (Request::ExplainReplication, node::replication_text),
-        Explained::Promotion => (Request::ExplainPromotion, node::promotion_text),
-    };
-    let document = node::ask(data, &request)?;
-    let shown = match config.output.value {
-        Output::Json => node::status_document(&document),
-        Output::Csv | Output::Table => text(&document),
-    };
-    screen.result(&shown)?;
-    Ok(Exit::Clean)
+    order(&request, config, screen)
 }
 
 pub(crate) fn switchover(to: &str, config: &Config, screen: Screen) -> Result<Exit, Refusal> {

@@ -1,11 +1,12 @@
 //! Orders to the running `up`: a socket file in `node/`, one line of JSON each way.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -14,18 +15,14 @@ use std::{
 
 use replica::{
     group::Group,
-    machine::{Config as Members, Mode, Order, Outcome, Policy, Replaced, Role},
+    machine::{Config as Members, Mode, NodeId, Order, Outcome, Replaced, Role},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use world::{Clock, RealClock};
 
-use super::{
-    Bound, Settings, Statement, book, coordinator::Leasing, dir, explained, force,
-    settings::REMOVED_MAX, shown,
-};
+use super::{Settings, book, dir, keys::Keys, settings::REMOVED_MAX, shown};
 use crate::{
-    cli,
     exit::Refusal,
     http::sockets::{self, SocketFile},
 };
@@ -35,6 +32,8 @@ const LINE_LEN_MAX: u64 = 1 << 20;
 /// An order waits for other nodes: for their promises, for what they still have to take.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
+/// A few notes each way, on machines that are busy.
+const CARRY_MAX: Duration = Duration::from_secs(10);
 /// Orders at once: people give them.
 const AT_ONCE_MAX: usize = 8;
 
@@ -42,17 +41,12 @@ const AT_ONCE_MAX: usize = 8;
 #[serde(rename_all = "snake_case", tag = "order")]
 pub(crate) enum Request {
     Status,
+    /// Waits until every member has the keys of this node.
+    CarryKeys,
     Promote {
-        /// Without copies afterwards: how the other members were stopped.
-        alone: Option<String>,
+        alone: bool,
+        force: Option<String>,
     },
-    /// What a forced promotion of this node may lose.
-    Bound,
-    Force {
-        said: Statement,
-    },
-    ExplainReplication,
-    ExplainPromotion,
     Switchover {
         to: String,
     },
@@ -66,9 +60,6 @@ pub(crate) enum Request {
     /// Of the cluster, for ever.
     Forget {
         name: String,
-    },
-    Policy {
-        policy: cli::node::Policy,
     },
     Mode {
         mode: String,
@@ -94,11 +85,12 @@ impl Control {
     pub(crate) fn start(
         data: &Path,
         group: &Arc<Group>,
-        leasing: Option<Arc<Mutex<Leasing>>>,
+        keys: &Arc<Keys>,
     ) -> Result<Self, Refusal> {
         let (listener, file) = sockets::unix(&dir(data).join(SOCKET))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, group, data) = (Arc::clone(&stop), Arc::clone(group), data.to_owned());
+        let keys = Arc::clone(keys);
         let thread = thread::Builder::new()
             .name("node-control".to_owned())
             .spawn(move || {
@@ -114,18 +106,10 @@ impl Control {
                         continue;
                     }
                     let (group, data) = (Arc::clone(&group), data.clone());
-                    let leasing = leasing.clone();
-                    let spawned =
-                        thread::Builder::new()
-                            .name("node-order".to_owned())
-                            .spawn(move || {
-                                let node = Serving {
-                                    group: &group,
-                                    data: &data,
-                                    leasing: leasing.as_deref(),
-                                };
-                                serve(stream, &node);
-                            });
+                    let keys = Arc::clone(&keys);
+                    let spawned = thread::Builder::new()
+                        .name("node-order".to_owned())
+                        .spawn(move || serve(stream, &group, &keys, &data));
                     asked.extend(spawned);
                 }
             })
@@ -148,43 +132,7 @@ impl Drop for Control {
     }
 }
 
-/// What orders are carried out on.
-struct Serving<'a> {
-    group: &'a Group,
-    data: &'a Path,
-    leasing: Option<&'a Mutex<Leasing>>,
-}
-
-impl Serving<'_> {
-    fn order(&self, order: Order, settings: &Settings) -> Result<Value, String> {
-        let ended = self.group.order(order).map_err(|error| error.to_string())?;
-        self.ended(ended, settings)
-    }
-
-    /// How it stands after an order.
-    fn ended(&self, outcome: Outcome, settings: &Settings) -> Result<Value, String> {
-        match outcome {
-            Outcome::Done => Ok(self.document(settings)),
-            Outcome::Refused(refusal) => Err(refusal.to_string()),
-            Outcome::Unknown(refusal) => {
-                Err(format!("{refusal}; look with `holdfast group status`"))
-            }
-            other => Err(format!("{other:?}")),
-        }
-    }
-
-    fn document(&self, settings: &Settings) -> Value {
-        let leasing = self.leasing.map(|leasing| {
-            let leasing = leasing.lock();
-            leasing
-                .expect("never poisoned: holds no code that panics")
-                .clone()
-        });
-        shown::document(self.group, settings, leasing.as_ref())
-    }
-}
-
-fn serve(stream: UnixStream, node: &Serving<'_>) {
+fn serve(stream: UnixStream, group: &Group, keys: &Keys, data: &Path) {
     let served = || -> std::io::Result<()> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -192,7 +140,7 @@ fn serve(stream: UnixStream, node: &Serving<'_>) {
         let mut line = String::new();
         BufReader::new(stream.try_clone()?.take(LINE_LEN_MAX)).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => match carry_out(&request, node) {
+            Ok(request) => match carry_out(&request, group, keys, data) {
                 Ok(result) => Answer {
                     refused: None,
                     result,
@@ -216,45 +164,32 @@ fn serve(stream: UnixStream, node: &Serving<'_>) {
     }
 }
 
-fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
-    let group = node.group;
-    let settings = Settings::load(node.data)
+fn carry_out(request: &Request, group: &Group, keys: &Keys, data: &Path) -> Result<Value, String> {
+    let settings = Settings::load(data)
         .map_err(|refusal| refusal.to_string())?
         .ok_or("this directory is not a node's any more")?;
     let order = match request {
-        Request::Status => return Ok(node.document(&settings)),
-        Request::Forget { name } => return forget(name, &settings, node),
-        Request::Promote { alone } => {
-            let order = Order::Promote {
+        Request::Status => return Ok(shown::document(group, keys, &settings)),
+        Request::CarryKeys => {
+            let members = present(group)?.members;
+            return carry_keys(keys, &settings, &members);
+        }
+        Request::Forget { name } => return forget(name, group, keys, &settings, data),
+        Request::Promote { alone, force } => {
+            if force.is_none() {
+                refuse_half_blind(keys, &settings)?;
+            }
+            Order::Promote {
                 node: settings.node,
-                config: None,
-                force: None,
-            };
-            let Some(statement) = alone else {
-                return node.order(order, &settings);
-            };
-            node.order(order, &settings)?;
-            // A change of its own, with the statement: the others cannot be told of it.
-            configure(group, &settings, Some(statement), |config| {
-                config.mode = Mode::Async;
-                Ok(())
-            })?
+                config: alone.then(|| alone_config(group)).transpose()?,
+                force: force.clone(),
+            }
         }
-        Request::Bound => {
-            let status = group.status().ok_or("the node has just begun; try again")?;
-            return serde_json::to_value(Bound::of(&status, &settings))
-                .map_err(|error| error.to_string());
+        Request::Switchover { to } => {
+            let node = named(&settings, to)?;
+            carry_keys(keys, &settings, &[node].into())?;
+            Order::Switchover { to: node }
         }
-        Request::Force { said } => {
-            let config = said.alone.then(|| alone_config(group)).transpose()?;
-            let ended = force::order(group, &settings, node.data, said, config)?;
-            return node.ended(ended, &settings);
-        }
-        Request::ExplainReplication => return explained::replication(group, &settings),
-        Request::ExplainPromotion => return explained::promotion(group, &settings),
-        Request::Switchover { to } => Order::Switchover {
-            to: named(&settings, to)?,
-        },
         Request::Add { name } => {
             let member = settings
                 .named(name)
@@ -276,13 +211,6 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
                 }
             })?
         }
-        Request::Policy { policy } => configure(group, &settings, None, |config| {
-            config.policy = match policy {
-                cli::node::Policy::Wait => Policy::Wait,
-                cli::node::Policy::Refuse => Policy::Refuse,
-            };
-            Ok(())
-        })?,
         Request::Mode { mode, fenced } => {
             let mode = parse_mode(mode)?;
             configure(group, &settings, fenced.as_ref(), |config| {
@@ -291,12 +219,58 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
             })?
         }
     };
-    node.order(order, &settings)
+    match group.order(order).map_err(|error| error.to_string())? {
+        Outcome::Done => Ok(shown::document(group, keys, &settings)),
+        Outcome::Refused(refusal) => Err(refusal.to_string()),
+        Outcome::Unknown(refusal) => Err(format!("{refusal}; look with `holdfast group status`")),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Also the next keys of a rotation: whoever asks uses them only then.
+fn carry_keys(keys: &Keys, settings: &Settings, to: &BTreeSet<NodeId>) -> Result<Value, String> {
+    let clock = RealClock::new();
+    let begun = clock.monotonic();
+    keys.look();
+    loop {
+        let others = to.iter().filter(|it| **it != settings.node);
+        let lacks: Vec<String> = others
+            .filter(|node| !keys.are_carried(**node))
+            .map(|node| settings.name_of(*node))
+            .collect();
+        if lacks.is_empty() {
+            return Ok(Value::Null);
+        }
+        if clock.monotonic() - begun >= CARRY_MAX {
+            return Err(format!(
+                "{} has not told that it has all keys of this node. Start it if it is off, or `holdfast group remove` it, then try again",
+                lacks.join(", ")
+            ));
+        }
+        clock.sleep(POLL);
+    }
+}
+
+/// Without its keys a node would write what it cannot open.
+fn refuse_half_blind(keys: &Keys, settings: &Settings) -> Result<(), String> {
+    let missing = keys.missing(|node| settings.name_of(node));
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "this node cannot open what the site has sealed: {}. Start such a node, or put the file back from a backup; `--force` takes over without it",
+            missing.join("; ")
+        )),
+    }
 }
 
 /// At the node that writes: it alone knows for certain who is a member.
-fn forget(name: &str, settings: &Settings, serving: &Serving<'_>) -> Result<Value, String> {
-    let group = serving.group;
+fn forget(
+    name: &str,
+    group: &Group,
+    keys: &Keys,
+    settings: &Settings,
+    data: &Path,
+) -> Result<Value, String> {
     let node = named(settings, name)?;
     if node == settings.node {
         return Err(format!(
@@ -313,7 +287,7 @@ fn forget(name: &str, settings: &Settings, serving: &Serving<'_>) -> Result<Valu
             "`{name}` is a member of the group: `holdfast group remove {name}` first"
         ));
     }
-    let changed = Settings::change(serving.data, |settings| {
+    let changed = Settings::change(data, |settings| {
         match settings.removed.len() < REMOVED_MAX {
             true => {
                 book::remove(settings, node, name);
@@ -326,10 +300,10 @@ fn forget(name: &str, settings: &Settings, serving: &Serving<'_>) -> Result<Valu
     });
     let ((), changed) = changed.map_err(|refusal| refusal.to_string())?;
     group.shut_out(node);
-    Ok(serving.document(&changed))
+    Ok(shown::document(group, keys, &changed))
 }
 
-fn named(settings: &Settings, name: &str) -> Result<replica::machine::NodeId, String> {
+fn named(settings: &Settings, name: &str) -> Result<NodeId, String> {
     let member = settings
         .named(name)
         .map_err(|refusal| refusal.to_string())?;
@@ -377,6 +351,18 @@ fn configure(
         config,
         fenced: fenced.unwrap_or_default(),
     })
+}
+
+/// On a node of several: every member has what lies in `keys/` when this returns, or it is said who has
+/// not.
+pub(crate) fn carry(data: &Path) -> Result<(), String> {
+    let is_node = Settings::load(data).map_err(|refusal| refusal.to_string())?;
+    match is_node {
+        None => Ok(()),
+        Some(_) => ask(data, &Request::CarryKeys)
+            .map(drop)
+            .map_err(|refusal| refusal.to_string()),
+    }
 }
 
 /// Hands an order to the `up` that runs on this directory.

@@ -12,16 +12,15 @@ use std::{
 
 use replica::{
     group::Group,
-    machine::{Config as Members, Order, Outcome, Role},
+    machine::{Config as Members, NodeId, Order, Outcome, Role},
 };
 use store::Store;
 use world::{Clock, RealClock};
 
 use super::{
     Control, Settings,
-    coordinator::{self, Contender},
-    figures, force,
-    neighbours::Neighbours,
+    keys::Keys,
+    neighbours::{self, Neighbours},
     open_group,
 };
 use crate::{
@@ -33,6 +32,7 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const KEYS_EVERY: Duration = Duration::from_secs(1);
 /// Handles of the store that requests under way still have keep its directory: they end within the ten
 /// seconds that a stop may take.
 const REOPEN_MAX: Duration = Duration::from_secs(20);
@@ -48,20 +48,14 @@ pub(crate) fn keep(
     data: &Path,
     settings: &Settings,
     config: &Config,
-    coordinator: Option<&coordinator::Address>,
     screen: Screen,
     stop: &Arc<AtomicBool>,
     watch: Watch<'_>,
 ) -> Result<Exit, Refusal> {
-    let coordinator = coordinator::open(coordinator, config, settings)?;
-    let group = open_group(data, settings, config, coordinator.is_some())?;
-    figures::show(&group, data);
-    let _neighbours = Neighbours::start(data, &group, settings)?;
-    let contender = coordinator
-        .map(|coordinator| Contender::start(coordinator, &group, settings.node, screen))
-        .transpose()?;
-    let leasing = contender.as_ref().map(Contender::leasing);
-    let _control = Control::start(data, &group, leasing)?;
+    let group = open_group(data, settings, config)?;
+    let keys = Arc::new(Keys::new(data));
+    let _neighbours = Neighbours::start(data, &group, settings, &keys)?;
+    let _control = Control::start(data, &group, &keys)?;
     screen.remark(format_args!(
         "node `{}` of {}, for other nodes at {}",
         settings.own_name(),
@@ -75,7 +69,7 @@ pub(crate) fn keep(
     let (mut exit, mut told) = (Exit::Clean, None);
     while !stop.load(Ordering::Relaxed) {
         let store = open_store(data, &group, &clock)?;
-        stand_by(data, &group, &store, settings, screen, stop)?;
+        stand_by(data, &group, &store, &keys, settings, screen, stop)?;
         if stop.load(Ordering::Relaxed) {
             close(&store, screen);
             break;
@@ -92,12 +86,9 @@ pub(crate) fn keep(
             continue;
         }
         told = None;
+        // What was applied last may be sealed under a key that came just before.
+        settle_keys(&keys, &store, None);
         let site = Site::over(data, store)?;
-        if let Err(refusal) = force::carry(data, settings, &site) {
-            screen.remark(format_args!(
-                "what was forced here is not in the audit log yet: {refusal}"
-            ));
-        }
         match lead(&group, site, stop, screen, watch)? {
             Led::Ended(ended) => exit = ended,
             Led::Again(why) => {
@@ -175,6 +166,7 @@ fn stand_by(
     data: &Path,
     group: &Group,
     store: &Store,
+    keys: &Keys,
     settings: &Settings,
     screen: Screen,
     stop: &AtomicBool,
@@ -194,6 +186,7 @@ fn stand_by(
         "standing by: `{}` follows what others write and can be asked; `holdfast promote` makes it the one that writes",
         settings.own_name()
     ));
+    let mut looked = None;
     while !is_primary() && !stop.load(Ordering::Relaxed) {
         if let Some(failure) = store.failure() {
             served.stop();
@@ -201,10 +194,23 @@ fn stand_by(
                 .next("start it again; where that does not help it must be made anew: `holdfast node invite`"));
         }
         tell_applied(group, store);
+        let now = clock.monotonic();
+        if looked.is_none_or(|looked| now - looked >= KEYS_EVERY) {
+            looked = Some(now);
+            settle_keys(keys, store, neighbours::holder(group));
+        }
         clock.sleep(LOOK_EVERY);
     }
     served.stop();
     Ok(())
+}
+
+/// Rows and key files change together.
+fn settle_keys(keys: &Keys, store: &Store, holder: Option<NodeId>) {
+    keys.need(store);
+    if let Err(error) = keys.settle(holder) {
+        tracing::warn!(%error, "a key of the site was not put in force");
+    }
 }
 
 fn tell_applied(group: &Group, store: &Store) {
@@ -239,9 +245,8 @@ fn lead(
         scope.spawn(|| {
             let clock = RealClock::new();
             while !done.load(Ordering::Relaxed) {
-                // Also when it writes again, under another epoch: the store is opened anew for that.
-                let is_over = group.role() != (Role::Primary { epoch });
-                if stop.load(Ordering::Relaxed) || is_over {
+                let is_primary = matches!(group.role(), Role::Primary { .. });
+                if stop.load(Ordering::Relaxed) || !is_primary {
                     ends.store(true, Ordering::Relaxed);
                 }
                 if let Ok(derived) = store.derived() {
@@ -255,9 +260,10 @@ fn lead(
         done.store(true, Ordering::Relaxed);
         watched
     });
+    let is_primary = matches!(group.role(), Role::Primary { .. });
     match watched {
-        // What ended it is that this authority is over: not a failure of this node.
-        Err(refusal) if group.role() != (Role::Primary { epoch }) => {
+        // What ended it is that another one writes: not a failure of this node.
+        Err(refusal) if !is_primary => {
             screen.remark(format_args!("this node writes no more: {refusal}"));
             Ok(Led::Ended(Exit::Clean))
         }

@@ -1,8 +1,8 @@
 //! The other nodes, as a running one keeps up with them: what `node/node.json` says of them goes to the
 //! group, and what changes there is told to them and heard from them.
 //!
-//! Each book is told after the greeting of a connection, when it changed, and now and then: a note may be
-//! lost. Who is heard was let in by the transport.
+//! Book and names of keys are told after the greeting of a connection, when they changed, and now and then:
+//! a note may be lost. Keys are given to those who ask. Who is heard was let in by the transport.
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,12 @@ use std::{
 use replica::{group::Group, machine::NodeId};
 use serde::{Deserialize, Serialize};
 use world::{Clock, RealClock};
+use zeroize::Zeroizing;
 
-use super::{Book, Settings};
+use super::{
+    Book, Settings,
+    keys::{Carried, Held, KeyName, Keys},
+};
 use crate::exit::Refusal;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -31,8 +35,24 @@ const REPEAT_EVERY: Duration = Duration::from_secs(30);
 #[serde(tag = "says", rename_all = "snake_case")]
 enum Said {
     Book(Book),
+    Holds(Held),
+    Wants {
+        keys: Vec<KeyName>,
+    },
+    Keys {
+        keys: Vec<Carried>,
+    },
     #[serde(other)]
     Unknown,
+}
+
+impl Said {
+    /// Wiped: it may hold keys.
+    fn text(&self) -> Zeroizing<Vec<u8>> {
+        serde_json::to_vec(self)
+            .map(Zeroizing::new)
+            .expect("what nodes say is plain structs with string keys")
+    }
 }
 
 /// The thread that keeps up with them.
@@ -47,10 +67,12 @@ impl Neighbours {
         data: &Path,
         group: &Arc<Group>,
         settings: &Settings,
+        keys: &Arc<Keys>,
     ) -> Result<Self, Refusal> {
         let mut look = Look {
             data: data.to_owned(),
             group: Arc::clone(group),
+            keys: Arc::clone(keys),
             known: None,
             told: BTreeMap::new(),
         };
@@ -87,6 +109,7 @@ impl Drop for Neighbours {
 struct Look {
     data: PathBuf,
     group: Arc<Group>,
+    keys: Arc<Keys>,
     known: Option<Settings>,
     told: BTreeMap<NodeId, Told>,
 }
@@ -95,6 +118,7 @@ struct Look {
 struct Told {
     connection: u64,
     book: Book,
+    held: Held,
     at: Duration,
 }
 
@@ -107,15 +131,40 @@ impl Look {
         for (peer, note) in self.group.notes() {
             match serde_json::from_slice(&note.0) {
                 Ok(Said::Book(book)) => settings = self.merge(settings, &book),
-                Ok(Said::Unknown) => {}
-                Err(error) => {
+                Ok(said) => self.hear(peer, said),
+                // No words of the parser's: they may quote a key.
+                Err(_) => {
                     let peer = settings.name_of(peer);
-                    tracing::debug!(peer, %error, "a note was not understood");
+                    tracing::debug!(peer, "a note was not understood");
                 }
             }
         }
         self.follow(settings);
         self.tell(now);
+    }
+
+    fn hear(&self, peer: NodeId, said: Said) {
+        match said {
+            Said::Holds(held) => {
+                self.keys.heard(peer, held);
+                let wanted = self.keys.wanted(peer, holder(&self.group) == Some(peer));
+                if !wanted.is_empty() {
+                    self.group.note(peer, &Said::Wants { keys: wanted }.text());
+                }
+            }
+            Said::Wants { keys } => {
+                let keys = self.keys.given(&keys);
+                if !keys.is_empty() {
+                    self.group.note(peer, &Said::Keys { keys }.text());
+                }
+            }
+            Said::Keys { keys } => {
+                if let Err(error) = self.keys.take(peer, &keys) {
+                    tracing::warn!(%error, "a key of the site was not written");
+                }
+            }
+            Said::Book(_) | Said::Unknown => {}
+        }
     }
 
     fn merge(&self, settings: Settings, book: &Book) -> Settings {
@@ -172,29 +221,37 @@ impl Look {
 
     fn tell(&mut self, now: Duration) {
         let Some(known) = &self.known else { return };
-        let book = Book::of(known);
+        let (book, held) = (Book::of(known), self.keys.look());
         for link in self.group.links() {
             if !link.takes_notes() {
                 continue;
             }
             let is_told = self.told.get(&link.peer).is_some_and(|told| {
-                told.connection == link.connection
-                    && told.book == book
-                    && now - told.at < REPEAT_EVERY
+                let is_same = (&told.book, &told.held) == (&book, &held);
+                told.connection == link.connection && is_same && now - told.at < REPEAT_EVERY
             });
             if is_told {
                 continue;
             }
-            let note = serde_json::to_vec(&Said::Book(book.clone()))
-                .expect("a book is plain structs with string keys");
-            if self.group.note(link.peer, &note) {
+            let notes = [Said::Book(book.clone()), Said::Holds(held.clone())];
+            if notes
+                .iter()
+                .all(|said| self.group.note(link.peer, &said.text()))
+            {
                 let told = Told {
                     connection: link.connection,
                     book: book.clone(),
+                    held: held.clone(),
                     at: now,
                 };
                 self.told.insert(link.peer, told);
             }
         }
     }
+}
+
+/// Who holds the authority, as far as this node knows.
+pub(super) fn holder(group: &Group) -> Option<NodeId> {
+    let (epoch, _, holder) = group.status()?.record.granted;
+    (epoch.0 > 0).then_some(holder)
 }

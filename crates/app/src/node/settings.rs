@@ -96,6 +96,14 @@ const fn first() -> u64 {
     1
 }
 
+impl Written {
+    /// Its own.
+    pub(super) fn name(&self) -> &str {
+        let own = self.members.iter().find(|member| member.node == self.node);
+        own.map_or("", |member| &member.name)
+    }
+}
+
 /// A random number for a node or a cluster.
 pub(crate) fn draw() -> Result<u128, Refusal> {
     let mut bytes = [0; 16];

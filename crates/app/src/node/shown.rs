@@ -2,15 +2,15 @@
 
 use replica::{
     group::Group,
-    machine::{Mode, Policy, Role},
+    machine::{Mode, Role},
 };
 use serde_json::{Value, json};
 use wal::Journal as _;
 
-use super::{Settings, coordinator::Leasing};
+use super::{Settings, keys::Keys};
 use crate::present::safe;
 
-pub(super) fn document(group: &Group, settings: &Settings, leasing: Option<&Leasing>) -> Value {
+pub(super) fn document(group: &Group, keys: &Keys, settings: &Settings) -> Value {
     let status = group.status();
     let role = match group.role() {
         Role::Primary { .. } => "primary",
@@ -80,10 +80,6 @@ pub(super) fn document(group: &Group, settings: &Settings, leasing: Option<&Leas
         "holder": (status.record.granted.0.0 > 0).then(|| settings.name_of(holder)),
         "members": members,
         "mode": mode_text(config.mode),
-        "policy": match config.policy {
-            Policy::Wait => "wait",
-            Policy::Refuse => "refuse",
-        },
         "end": status.end.to_string(),
         "flushed": status.flushed.to_string(),
         "committed": status.committed.get(),
@@ -93,16 +89,10 @@ pub(super) fn document(group: &Group, settings: &Settings, leasing: Option<&Leas
         "fed_by": status.fed_by.map(|(node, _, _)| settings.name_of(node)),
         "silent_seconds": status.fed_by.map(|(_, _, silent)| silent.as_secs_f64()),
         "waiting_writes": status.waiting,
-        "reason": status.record.reason,
-        "coordinator": leasing.map(|leasing| json!({
-            "lease": leasing.holder.map(|node| settings.name_of(node)),
-            "is_own": leasing.is_own,
-            "revision": leasing.revision,
-            "fault": leasing.fault,
-        })),
         "replicas": replicas,
         "nodes": links,
         "refused": refused,
+        "keys_missing": keys.missing(|node| settings.name_of(node)),
     })
 }
 
@@ -146,18 +136,6 @@ pub(crate) fn status_text(document: &Value) -> String {
     if let Some(from) = document["fed_by"].as_str() {
         let silent = document["silent_seconds"].as_f64().unwrap_or_default();
         shown.push_str(&format!("fed by {from}, heard of it {silent:.1} s ago\n"));
-    }
-    let coordinator = &document["coordinator"];
-    if coordinator.is_object() {
-        let holder = coordinator["lease"].as_str().unwrap_or("nobody");
-        let own = match coordinator["is_own"].as_bool() {
-            Some(true) => " (this node)",
-            _ => "",
-        };
-        shown.push_str(&match coordinator["fault"].as_str() {
-            Some(fault) => format!("coordinator: {fault}; the lease was of {holder}{own}\n"),
-            None => format!("coordinator: the lease is of {holder}{own}\n"),
-        });
     }
     for (key, what) in [
         (
@@ -203,6 +181,9 @@ const REFUSED_SHOWN: usize = 4;
 fn connections_text(document: &Value) -> String {
     let all = |key: &str| document[key].as_array().cloned().unwrap_or_default();
     let mut shown = String::new();
+    for missing in all("keys_missing").iter().filter_map(Value::as_str) {
+        shown.push_str(&format!("it could not write, without force: {missing}\n"));
+    }
     for link in all("nodes") {
         let name = link["node"].as_str().unwrap_or_default();
         let cause = link["cause"].as_str().unwrap_or_default();

@@ -1,6 +1,5 @@
 //! A site on several machines: three real `up`, each with its own directory, on loopback.
 
-mod force;
 mod joining;
 mod roles;
 
@@ -49,14 +48,23 @@ fn cluster(names: &[&str]) -> Vec<Sandbox> {
     assert_eq!(up.stop(), 0);
     run(first, &["node", "init", names[0], "--listen", &address()]);
     for (name, sandbox) in names.iter().zip(&sandboxes).skip(1) {
-        let file = first.path(name);
-        run(
-            first,
-            &["node", "invite", name, &address(), "--to", path(&file)],
-        );
-        run(sandbox, &["node", "join", path(&file)]);
+        join(first, sandbox, name);
     }
     sandboxes
+}
+
+/// Makes `sandbox` a node that `first` invites. The invitation is left in `first`, beside its code.
+fn join(first: &Sandbox, sandbox: &Sandbox, name: &str) {
+    let file = first.path(name);
+    let code = run(
+        first,
+        &["node", "invite", name, &address(), "--to", path(&file)],
+    );
+    let code = first.file(&format!("{name}.code"), code.stdout);
+    run(
+        sandbox,
+        &["node", "join", path(&file), "--code-file", path(&code)],
+    );
 }
 
 fn status(sandbox: &Sandbox) -> Value {

@@ -138,15 +138,13 @@ impl<'p> Cluster<'p> {
         for index in 1..self.nodes.len() {
             let (name, at) = (self.nodes[index].name, self.address(index)?.to_string());
             let file = path(&dir.join(format!("{name}.invitation")))?;
-            self.run(0, &["node", "invite", name, &at, "--to", &file])?;
-            self.run(index, &["node", "join", &file])?;
-        }
-        let list = self.run(0, &["node", "list", "--output", "json"])?;
-        let file = dir.join("nodes.json");
-        RealDisk.replace(&file, &list.stdout)?;
-        let file = path(&file)?;
-        for index in 1..self.nodes.len() {
-            self.run(index, &["node", "meet", &file])?;
+            let invited = self.run(0, &["node", "invite", name, &at, "--to", &file])?;
+            let code = dir.join(format!("{name}.code"));
+            RealDisk.replace(&code, &invited.stdout)?;
+            self.run(
+                index,
+                &["node", "join", &file, "--code-file", &path(&code)?],
+            )?;
         }
         Ok(())
     }

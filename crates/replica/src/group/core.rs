@@ -14,11 +14,10 @@ use super::{
     Options, Shared,
     files::{self, Files},
     inbox::{Inbox, Notes},
-    telling,
 };
 use crate::{
     machine::{
-        Durable, Effect, Entry, EpochId, Event, Node, Outcome, Position, Refusal, SessionId, Time,
+        Durable, Effect, Entry, EpochId, Event, Node, NodeId, Outcome, Position, SessionId, Time,
     },
     transport::Heard,
 };
@@ -78,8 +77,6 @@ struct Core {
     pins: BTreeMap<SessionId, Pin>,
     log: mpsc::Sender<LogWork>,
     reads: mpsc::Sender<ReadWork>,
-    /// Gone with this thread, and then the one that writes is.
-    writer: telling::Writer,
     /// Answers to effects that were carried out on this thread.
     own: VecDeque<Event>,
 }
@@ -92,7 +89,6 @@ pub(super) fn start(
 ) -> Result<Vec<JoinHandle<()>>, Error> {
     let (log, log_work) = mpsc::channel();
     let (reads, read_work) = mpsc::channel();
-    let (writer, unwritten) = telling::writer();
     let now = Time(shared.clock.monotonic());
     let (node, effects) = Node::start(
         now,
@@ -109,7 +105,6 @@ pub(super) fn start(
         pins: BTreeMap::new(),
         log,
         reads,
-        writer,
         own: VecDeque::new(),
     };
     let tick = options.limits.heartbeat / 4;
@@ -127,7 +122,6 @@ pub(super) fn start(
             "replica-read",
             Box::new(move || read_loop(&reading, &read_work)),
         )?,
-        spawn("replica-tell", Box::new(move || telling::write(&unwritten)))?,
         spawn(
             "replica-core",
             Box::new(move || {
@@ -223,7 +217,6 @@ impl Core {
             Effect::Unpin { session } => drop(self.pins.remove(&session)),
             Effect::Commit(lsn) => shared.local.show(lsn),
             Effect::Answer { number, outcome } => {
-                let outcome = self.still_true(outcome);
                 if outcome == Outcome::Done {
                     // Whoever ordered it finds it done when it looks.
                     *shared.status() = Some(self.node.status());
@@ -235,27 +228,10 @@ impl Core {
                 *shared.role() = role;
             }
             Effect::Log(line) => {
-                if line.name.starts_with("promotion.") {
-                    shared.telling.judged(self.node.judgement());
-                }
-                shared.telling.tell(shared.clock.now(), line, &self.writer);
+                let replica = line.replica.map(|NodeId(node)| format!("{node:032x}"));
+                tracing::info!(replica, epoch = line.epoch.0, "{line}");
             }
             base => self.refuse_base(base),
-        }
-    }
-
-    /// A process that was stopped between a decision and what comes of it acknowledges nothing when its
-    /// lease is over by then.
-    fn still_true(&self, outcome: Outcome) -> Outcome {
-        let now = Time(self.shared.clock.monotonic());
-        match outcome {
-            Outcome::Written { .. } if self.node.is_lease_over(now) => {
-                Outcome::Unknown(Refusal::LeaseEnded)
-            }
-            Outcome::Confirmed { .. } if self.node.is_lease_over(now) => {
-                Outcome::Refused(Refusal::LeaseEnded)
-            }
-            outcome => outcome,
         }
     }
 

@@ -16,7 +16,6 @@ pub(super) struct Files {
     pub(super) local: Arc<Local>,
     pub(super) authority: Authority,
     derived: wal::Lsn,
-    is_leased: bool,
 }
 
 fn failed(error: &crate::Error) -> Error {
@@ -74,7 +73,6 @@ impl Files {
             local: Arc::new(local),
             authority,
             derived: options.derived,
-            is_leased: options.is_leased,
         })
     }
 
@@ -93,7 +91,7 @@ impl Files {
             committed: self.derived,
             derived: self.derived,
             is_damaged: entry.birth != birth(&self.local) || !is_known,
-            is_leased: self.is_leased,
+            is_leased: false,
             fresh: core::epoch_id(&*shared.random)?,
         })
     }

@@ -19,8 +19,6 @@ pub(super) struct Log {
     pub(super) committed: Lsn,
     /// What the primary committed, as it said; of that `committed` is what is durable here.
     pub(super) told: Lsn,
-    /// The same, also beyond what was received: what a forced promotion may lose is at least that.
-    pub(super) announced: Lsn,
     pub(super) applied: Lsn,
     pub(super) derived: Lsn,
     /// Why it takes nothing more until the node starts again.
@@ -65,7 +63,6 @@ impl Log {
             first_retained,
             committed: committed.min(end.lsn),
             told: committed,
-            announced: committed,
             applied: derived,
             derived,
             failed: None,

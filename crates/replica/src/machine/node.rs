@@ -54,8 +54,6 @@ pub struct Node {
     pub(super) lease: Lease,
     /// Found at the start, or by the disk; whether or not the record says so yet.
     pub(super) is_damaged: bool,
-    /// When something was last heard of whoever feeds this log, in this life of the node.
-    pub(super) last_fed: Option<Time>,
     /// What the last promotion of this node was decided on.
     pub(super) judgement: Option<Judgement>,
     /// For the one time that this node goes on as a holder by itself.
@@ -101,7 +99,6 @@ impl Node {
             handed_over: None,
             lease: Lease::new(durable.is_leased),
             is_damaged: durable.is_damaged,
-            last_fed: None,
             judgement: None,
             fresh: Some(durable.fresh),
         };
@@ -120,9 +117,6 @@ impl Node {
             self.handle(event);
         }
         self.go_on();
-        if let Some(receiver) = &self.receiver {
-            self.last_fed = Some(receiver.last_heard);
-        }
         self.out.take()
     }
 
@@ -155,13 +149,8 @@ impl Node {
                 self.log.applied = applied.min(self.log.received.lsn);
                 self.log.derived = derived;
             }
-            Event::Leased {
-                epoch,
-                until,
-                fresh,
-            } => {
+            Event::Leased { epoch, until } => {
                 self.lease.grant(epoch, until);
-                self.fresh.get_or_insert(fresh);
                 self.resume();
             }
             Event::LeaseLost => {
@@ -374,10 +363,6 @@ impl Node {
                 force,
             } => {
                 self.promote(Some(number), node, config, force, epoch_id);
-                Some(())
-            }
-            Order::Succeed { node, above, lease } => {
-                self.succeed(number, node, above, lease, epoch_id);
                 Some(())
             }
             Order::Switchover { to } => self.with_primary(|primary, office| {

@@ -123,7 +123,6 @@ impl Node {
         let record = self.record().clone();
         let is_holder = record.granted.2 == self.me && record.promised == record.granted;
         let is_able = self.log.failed.is_none() && !self.is_amnesiac() && !self.keeper.is_busy();
-        let is_able = is_able && self.log.is_settled();
         let is_free = self.primary.is_none() && self.candidacy.is_none();
         if !is_holder || !is_able || !is_free || !record.config.members.contains(&self.me) {
             return;

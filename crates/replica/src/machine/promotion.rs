@@ -19,8 +19,6 @@ pub(super) struct Candidacy {
     pub(super) number: Option<u64>,
     pub(super) config: Option<Config>,
     pub(super) force: Option<String>,
-    /// A coordinator's lease that it is ordered under.
-    pub(super) lease: Option<String>,
     pub(super) id: EpochId,
     pub(super) since: Time,
     last_asked: Time,
@@ -47,7 +45,6 @@ impl Candidacy {
             number,
             config,
             force,
-            lease: None,
             id,
             since: now,
             last_asked: now,

@@ -7,7 +7,6 @@ mod cluster;
 mod divergence;
 mod garbage;
 mod groups;
-mod leases;
 mod outcomes;
 mod promises;
 mod rebuilds;

@@ -1,8 +1,8 @@
 //! Who a node is to others: a certificate that the cluster's own authority signed.
 //!
 //! Names are made of the ids of node and cluster, never of addresses, and there is no end date: a
-//! node whose clock is wrong must not fall out of its cluster. A node that was removed is refused as
-//! not being a member.
+//! node whose clock is wrong must not fall out of its cluster. A node that was removed is refused by
+//! its id.
 
 use std::{fmt, sync::Arc};
 

@@ -2,8 +2,8 @@
 //!
 //! The file has mode 0600 from the moment it exists, in a directory of mode 0700: `world::Disk` makes
 //! both so. It is read when something is sealed or opened and not kept in memory in between.
-//! Whoever opens it holds the store, and with it the lock of the data directory: nobody else
-//! rotates meanwhile.
+//! Commands work on the store of a running `up`, so one may rotate while another one opens: who rotates
+//! holds a lock, and who opens only makes a next key current that is in use.
 
 use std::{
     fmt, io,
@@ -13,7 +13,7 @@ use std::{
 
 use hkdf::Hkdf;
 use sha2::Sha256;
-use world::{Disk, Random};
+use world::{Disk, Random, disk::Lock};
 use zeroize::Zeroizing;
 
 use crate::inventory::{Error, Kind};
@@ -22,7 +22,9 @@ const KEY_LEN: usize = 32;
 /// Name of the key below the keys of the data directory.
 pub const NAME: &str = "data.key";
 /// The key that a rotation goes to, until everything is sealed under it.
-const NEXT_NAME: &str = "data.key.next";
+pub const NEXT_NAME: &str = "data.key.next";
+/// Held while the key is rotated.
+const LOCK_NAME: &str = "data.key.lock";
 
 /// A key in memory, wiped when it is dropped.
 #[derive(Clone)]
@@ -35,6 +37,15 @@ impl DataKey {
             .fill(key.as_mut_slice())
             .map_err(|error| Error::new(Kind::Storage, "no random bytes").with_source(error))?;
         Ok(Self(key))
+    }
+
+    /// From the bytes of a key file.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        (bytes.len() == KEY_LEN).then(|| {
+            key.copy_from_slice(bytes);
+            Self(key)
+        })
     }
 
     pub(super) fn bytes(&self) -> &[u8; KEY_LEN] {
@@ -92,6 +103,20 @@ impl KeyFiles {
         self.dir.join(NAME)
     }
 
+    pub(super) fn lock(&self) -> Result<Box<dyn Lock>, Error> {
+        let path = self.dir.join(LOCK_NAME);
+        self.disk
+            .create_dir_all_synced(&self.dir)
+            .and_then(|()| self.disk.lock(&path, "holdfast"))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => Error::new(
+                    Kind::Conflict,
+                    "the data key is being rotated by another command",
+                ),
+                _ => failed("locking", &path, error),
+            })
+    }
+
     pub(super) fn write(&self, key: &DataKey) -> Result<(), Error> {
         self.replace(&self.path(), key)
     }
@@ -111,8 +136,12 @@ impl KeyFiles {
     /// The next key becomes the key. A rename within one directory: a crash leaves either name.
     pub(super) fn promote(&self) -> Result<(), Error> {
         let next = self.dir.join(NEXT_NAME);
-        self.disk
-            .rename(&next, &self.path())
+        let renamed = match self.disk.rename(&next, &self.path()) {
+            // Whoever opened something meanwhile did it: nobody drops a key that is in use.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed,
+        };
+        renamed
             .and_then(|()| self.disk.sync_dir(&self.dir))
             .map_err(|error| failed("making current", &next, error))
     }
@@ -134,12 +163,7 @@ impl KeyFiles {
             }
             Err(error) => return Err(failed("reading", path, error)),
         };
-        let mut key = Zeroizing::new([0; KEY_LEN]);
-        if bytes.len() != KEY_LEN {
-            return Err(not_a_key(path));
-        }
-        key.copy_from_slice(&bytes);
-        Ok(Some(DataKey(key)))
+        DataKey::of(&bytes).map(Some).ok_or_else(|| not_a_key(path))
     }
 
     fn replace(&self, path: &Path, key: &DataKey) -> Result<(), Error> {

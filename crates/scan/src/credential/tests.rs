@@ -294,16 +294,50 @@ fn a_rotation_of_the_data_key_cut_short_anywhere_leaves_every_credential_to_be_o
             assert_eq!(password(&found), PASSWORD, "cut at {nth}");
             let now = vault.data_key().unwrap().id();
             assert!(rotated.is_err() || now != before);
-            // Nothing of the attempt is left in the way of the next.
-            assert!(vault.files.next().unwrap().is_none());
             assert_eq!(vault.list().unwrap()[0].data_key, now);
+            // Nothing of the attempt is in the way of the next.
+            let left = vault.files.next().unwrap();
+            assert!(left.is_none_or(|left| left.id() != now));
         }
+        let after = on(&disk.process_death());
+        after.rotate_data_key(place.now(), WHO).unwrap();
+        assert!(after.files.next().unwrap().is_none());
+        assert_eq!(password(&after.open("default").unwrap()), PASSWORD);
         if rotated.is_ok() {
             break;
         }
         cut += 1;
     }
     assert!(cut >= 5, "only {cut} effects were cut");
+}
+
+/// Commands work beside a running `up`, which opens credentials whenever a host is due. One that dropped the
+/// next key of a rotation under way would have thrown away the only key to everything.
+#[test]
+fn a_rotation_under_way_is_not_undone_by_whoever_opens_a_credential_meanwhile() {
+    let place = Place::new();
+    let vault = vault(&place);
+    vault.add("default", &secret(), place.now(), WHO).unwrap();
+    let before = vault.data_key().unwrap().id();
+    let other = vault.clone();
+    let meanwhile = || {
+        assert_eq!(password(&other.open("default").unwrap()), PASSWORD);
+        assert_eq!(other.data_key().unwrap().id(), before);
+        let second = other.rotate_data_key(place.now(), WHO).unwrap_err();
+        assert_eq!(second.kind(), Kind::Conflict);
+        Ok(())
+    };
+    let rotated = vault.rotate_data_key_after(place.now(), WHO, &meanwhile);
+    assert_eq!(rotated.unwrap(), 1);
+    assert_eq!(password(&vault.open("default").unwrap()), PASSWORD);
+    let now = vault.data_key().unwrap().id();
+    assert_ne!(now, before);
+    // Where the next key does not come to the others, nothing is sealed under it.
+    let refused = vault.rotate_data_key_after(place.now(), WHO, &|| Err("b is off".to_owned()));
+    assert!(refused.unwrap_err().to_string().contains("b is off"));
+    assert_eq!(vault.data_key().unwrap().id(), now);
+    assert!(vault.files.next().unwrap().is_none());
+    assert_eq!(password(&vault.open("default").unwrap()), PASSWORD);
 }
 
 #[test]

@@ -118,6 +118,12 @@ impl Book {
         key::current(disk, keys_dir, random, signed_by)
     }
 
+    /// The public key that signed the newest statement.
+    pub fn signed_by(&self) -> Result<Option<String>, Error> {
+        let newest = self.newest(&self.store.snapshot()?)?;
+        Ok(newest.map(|newest| newest.key))
+    }
+
     /// Whether anything was stated yet: by then the key is known.
     pub fn is_begun(&self) -> Result<bool, Error> {
         Ok(self.newest(&self.store.snapshot()?)?.is_some())

@@ -15,7 +15,7 @@ use crate::policy::{PrivateKey, read_key};
 /// Name of the key below the keys of the data directory.
 pub const KEY_FILE: &str = "ledger.key";
 /// The key that a rotation goes to, until a statement names it.
-const NEXT_FILE: &str = "ledger.key.next";
+pub const NEXT_FILE: &str = "ledger.key.next";
 
 /// The key by which the newest statement was signed, `signed_by`; where there is none yet, the one in
 /// the file, which is made when it is not there.

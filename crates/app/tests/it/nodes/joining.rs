@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{address, cluster, path, run, status, wait_until};
+use super::{address, cluster, join, path, run, status, wait_until};
 use crate::{holdfast::Sandbox, watching::Up};
 
 fn listed(sandbox: &Sandbox, name: &str) -> Option<Value> {
@@ -32,9 +32,7 @@ fn nodes_that_come_later_move_or_are_removed_are_known_to_all() {
     up_b.says("standing by");
 
     let c = Sandbox::new();
-    let file = a.path("c");
-    run(a, &["node", "invite", "c", &address(), "--to", path(&file)]);
-    run(&c, &["node", "join", path(&file)]);
+    join(a, &c, "c");
     let up_c = Up::start(&c);
     up_c.says("standing by");
     wait_until("c at b", b, |status| {
@@ -151,5 +149,178 @@ fn a_node_whose_record_is_lost_before_it_ever_ran_does_not_start() {
         assert!(refused.stderr.contains("is lost"), "{}", refused.stderr);
         refused.tells_next_step();
         assert!(!record.exists());
+    }
+}
+
+#[test]
+fn an_invitation_is_opened_by_its_code_and_by_nothing_else() {
+    let nodes = cluster(&["a", "b"]);
+    let (a, other) = (&nodes[0], Sandbox::new());
+    let (file, code) = (a.path("b"), a.path("b.code"));
+    let invitation = std::fs::read_to_string(&file).unwrap();
+    let code_text = std::fs::read_to_string(&code).unwrap();
+    let key = std::fs::read_to_string(a.data_dir().join("keys/policy.key")).unwrap();
+    let body = key.lines().nth(1).unwrap();
+    assert!(!invitation.contains(body) && !invitation.contains("PRIVATE KEY"));
+    assert!(!invitation.contains(code_text.trim()));
+
+    // The code of another invitation, one that is mistyped, none, and no file of ours.
+    let to = a.path("c");
+    let shown = run(a, &["node", "invite", "c", &address(), "--to", path(&to)]).stdout;
+    let wrong = a.file("wrong", &shown);
+    let mistyped = a.file("mistyped", code_text.replacen('-', "", 1).get(1..).unwrap());
+    let garbage = a.file("garbage", "{}");
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["node", "join", path(&file), "--code-file", path(&wrong)],
+            "does not open",
+        ),
+        (
+            &["node", "join", path(&file), "--code-file", path(&mistyped)],
+            "mistyped",
+        ),
+        (
+            &["node", "join", path(&file), "--code-file", "/nowhere"],
+            "/nowhere",
+        ),
+        (
+            &["node", "join", path(&garbage), "--code-file", path(&code)],
+            "invitation",
+        ),
+    ];
+    for (args, says) in cases {
+        let refused = other.run(args);
+        assert_eq!(refused.code, 2, "{}{}", refused.stdout, refused.stderr);
+        assert!(refused.stderr.contains(says), "{}", refused.stderr);
+        refused.tells_next_step();
+        let told = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(
+            !told.contains(shown.trim()) && !told.contains(code_text.trim()),
+            "{told}"
+        );
+        assert!(!other.data_dir().join("node").exists(), "nothing was begun");
+    }
+    for span in ["0s", "31d", "soon"] {
+        let args = [
+            "node",
+            "invite",
+            "d",
+            "127.0.0.1:1",
+            "--to",
+            "/tmp/x",
+            "--valid",
+            span,
+        ];
+        assert_eq!(a.run(args).code, 2, "{span}");
+    }
+    run(
+        &other,
+        &["node", "join", path(&to), "--code-file", path(&wrong)],
+    );
+}
+
+/// A node that takes over opens what was sealed before, and goes on with the same signatures, whatever was
+/// rotated since it joined.
+#[test]
+fn keys_that_are_rotated_are_on_every_member_before_they_are_used() {
+    let nodes = cluster(&["a", "b"]);
+    let [a, b] = nodes.as_slice() else {
+        unreachable!("two names")
+    };
+    let up_a = Up::start(a);
+    up_a.says("this node writes");
+    let up_b = Up::start(b);
+    up_b.says("standing by");
+    run(a, &["group", "add", "b"]);
+    wait_until("b in sync", a, |status| {
+        status["replicas"][0]["in_sync"] == true
+    });
+    let password = a.file("password", "one password\n");
+    let add = [
+        "credential",
+        "add",
+        "default",
+        "--user",
+        "root",
+        "--password-file",
+        path(&password),
+    ];
+    run(a, &add);
+    run(a, &["ledger", "seal"]);
+    let key = |node: &Sandbox, file: &str| std::fs::read(node.data_dir().join("keys").join(file));
+    for (file, args) in [
+        (
+            "data.key",
+            ["credential", "rotate", "--data-key"].as_slice(),
+        ),
+        ("ledger.key", &["ledger", "key", "rotate"]),
+    ] {
+        let before = key(a, file).unwrap();
+        run(a, args);
+        assert_ne!(key(a, file).unwrap(), before, "{file}");
+        let both = || key(a, file).unwrap() == key(b, file).unwrap();
+        wait_until(file, b, |_| both());
+    }
+
+    // With a member that is off nothing is rotated, and everything opens as before.
+    assert_eq!(up_b.stop(), 0);
+    let before = key(a, "data.key").unwrap();
+    let refused = a.run(["credential", "rotate", "--data-key"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("b has not told"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(key(a, "data.key").unwrap(), before);
+    let up_b = Up::start(b);
+    up_b.says("standing by");
+    wait_until("b in sync", a, |status| {
+        status["replicas"][0]["in_sync"] == true
+    });
+
+    // The new one opens, seals, and its statements follow on those of the old one.
+    let handed = || b.run(["group", "status"]).code == 0 && a.run(["switchover", "b"]).code == 0;
+    wait_until("b has the keys", a, |_| handed());
+    up_b.says("this node writes");
+    let rotate = [
+        "credential",
+        "rotate",
+        "default",
+        "--password-file",
+        path(&password),
+    ];
+    wait_until("b writes", b, |_| b.run(rotate).code == 0);
+    run(b, &["ledger", "seal"]);
+    run(b, &["ledger", "verify"]);
+
+    // One that has lost its key says so, and is not promoted without force.
+    for up in [up_a, up_b] {
+        assert_eq!(up.stop(), 0);
+    }
+    std::fs::remove_file(a.data_dir().join("keys/data.key")).unwrap();
+    let up_a = Up::start(a);
+    up_a.says("standing by");
+    let says_so = |status: &Value| {
+        let missing = status["keys_missing"][0].as_str().unwrap_or_default();
+        missing.contains("keys/data.key")
+    };
+    wait_until("it says so", a, says_so);
+    let refused = a.run(["promote", "--alone"]);
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.stderr.contains("keys/data.key"),
+        "{}",
+        refused.stderr
+    );
+    refused.tells_next_step();
+    // It comes back with whoever has it.
+    let up_b = Up::start(b);
+    wait_until("it came back", a, |status| {
+        let is_there = key(a, "data.key").ok() == key(b, "data.key").ok();
+        is_there && status["keys_missing"] == serde_json::json!([])
+    });
+    for up in [up_a, up_b] {
+        assert_eq!(up.stop(), 0);
     }
 }

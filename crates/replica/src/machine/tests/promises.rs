@@ -235,3 +235,74 @@ fn a_denied_candidate_does_not_hide_the_holder_before_it() {
     }
     assert!(is_written(cluster.write(1, "still")));
 }
+
+/// Proves: AUT-12
+#[test]
+fn a_holder_acknowledges_only_as_long_as_its_lease_lasts_less_a_margin() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.is_leased = true;
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.promote(1);
+    let refusal = Refusal::LeaseEnded;
+    assert_eq!(
+        cluster.write(1, "a"),
+        Some(Outcome::Refused(refusal)),
+        "none was granted"
+    );
+    cluster.lease(1, 10);
+    assert!(is_written(cluster.write(1, "b")));
+    cluster.disks.get_mut(&2).unwrap().is_slow = true;
+    cluster.pass(8);
+    let number = cluster.write_later(1, "c");
+    cluster.pass(1);
+    let unknown = Outcome::Unknown(Refusal::LeaseEnded);
+    assert_eq!(
+        cluster.answer(number),
+        Some(&unknown),
+        "one second before the end"
+    );
+    cluster.flush(2);
+    assert!(!is_written(cluster.write(1, "d")));
+}
+
+/// The lease of the promotion before was at its end, and so the node stepped down in the moment in
+/// which it was promoted again, each time.
+#[test]
+fn a_lease_of_an_earlier_promotion_does_not_end_the_next_one() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.is_leased = true;
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.promote(1);
+    cluster.lease(1, 10);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(12);
+    assert!(!is_written(cluster.write(1, "b")));
+    assert_eq!(cluster.promote(1), Some(Outcome::Done));
+    cluster.pass(1);
+    assert!(
+        matches!(cluster.roles[&1], Role::Primary { .. }),
+        "it waits for its lease"
+    );
+    cluster.lease(1, 10);
+    assert!(is_written(cluster.write(1, "c")));
+}
+
+#[test]
+fn a_holder_that_starts_again_waits_for_its_lease() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.is_leased = true;
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.promote(1);
+    cluster.lease(1, 100);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.stop(1);
+    cluster.start(1);
+    assert!(!is_written(cluster.write(1, "b")));
+    cluster.lease(1, 100);
+    cluster.run();
+    cluster.pass(1);
+    assert!(is_written(cluster.write(1, "c")));
+}

@@ -363,7 +363,6 @@ fn only_members_of_the_cluster_with_their_own_certificate_are_heard() {
         "this node does not know it",
         "it speaks no version that this program does",
         "invalid peer certificate",
-        "fatal alert",
     ] {
         while !b
             .transport
@@ -442,7 +441,8 @@ fn garbage_ends_its_connection_and_nothing_else() {
         let payload = Frames::default().next(&mut connection, 256, &mut false);
         let answer: Answer = postcard::from_bytes(&payload.unwrap().unwrap()).unwrap();
         assert_eq!(answer, Answer::Welcome(2));
-        connection.write_all(&bytes).unwrap();
+        // A long one is closed before all of it is written.
+        connection.write_all(&bytes).ok();
         connection.write_all(&good).ok();
         // Closed, with or without a word.
         let mut rest = Vec::new();

@@ -2,7 +2,9 @@
 //! the rows of hosts, the present state against the last changes.
 
 use std::{
+    cmp::Ordering::{Equal, Greater, Less},
     collections::BTreeMap,
+    mem::size_of,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -22,6 +24,9 @@ use crate::{
     policy::PublicKey,
     utc::Utc,
 };
+
+/// Rows that are looked up at once: in a database a page costs a round trip.
+const PAGE: usize = 500;
 
 /// Judges what a store holds. `trusted` and `noted` as for a file; without them the statements vouch
 /// for each other only.
@@ -117,9 +122,8 @@ impl Rest<'_, '_> {
             self.head(&host)?;
             hosts.insert(host.name.clone(), host);
         }
-        self.changes(&hosts)?;
+        self.verdicts(&hosts)?;
         self.scans(&hosts)?;
-        self.states(&hosts)?;
         self.boards(&hosts)?;
         self.evidence()
     }
@@ -145,13 +149,7 @@ impl Rest<'_, '_> {
 
     /// As many rows as the chains have: all that the chains have are there, so that one more is none
     /// of theirs.
-    fn changes(&mut self, hosts: &BTreeMap<String, Host>) -> Result<(), Error> {
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for item in self.rows(self.tables.changes)? {
-            let (key, _) = item?;
-            self.steps.one()?;
-            *counts.entry(host_of(&key)).or_default() += 1;
-        }
+    fn counted(hosts: &BTreeMap<String, Host>, counts: BTreeMap<String, u64>) -> Result<(), Error> {
         for (name, rows) in counts {
             let chain = hosts.get(&name).and_then(|host| host.chain.as_ref());
             let has_none_yet = hosts.get(&name).is_some_and(|host| host.chain.is_none());
@@ -166,22 +164,14 @@ impl Rest<'_, '_> {
 
     fn scans(&mut self, hosts: &BTreeMap<String, Host>) -> Result<(), Error> {
         let mut unnumbered = 0;
-        for item in self.rows(self.tables.scans)? {
-            let (key, value) = item?;
-            self.steps.one()?;
-            let what = || format!("scan {}", String::from_utf8_lossy(&key));
-            let scan: ScanRow = read(&value, what)?;
-            if scan.number == 0 {
-                unnumbered += 1;
-                continue;
+        let mut rows = self.rows(self.tables.scans)?;
+        loop {
+            let page = rows.by_ref().take(PAGE);
+            let page: Vec<_> = page.collect::<Result<_, _>>()?;
+            if page.is_empty() {
+                break;
             }
-            let link = row::link_key(&scan.host, scan.number);
-            let found = self.snapshot.get(self.tables.links, &link)?;
-            let found = found.and_then(|value| serde_json::from_slice::<LinkRow>(&value).ok());
-            if found.is_none_or(|found| found.scan_id.as_bytes() != &*key) {
-                let why = format!("it is not in the chain of host `{}`", scan.host);
-                return Err(Wrong::new(what(), why).into());
-            }
+            unnumbered += self.scans_of(&page)?;
         }
         let known: u64 = hosts
             .values()
@@ -198,34 +188,50 @@ impl Rest<'_, '_> {
         Ok(())
     }
 
-    /// Since when a state is what it is: by the changes of its rule.
-    fn states(&mut self, hosts: &BTreeMap<String, Host>) -> Result<(), Error> {
+    /// Verdicts beside the changes of their rules, in one pass over both tables: they lie in one order.
+    fn verdicts(&mut self, hosts: &BTreeMap<String, Host>) -> Result<(), Error> {
+        let mut changes = Changes {
+            rows: self.rows(self.tables.changes)?,
+            next: None,
+            counts: BTreeMap::new(),
+        };
+        // What is wrong with a chain tells more than what follows from it.
+        let mut wrong = None;
         for item in self.rows(self.tables.states)? {
             let (key, value) = item?;
             self.steps.one()?;
-            let name = host_of(&key);
-            let state: State = read(&value, || format!("host `{name}`, a verdict"))?;
-            let what = || format!("host `{name}`, verdict of `{}`", state.rule);
-            let Some(host) = hosts.get(&name) else {
-                return Err(Wrong::new(what(), "there is no such host").into());
-            };
-            let keys = row::below(&[name.as_bytes(), state.rule.as_bytes()]);
-            let mut changed = None;
-            let mut first_seen = None;
-            for item in self.snapshot.range(self.tables.changes, &keys)?.rev() {
-                let change: Change = read(&item?.1, what)?;
-                changed.get_or_insert(change.occurred);
-                if change.kind == ChangeKind::FirstSeen {
-                    first_seen = Some(change.occurred);
-                    break;
-                }
-            }
-            let is_it = changed == Some(state.changed) && first_seen == Some(state.first_seen);
-            if host.chain.is_some() && !is_it {
-                return Err(Wrong::new(what(), "its times are not those of its changes").into());
+            let times = changes.of(&key, self.steps)?;
+            wrong = wrong.or(state_fault(&key, &value, hosts, times));
+        }
+        changes.rest(self.steps)?;
+        Self::counted(hosts, changes.counts)?;
+        wrong.map_or(Ok(()), |wrong| Err(wrong.into()))
+    }
+
+    /// Gives how many of them are from before the chains.
+    fn scans_of(&mut self, page: &[(store::Bytes, store::Bytes)]) -> Result<u64, Error> {
+        let what = |key: &[u8]| format!("scan {}", String::from_utf8_lossy(key));
+        let (mut unnumbered, mut links) = (0, Vec::new());
+        for (key, value) in page {
+            self.steps.one()?;
+            let scan: ScanRow = read(value, || what(key))?;
+            match scan.number {
+                0 => unnumbered += 1,
+                number => links.push((row::link_key(&scan.host, number), &key[..], scan.host)),
             }
         }
-        Ok(())
+        let wanted: Vec<_> = links
+            .iter()
+            .map(|(link, ..)| (self.tables.links, &link[..]))
+            .collect();
+        for ((_, key, host), found) in links.iter().zip(self.snapshot.get_many(&wanted)?) {
+            let found = found.and_then(|value| serde_json::from_slice::<LinkRow>(&value).ok());
+            if found.is_none_or(|found| found.scan_id.as_bytes() != *key) {
+                let why = format!("it is not in the chain of host `{host}`");
+                return Err(Wrong::new(what(key), why).into());
+            }
+        }
+        Ok(unnumbered)
     }
 
     /// What pages of the fleet are made from, against the verdicts that it is to say again. A host from
@@ -269,6 +275,103 @@ impl Rest<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// When a rule's verdict changed last and when it was first seen, as its changes have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Times {
+    changed: Option<u64>,
+    first_seen: Option<u64>,
+}
+
+/// The record of changes in order, each read once.
+struct Changes {
+    rows: store::Range,
+    /// Read, and of what comes next.
+    next: Option<(store::Bytes, store::Bytes)>,
+    /// Rows by host.
+    counts: BTreeMap<String, u64>,
+}
+
+impl Changes {
+    fn next(
+        &mut self,
+        steps: &mut Steps<'_>,
+    ) -> Result<Option<(store::Bytes, store::Bytes)>, Error> {
+        if let Some(next) = self.next.take() {
+            return Ok(Some(next));
+        }
+        let Some(item) = self.rows.next() else {
+            return Ok(None);
+        };
+        let (key, value) = item?;
+        steps.one()?;
+        *self.counts.entry(host_of(&key)).or_default() += 1;
+        Ok(Some((key, value)))
+    }
+
+    /// Of the verdict with this key. Those before it are of rules that are judged no more.
+    fn of(&mut self, state: &[u8], steps: &mut Steps<'_>) -> Result<Times, Error> {
+        let mut times = Times::default();
+        while let Some((key, value)) = self.next(steps)? {
+            match rule_key(&key).cmp(state) {
+                Less => {}
+                Equal => {
+                    let change: Change = read(&value, || what_of(state))?;
+                    times.changed = Some(change.occurred);
+                    if change.kind == ChangeKind::FirstSeen {
+                        times.first_seen = Some(change.occurred);
+                    }
+                }
+                Greater => {
+                    self.next = Some((key, value));
+                    break;
+                }
+            }
+        }
+        Ok(times)
+    }
+
+    fn rest(&mut self, steps: &mut Steps<'_>) -> Result<(), Error> {
+        while self.next(steps)?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Since when a state is what it is: by the changes of its rule.
+fn state_fault(
+    key: &[u8],
+    value: &[u8],
+    hosts: &BTreeMap<String, Host>,
+    times: Times,
+) -> Option<Wrong> {
+    let wrong = |why: &str| Some(Wrong::new(what_of(key), why));
+    let Ok(state) = serde_json::from_slice::<State>(value) else {
+        return wrong("its row is not readable");
+    };
+    let Some(host) = hosts.get(&host_of(key)) else {
+        return wrong("there is no such host");
+    };
+    let told = Times {
+        changed: Some(state.changed),
+        first_seen: Some(state.first_seen),
+    };
+    if host.chain.is_some() && told != times {
+        return wrong("its times are not those of its changes");
+    }
+    None
+}
+
+/// Of the key of a change the part that is the key of its rule's verdict.
+fn rule_key(change: &[u8]) -> &[u8] {
+    let end = change.len().saturating_sub(1 + size_of::<u64>());
+    &change[..end]
+}
+
+fn what_of(state: &[u8]) -> String {
+    let rule = state.splitn(2, |&byte| byte == 0).nth(1);
+    let rule = String::from_utf8_lossy(rule.unwrap_or_default());
+    format!("host `{}`, verdict of `{rule}`", host_of(state))
 }
 
 fn host_of(key: &[u8]) -> String {

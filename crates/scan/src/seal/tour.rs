@@ -4,7 +4,10 @@
 //! remember no more than the head of each host. A row that is not there ends the tour: there is
 //! nothing to put in its place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use store::{Keys, Snapshot, Store};
 
@@ -19,6 +22,11 @@ use crate::{
     },
     utc::Utc,
 };
+
+/// Scans of a host that are read at once: most have no changes, and a first one some hundreds.
+const SCANS_AT_ONCE: u64 = 100;
+/// Evidence that is read at once, some kilobytes each.
+const EVIDENCE_AT_ONCE: usize = 500;
 
 /// What is to be seen.
 #[derive(Clone, Debug)]
@@ -152,8 +160,11 @@ impl<'a> Tour<'a> {
             Some(&scans) => scans,
             None => self.begin(&head.host, visit)?,
         };
-        for number in from + 1..=head.scans {
-            self.scan(&head.host, number, visit)?;
+        let mut next = from + 1;
+        while next <= head.scans {
+            let last = head.scans.min(next + (SCANS_AT_ONCE - 1));
+            self.scans(&head.host, next..=last, visit)?;
+            next = last + 1;
         }
         self.seen.insert(head.host, head.scans.max(from));
         Ok(())
@@ -189,35 +200,54 @@ impl<'a> Tour<'a> {
         Ok(scans)
     }
 
-    fn scan(&mut self, host: &str, number: u64, visit: &mut Visit<'_>) -> Result<(), Error> {
-        let what = format!("host `{host}`, scan {number}");
-        let lost = |why: &str| Error::from(Wrong::new(what.clone(), why));
-        let link: LinkRow = self
-            .row(self.tables.links, &row::link_key(host, number))?
-            .ok_or_else(|| lost("the row that finds it is not there or not readable"))?;
-        for rule in &link.rules {
-            let key = row::change_key(host, rule, number);
-            let change: Change = self.row(self.tables.changes, &key)?.ok_or_else(|| {
-                lost(&format!(
-                    "its change of `{rule}` is not there or not readable"
-                ))
-            })?;
-            let row = LinkedChange::of(host, &change);
-            self.refer(&row.evidence, || {
-                format!("host `{host}`, change {}", row.number)
-            })?;
-            visit(Line::Change {
-                chain: change.chain,
-                row,
+    /// Scans with their changes, in three questions: in a database each is a round trip.
+    fn scans(
+        &mut self,
+        host: &str,
+        numbers: RangeInclusive<u64>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Error> {
+        let keys = numbers.clone().map(|number| row::link_key(host, number));
+        let links: Vec<Option<LinkRow>> =
+            self.rows(self.tables.links, &keys.collect::<Vec<_>>())?;
+        let (mut of_changes, mut of_scans) = (Vec::new(), Vec::new());
+        for (number, link) in numbers.clone().zip(&links) {
+            let Some(link) = link else { continue };
+            of_scans.push(link.scan_id.as_bytes().to_vec());
+            let rules = link.rules.iter();
+            of_changes.extend(rules.map(|rule| row::change_key(host, rule, number)));
+        }
+        let changes: Vec<Option<Change>> = self.rows(self.tables.changes, &of_changes)?;
+        let scans: Vec<Option<ScanRow>> = self.rows(self.tables.scans, &of_scans)?;
+        self.foresee(changes.iter().flatten().map(|change| &change.evidence))?;
+        let (mut changes, mut scans) = (changes.into_iter(), scans.into_iter());
+        for (number, link) in numbers.zip(links) {
+            let what = format!("host `{host}`, scan {number}");
+            let lost = |why: &str| Error::from(Wrong::new(what.clone(), why));
+            let link =
+                link.ok_or_else(|| lost("the row that finds it is not there or not readable"))?;
+            for rule in &link.rules {
+                let change = changes.next().flatten().ok_or_else(|| {
+                    let why = format!("its change of `{rule}` is not there or not readable");
+                    lost(&why)
+                })?;
+                let row = LinkedChange::of(host, &change);
+                self.refer(&row.evidence, || {
+                    format!("host `{host}`, change {}", row.number)
+                })?;
+                visit(Line::Change {
+                    chain: change.chain,
+                    row,
+                })?;
+            }
+            let scan = scans.next().flatten();
+            let scan = scan.ok_or_else(|| lost("its row is not there or not readable"))?;
+            visit(Line::Scan {
+                row: LinkedScan::of(&scan),
+                chain: scan.chain,
             })?;
         }
-        let scan: ScanRow = self
-            .row(self.tables.scans, link.scan_id.as_bytes())?
-            .ok_or_else(|| lost("its row is not there or not readable"))?;
-        visit(Line::Scan {
-            row: LinkedScan::of(&scan),
-            chain: scan.chain,
-        })
+        Ok(())
     }
 
     fn verdicts(&mut self, host: &str, visit: &mut Visit<'_>) -> Result<(), Error> {
@@ -230,6 +260,7 @@ impl<'a> Tour<'a> {
                 .map_err(|_| wrong(host, "the row of a verdict is not readable"))?;
             states.push(state);
         }
+        self.foresee(states.iter().map(|state| &state.evidence))?;
         for state in states {
             self.refer(&state.evidence, || {
                 format!("host `{host}`, verdict of `{}`", state.rule)
@@ -238,6 +269,27 @@ impl<'a> Tour<'a> {
                 host: host.to_owned(),
                 row: LinkedVerdict::of_state(&state),
             })?;
+        }
+        Ok(())
+    }
+
+    /// Looks at evidence that will be referred to, some at a time. What is wrong with one is told where it is
+    /// referred to.
+    fn foresee<'s>(&mut self, wanted: impl Iterator<Item = &'s String>) -> Result<(), Error> {
+        let wanted: BTreeSet<&String> = wanted
+            .filter(|sha256| !self.evidence.contains(*sha256))
+            .collect();
+        let wanted: Vec<&String> = wanted.into_iter().collect();
+        for some in wanted.chunks(EVIDENCE_AT_ONCE) {
+            let keys: Vec<_> = some
+                .iter()
+                .map(|sha256| (self.tables.evidence, sha256.as_bytes()))
+                .collect();
+            for (sha256, packed) in some.iter().zip(self.snapshot.get_many(&keys)?) {
+                if packed.is_some_and(|packed| unpacked(sha256, &packed).is_ok()) {
+                    self.evidence.insert((*sha256).clone());
+                }
+            }
         }
         Ok(())
     }
@@ -259,21 +311,19 @@ impl<'a> Tour<'a> {
             .get(self.tables.evidence, sha256.as_bytes())
             .map_err(|error| error.to_string())?
             .ok_or("it is not there")?;
-        let content = ledger::unpack_evidence(&packed)
-            .map_err(|error| format!("it cannot be unpacked: {error}"))?;
-        if judge::digest(&content) != sha256 {
-            return Err("its content has another SHA-256".to_owned());
-        }
-        String::from_utf8(content).map_err(|_| "it is no text".to_owned())
+        unpacked(sha256, &packed)
     }
 
-    fn row<T: serde::de::DeserializeOwned>(
+    /// `None` also where one is not readable.
+    fn rows<T: serde::de::DeserializeOwned>(
         &self,
         table: store::TableId,
-        key: &[u8],
-    ) -> Result<Option<T>, Error> {
-        let found = self.snapshot.get(table, key)?;
-        Ok(found.and_then(|value| serde_json::from_slice(&value).ok()))
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<T>>, Error> {
+        let keys: Vec<_> = keys.iter().map(|key| (table, &key[..])).collect();
+        let found = self.snapshot.get_many(&keys)?.into_iter();
+        let read = |value: store::Bytes| serde_json::from_slice(&value).ok();
+        Ok(found.map(|value| value.and_then(read)).collect())
     }
 
     /// Where the chain of the audit log stood when the tour began: what it visits is up to there.
@@ -331,6 +381,15 @@ impl<'a> Tour<'a> {
         }
         Ok(())
     }
+}
+
+fn unpacked(sha256: &str, packed: &[u8]) -> Result<String, String> {
+    let content = ledger::unpack_evidence(packed)
+        .map_err(|error| format!("it cannot be unpacked: {error}"))?;
+    if judge::digest(&content) != sha256 {
+        return Err("its content has another SHA-256".to_owned());
+    }
+    String::from_utf8(content).map_err(|_| "it is no text".to_owned())
 }
 
 fn wrong(host: &str, why: &str) -> Error {

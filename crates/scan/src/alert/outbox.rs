@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use store::{Bytes, History, Keys, Order, Snapshot, Store, Table, TableId, Transaction};
 use world::{Random, Timestamp};
 
-use super::{Error, Event, HostLabels, LeftOut, Notice, Receiver};
+use super::{Error, Event, HostLabels, LeftOut, Notice, Receiver, people::retried};
 
 const WAITING: &str = "alert.delivery";
 const FINISHED: &str = "alert.delivered";
@@ -192,6 +192,16 @@ impl Outbox {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<Claimed>, Error> {
+        retried(|| self.claim_once(receiver, worker, now, lease))
+    }
+
+    fn claim_once(
+        &self,
+        receiver: &str,
+        worker: &str,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<Claimed>, Error> {
         let mut transaction = self.store.begin()?;
         let mut row = self.row_in(&mut transaction, receiver)?;
         if row.not_before > now.nanos() {
@@ -228,6 +238,16 @@ impl Outbox {
     /// Records an attempt. Nothing happens where the lease had ended and another has it: what that one
     /// found counts.
     pub fn finish(
+        &self,
+        claimed: &Claimed,
+        tried: &Tried,
+        now: Timestamp,
+    ) -> Result<Option<Ended>, Error> {
+        // A notice that was sent and is not noted as sent goes out again.
+        retried(|| self.finish_once(claimed, tried, now))
+    }
+
+    fn finish_once(
         &self,
         claimed: &Claimed,
         tried: &Tried,

@@ -20,6 +20,20 @@ const ATTEMPTS_MAX: u32 = 8;
 /// Characters of a reason; a paragraph.
 const WHY_CHARS_MAX: usize = 1000;
 
+/// After a conflict again, on what is there then.
+pub(super) fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut attempts = 1;
+    loop {
+        match attempt() {
+            Err(Error {
+                kind: ErrorKind::Conflict,
+                ..
+            }) if attempts < ATTEMPTS_MAX => attempts += 1,
+            settled => return settled,
+        }
+    }
+}
+
 /// Which alerts are asked for. Empty sets let everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -207,22 +221,12 @@ impl Alerts {
         &self,
         mut change: impl FnMut(&mut Transaction) -> Result<Alert, Error>,
     ) -> Result<Alert, Error> {
-        let mut attempts = 1;
-        loop {
-            let mut attempt = || {
-                let mut transaction = self.store.begin()?;
-                let alert = change(&mut transaction)?;
-                transaction.commit()?;
-                Ok(alert)
-            };
-            match attempt() {
-                Err(Error {
-                    kind: ErrorKind::Conflict,
-                    ..
-                }) if attempts < ATTEMPTS_MAX => attempts += 1,
-                settled => return settled,
-            }
-        }
+        retried(|| {
+            let mut transaction = self.store.begin()?;
+            let alert = change(&mut transaction)?;
+            transaction.commit()?;
+            Ok(alert)
+        })
     }
 
     /// `None` for a moment before anything was recorded, which is an answer and not an error.

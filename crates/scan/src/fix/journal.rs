@@ -233,31 +233,24 @@ impl Journal for Fixes {
     fn begin(&mut self, fix: &Fix) -> Result<(), Fault> {
         let id = fix.id().as_bytes();
         let host = fix.intent.host.as_bytes();
-        let mut transaction = self.store.begin().map_err(|error| in_store(&error))?;
-        let other = transaction
-            .get(self.open, host)
-            .map_err(|error| in_store(&error))?;
-        if let Some(other) = other.filter(|other| other[..] != *id) {
-            let other = String::from_utf8_lossy(&other).into_owned();
-            let what = format!("host {}: fix {other} is not finished", fix.intent.host);
-            return Err(Fault::new(FaultKind::Busy, what));
-        }
-        let write = |transaction: &mut store::Transaction| {
+        self.store.transact(|transaction| {
+            let other = transaction.get(self.open, host)?;
+            if let Some(other) = other.filter(|other| other[..] != *id) {
+                let other = String::from_utf8_lossy(&other).into_owned();
+                let what = format!("host {}: fix {other} is not finished", fix.intent.host);
+                return Err(Fault::new(FaultKind::Busy, what));
+            }
             transaction.put(self.open, host, id)?;
             transaction.put(self.plans, id, &encode(&fix.intent))?;
             transaction.put(self.phases, id, &encode(&fix.progress))?;
-            self.audit.append(transaction, &told(fix, "fix.begun"))
-        };
-        write(&mut transaction).map_err(|error| in_store(&error))?;
-        transaction.commit().map_err(|error| in_store(&error))?;
-        Ok(())
+            Ok(self.audit.append(transaction, &told(fix, "fix.begun"))?)
+        })
     }
 
     fn record(&mut self, fix: &Fix) -> Result<(), Fault> {
-        let mut transaction = self.store.begin().map_err(|error| in_store(&error))?;
         let id = fix.id().as_bytes();
-        let write = |transaction: &mut store::Transaction| {
-            let phase = fix.progress.phase;
+        let phase = fix.progress.phase;
+        self.store.transact(|transaction| {
             if phase.is_final() {
                 transaction.delete(self.open, fix.intent.host.as_bytes())?;
             }
@@ -265,11 +258,8 @@ impl Journal for Fixes {
                 let action = format!("fix.{}", phase.name());
                 self.audit.append(transaction, &told(fix, &action))?;
             }
-            transaction.put(self.phases, id, &encode(&fix.progress))
-        };
-        write(&mut transaction).map_err(|error| in_store(&error))?;
-        transaction.commit().map_err(|error| in_store(&error))?;
-        Ok(())
+            Ok(transaction.put(self.phases, id, &encode(&fix.progress))?)
+        })
     }
 }
 
@@ -286,6 +276,12 @@ fn told(fix: &Fix, action: &str) -> Record {
         action: action.to_owned(),
         object: fix.intent.host.clone(),
         detail,
+    }
+}
+
+impl From<store::Error> for Fault {
+    fn from(error: store::Error) -> Self {
+        in_store(&error)
     }
 }
 

@@ -70,11 +70,15 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("a nibble is below 16");
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
+    }
+    text
 }
 
 /// One consulted fact on its way into the evidence.
@@ -326,7 +330,15 @@ pub fn validate_evidence(bytes: &[u8], rule: &str) -> Result<EvidenceDocument, E
             bytes.len()
         ));
     }
-    let document: EvidenceDocument = match serde_json::from_slice(bytes) {
+    let value: Value = match serde_json::from_slice(bytes) {
+        Ok(value) => value,
+        Err(error) => return refuse(error.to_string()),
+    };
+    // A name that is there twice, too: only one of the two is in `value`.
+    if canonical_json(&value) != bytes {
+        return refuse("not in canonical form".to_owned());
+    }
+    let document = match EvidenceDocument::deserialize(value) {
         Ok(document) => document,
         Err(error) => return refuse(error.to_string()),
     };
@@ -344,10 +356,7 @@ pub fn validate_evidence(bytes: &[u8], rule: &str) -> Result<EvidenceDocument, E
             return refuse(format!("the fact `{}` {what}", fact.fact));
         }
     }
-    match serde_json::from_slice::<Value>(bytes) {
-        Ok(value) if canonical_json(&value) == bytes => Ok(document),
-        _ => refuse("not in canonical form".to_owned()),
-    }
+    Ok(document)
 }
 
 impl ConsultedFact {

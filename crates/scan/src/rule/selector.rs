@@ -3,7 +3,7 @@
 //! Selecting has four answers: present, absent (the collector looked and it is not there),
 //! unknown (nobody can say), malformed (the fact has another shape than the rule expects).
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -232,10 +232,12 @@ impl fmt::Display for Selector {
 /// Whether the catalog declares the part `step` of `collector` as a list or a map. Collectors fill
 /// these on every host, if only with nothing or `$unknown`; texts and numbers may be left out.
 fn is_always_filled(collector: &str, step: &str) -> bool {
-    catalog().any(|pattern| {
-        pattern.path.split_once('.') == Some((collector, step))
-            && matches!(pattern.shape, Shape::List | Shape::Map)
-    })
+    // Selectors of evidence are read with each scan, and the catalog is some hundreds of paths.
+    static FILLED: LazyLock<HashSet<(&str, &str)>> = LazyLock::new(|| {
+        let filled = catalog().filter(|it| matches!(it.shape, Shape::List | Shape::Map));
+        filled.filter_map(|it| it.path.split_once('.')).collect()
+    });
+    FILLED.contains(&(collector, step))
 }
 
 /// Splits `.field[key]...`; keys hold anything but `]`.

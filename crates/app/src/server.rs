@@ -67,6 +67,7 @@ pub(crate) struct Shared {
     /// Tokens that were looked up, and answers that were made, since the newest commit.
     known: auth::Known,
     kept: kept::Kept,
+    overviews: view::Overviews,
     /// When each token was last noted as used.
     used: Mutex<HashMap<Print, Timestamp>>,
     attempts: attempts::Attempts,
@@ -120,6 +121,7 @@ impl Shared {
             clock: RealClock::new(),
             known: auth::Known::default(),
             kept: kept::Kept::default(),
+            overviews: view::Overviews::default(),
             used: Mutex::default(),
             attempts: attempts::Attempts::default(),
             denials: Denials::new(audit),
@@ -154,6 +156,7 @@ impl Shared {
             dir: &self.dir,
             now: self.now(),
             scope: &principal.scope,
+            overviews: &self.overviews,
         }
     }
 

@@ -11,6 +11,7 @@ mod fleet;
 mod host;
 mod moment;
 mod operations;
+mod overview;
 mod records;
 mod rule;
 mod statements;
@@ -25,16 +26,17 @@ pub(crate) use changes::{
 };
 pub(crate) use error::{Error, Kind};
 pub(crate) use fleet::{
-    Attempt, BySeverity, Fleet, HostPage, HostRow, HostsAsked, RuleCount, Unassessed,
+    Attempt, BySeverity, Counts, Fleet, HostPage, HostRow, HostsAsked, RuleCount, Unassessed,
     failing_rules, fleet, hosts, score_at,
 };
-pub(crate) use host::{Evidence, Finding, HostView, evidence, host};
+pub(crate) use host::{Evidence, Finding, HostView, evidence, host, host_score_at};
 pub(crate) use moment::{Moment, parse, past};
 pub(crate) use operations::{
     CountersView, CredentialRow, JobRow, MaintenanceRow, PolicyRow, PolicyView, ScheduleRow,
     ScopeView, TokenRow, counters, credentials, jobs, maintenances, policies, policy, schedule,
     signing_key, tokens,
 };
+pub(crate) use overview::{Overview, Overviews, overview};
 pub(crate) use records::{
     AuditAsked, AuditPage, AuditRow, HostScanPage, HostScansAsked, ScanPage, ScanView, SettingRow,
     WaiverRow, audit, host_scans, scan, scans, settings, waiver, waivers,
@@ -66,6 +68,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) now: Timestamp,
     /// The hosts that may be seen.
     pub(crate) scope: &'a Scope,
+    /// What was made for others.
+    pub(crate) overviews: &'a Overviews,
 }
 
 impl Reader<'_> {

@@ -375,6 +375,16 @@ impl Inventory {
             .collect()
     }
 
+    /// One host as it was at a moment.
+    pub fn get_at(&self, name: &str, at: Timestamp) -> Result<Option<Host>, Error> {
+        if name.is_empty() || self.is_before_everything(at)? {
+            return Ok(None);
+        }
+        let snapshot = self.store.snapshot_at_time(at)?;
+        let found = snapshot.get(self.hosts, name.as_bytes())?;
+        found.map(|row| decode(&row)).transpose()
+    }
+
     pub fn list_in(&self, transaction: &mut Transaction) -> Result<Vec<Host>, Error> {
         transaction
             .range(self.hosts, &Keys::all(), Order::Ascending, HOSTS_MAX)?

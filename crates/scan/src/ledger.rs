@@ -6,14 +6,14 @@
 //! past moment is read from the store as it was then, so `status`, `diff` and `history` cannot
 //! disagree with what was recorded. Nothing here reads a clock: times come with the scan.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use row::Tables;
 use store::{Bytes, Keys, Order, Snapshot, Store, TableId, Transaction};
 use wal::Lsn;
 use world::Timestamp;
 
-use crate::inventory;
+use crate::{inventory, judge::Summary};
 
 mod announce;
 mod apply;
@@ -22,6 +22,7 @@ mod cause;
 pub mod chain;
 mod error;
 mod fleet;
+mod fleets;
 mod history;
 mod index;
 mod recent;
@@ -37,7 +38,9 @@ pub use cause::Cause;
 pub use error::{Class, Error};
 pub use fleet::{
     Assessed, Fleet, FleetWaived, HostStanding, RuleStanding, RuleVerdict, Unassessed,
+    UnassessedRule,
 };
+pub use fleets::Fleets;
 pub use history::{Difference, Status};
 pub(crate) use recent::RecentKey;
 pub use recent::{RECENT_MAX, Recent, Turn};
@@ -149,11 +152,43 @@ impl Ledger {
     /// How all hosts stand at a moment, or now. No hosts before anything was recorded.
     pub fn fleet(&self, at: Option<Timestamp>) -> Result<Fleet, Error> {
         match self.snapshot(at)? {
-            Some(then) => fleet::fleet(&self.tables, &then, &self.store.snapshot()?),
-            None => Ok(Fleet {
-                as_of: at.unwrap_or_default(),
-                hosts: Vec::new(),
-            }),
+            Some(then) => self.fleet_of(&then, &mut fleets::Rows::default()),
+            None => Ok(Fleet::of_nothing(at)),
+        }
+    }
+
+    /// As [`Ledger::fleet`], for whoever asks often: what `fleets` has is not read again.
+    pub fn fleet_of_many(
+        &self,
+        at: Option<Timestamp>,
+        fleets: &Fleets,
+    ) -> Result<Arc<Fleet>, Error> {
+        let Some(then) = self.snapshot(at)? else {
+            return Ok(Arc::new(Fleet::of_nothing(at)));
+        };
+        match at {
+            None => fleets.newest(then.lsn(), |rows| self.fleet_of(&then, rows)),
+            Some(_) => fleets.past(then.lsn(), |rows| self.fleet_of(&then, rows)),
+        }
+    }
+
+    fn fleet_of(&self, then: &Snapshot, rows: &mut fleets::Rows) -> Result<Fleet, Error> {
+        fleet::fleet(&self.tables, then, &self.store.snapshot()?, rows)
+    }
+
+    /// All verdicts at a moment counted together, as [`Fleet::summary`] has it, for less.
+    pub fn summary(&self, at: Timestamp) -> Result<Summary, Error> {
+        match self.snapshot(Some(at))? {
+            Some(then) => fleet::summary(&self.tables, &then, &self.store.snapshot()?),
+            None => Ok(Summary::default()),
+        }
+    }
+
+    /// What the last scan of a host by a moment counted; `None` before its first.
+    pub fn summary_of(&self, host: &str, at: Timestamp) -> Result<Option<Summary>, Error> {
+        match self.snapshot(Some(at))? {
+            Some(then) => fleet::summary_of(&self.tables, &then, &self.store.snapshot()?, host),
+            None => Ok(None),
         }
     }
 
@@ -201,16 +236,15 @@ impl Ledger {
     /// Ends a host's record: it takes no more scans, and all of its history stays. One that is
     /// retired already keeps the moment at which it was.
     pub fn retire(&self, host: &str, at: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.store.begin()?;
-        let mut found = get_host(&mut transaction, &self.tables, host)?
-            .ok_or_else(|| Error::new(Class::Constraint, format!("no host `{host}`")))?;
-        if found.retired.is_some() {
-            return Ok(());
-        }
-        found.retired = Some(at.nanos());
-        transaction.put(self.tables.hosts, host.as_bytes(), &encode(&found))?;
-        transaction.commit()?;
-        Ok(())
+        self.store.transact(|transaction| {
+            let mut found = get_host(transaction, &self.tables, host)?
+                .ok_or_else(|| Error::new(Class::Constraint, format!("no host `{host}`")))?;
+            if found.retired.is_none() {
+                found.retired = Some(at.nanos());
+                transaction.put(self.tables.hosts, host.as_bytes(), &encode(&found))?;
+            }
+            Ok(())
+        })
     }
 
     /// As [`Ledger::retire`], in somebody else's transaction. A host without a record gets one, so
@@ -238,35 +272,34 @@ impl Ledger {
 
     /// Removes a host that never had a scan. One with history can only be retired.
     pub fn delete(&self, host: &str) -> Result<(), Error> {
-        let mut transaction = self.store.begin()?;
-        let found = get_host(&mut transaction, &self.tables, host)?
-            .ok_or_else(|| Error::new(Class::Constraint, format!("no host `{host}`")))?;
-        if found.scans > 0 {
-            return Err(Error::new(
-                Class::Constraint,
-                format!(
-                    "host `{host}` has {} scans of history and can only be retired",
-                    found.scans
-                ),
-            ));
-        }
-        transaction.delete(self.tables.hosts, host.as_bytes())?;
-        index::remove_host(&mut transaction, &self.tables, host)?;
-        transaction.commit()?;
-        Ok(())
+        self.store.transact(|transaction| {
+            let found = get_host(transaction, &self.tables, host)?
+                .ok_or_else(|| Error::new(Class::Constraint, format!("no host `{host}`")))?;
+            if found.scans > 0 {
+                return Err(Error::new(
+                    Class::Constraint,
+                    format!(
+                        "host `{host}` has {} scans of history and can only be retired",
+                        found.scans
+                    ),
+                ));
+            }
+            transaction.delete(self.tables.hosts, host.as_bytes())?;
+            index::remove_host(transaction, &self.tables, host)
+        })
     }
 
     /// Registers a host before its first scan. One that is there already is left as it is.
     pub fn register(&self, host: &str, at: Timestamp) -> Result<(), Error> {
         apply::check_name(host)?;
-        let mut transaction = self.store.begin()?;
-        if get_host(&mut transaction, &self.tables, host)?.is_none() {
+        self.store.transact(|transaction| {
+            if get_host(transaction, &self.tables, host)?.is_some() {
+                return Ok(());
+            }
             let host_row = apply::new_host(host, at);
             transaction.put(self.tables.hosts, host.as_bytes(), &encode(&host_row))?;
-            index::add_host(&mut transaction, &self.tables, host)?;
-            transaction.commit()?;
-        }
-        Ok(())
+            index::add_host(transaction, &self.tables, host)
+        })
     }
 
     /// At most `limit` scans that nobody drew conclusions from yet.
@@ -337,6 +370,19 @@ impl Ledger {
         match self.snapshot(at)? {
             Some(then) => history::status(&self.tables, &then, &self.store.snapshot()?, host),
             None => Ok(None),
+        }
+    }
+
+    /// How one rule stands on each of `hosts` at a moment, or now; `None` where it was not judged.
+    pub fn states_of_rule(
+        &self,
+        rule: &str,
+        hosts: &[&str],
+        at: Option<Timestamp>,
+    ) -> Result<Vec<Option<State>>, Error> {
+        match self.snapshot(at)? {
+            Some(then) => history::of_rule(&self.tables, &then, rule, hosts),
+            None => Ok(vec![None; hosts.len()]),
         }
     }
 

@@ -133,6 +133,19 @@ impl Waiver {
         }
     }
 
+    /// The first moment after `at` from which on it may stand otherwise than at `at`.
+    pub fn turns_after(&self, at: Timestamp) -> Option<Timestamp> {
+        let of = |step: &Option<Step>| step.as_ref().map(|step| step.at);
+        let steps = [
+            Some(self.requested.at),
+            of(&self.approved),
+            of(&self.revoked),
+        ];
+        let turns = steps.into_iter().flatten().chain([self.expires]);
+        let turns = turns.filter(|turn| *turn > at.nanos()).min();
+        turns.map(Timestamp::from_nanos)
+    }
+
     /// `labels` are those of the host, if it is in the inventory.
     pub fn is_for(&self, rule: &str, host: &str, labels: Option<&Host>) -> bool {
         let has = |set: fn(&Host) -> &BTreeSet<String>, name: &String| {

@@ -208,7 +208,10 @@ fn told((status, page): (StatusCode, Markup)) -> Response {
 /// A page in which nothing reorders or hides what stands beside it: what was given a name before names
 /// were held to that is shown by its numbers.
 fn shown(page: String) -> String {
-    if !page.chars().any(field::is_invisible) {
+    if !page
+        .chars()
+        .any(|c| !c.is_ascii() && field::is_invisible(c))
+    {
         return page;
     }
     let mut shown = String::with_capacity(page.len());

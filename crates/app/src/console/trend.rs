@@ -103,18 +103,19 @@ impl Trend {
     }
 }
 
-pub(super) fn of_fleet(visit: &Visit<'_>) -> Result<Trend, view::Error> {
-    trend(visit, None, &|at| view::score_at(&visit.reader, at))
+/// `score` is that of the moment that is shown.
+pub(super) fn of_fleet(visit: &Visit<'_>, score: Option<f64>) -> Result<Trend, view::Error> {
+    trend(visit, None, score, &|at| view::score_at(&visit.reader, at))
 }
 
-pub(super) fn of_host(visit: &Visit<'_>, host: &str) -> Result<Trend, view::Error> {
-    trend(visit, Some(host), &|at| {
-        match view::host(&visit.reader, host, Some(at)) {
-            Ok(found) => Ok(found.row.counts.and_then(|counts| counts.score)),
-            // It was not there yet.
-            Err(error) if error.kind == view::Kind::Missing => Ok(None),
-            Err(error) => Err(error),
-        }
+/// `score` is that of the moment that is shown.
+pub(super) fn of_host(
+    visit: &Visit<'_>,
+    host: &str,
+    score: Option<f64>,
+) -> Result<Trend, view::Error> {
+    trend(visit, Some(host), score, &|at| {
+        view::host_score_at(&visit.reader, host, at)
     })
 }
 
@@ -126,6 +127,7 @@ fn nanos(span: Duration) -> u64 {
 fn trend(
     visit: &Visit<'_>,
     host: Option<&str>,
+    score: Option<f64>,
     find: &dyn Fn(Timestamp) -> Result<Option<f64>, view::Error>,
 ) -> Result<Trend, view::Error> {
     let to = visit.moment();
@@ -151,7 +153,7 @@ fn trend(
         }
         at += step;
     }
-    points.extend(find(to)?.map(|score| (to, score)));
+    points.extend(score.map(|score| (to, score)));
     Ok(Trend {
         points,
         from: Timestamp::from_nanos(from),

@@ -1,8 +1,9 @@
 //! The whole fleet, and its hosts by how they stand.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
 };
 
 use scan::{
@@ -19,13 +20,18 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use world::Timestamp;
 
-use super::{Error, Moment, Reader};
+use super::{
+    Error, Moment, Reader,
+    overview::{overview, rank},
+};
 
-/// Hosts and rules of each list of the overview: what fits on a screen.
-const WORST_SHOWN: usize = 10;
 /// Hosts of one page unless asked otherwise, and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1000;
+/// How soon it is looked again whether there is a policy that holds, where there is none.
+const POLICY_LOOKED_AT: Duration = Duration::from_secs(1);
+/// Of what time does not change.
+pub(super) const NEVER: Timestamp = Timestamp::from_nanos(u64::MAX);
 
 /// A failed last attempt: the verdicts that stand are older than they should be.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -156,6 +162,9 @@ pub(crate) struct Fleet {
     /// Hosts whose verdicts are missing or stale.
     pub(crate) stale_hosts: Vec<HostRow>,
     pub(crate) unassessed: Vec<Unassessed>,
+    /// The first moment at which time alone makes it another.
+    #[serde(skip)]
+    pub(crate) turns: Timestamp,
 }
 
 /// Which hosts.
@@ -192,6 +201,9 @@ pub(crate) struct HostPage {
     pub(crate) total: u64,
     /// The cursor of the next page; null: this was the last.
     pub(crate) next: Option<String>,
+    /// The first moment at which time alone makes it another.
+    #[serde(skip)]
+    pub(crate) turns: Timestamp,
 }
 
 /// A host and what is recorded of it.
@@ -205,6 +217,8 @@ pub(super) struct Known {
     rows: BTreeMap<String, Row>,
     maintenances: Vec<Maintenance>,
     bands: Bands,
+    /// The first moment at which time alone makes any of it another.
+    pub(super) turns: Timestamp,
 }
 
 impl Known {
@@ -230,25 +244,36 @@ impl Known {
         rows: impl FnOnce(&Embedded) -> Result<Vec<Row>, schedule::Error>,
     ) -> Result<Self, Error> {
         // The bands are those of today at any moment, as `holdfast status --at` has it.
-        let bands = Registry::new(reader.store.clone())
-            .and_then(|policies| policies.in_force(reader.now))
-            .map(|active| active.policy().bands)
-            .unwrap_or_default();
+        let active =
+            Registry::new(reader.store.clone()).and_then(|policies| policies.in_force(reader.now));
+        let (bands, policy_turns) = match active {
+            Ok(active) => (active.policy().bands, active.document.metadata.expires),
+            // It may be one that holds in a moment.
+            Err(_) => (Bands::default(), Some(reader.now.plus(POLICY_LOOKED_AT))),
+        };
+        let policy_turns = policy_turns.unwrap_or(NEVER);
         if at.is_some() {
             return Ok(Self {
                 rows: BTreeMap::new(),
                 maintenances: Vec::new(),
                 bands,
+                turns: policy_turns,
             });
         }
         let backend = reader.backend()?;
         let rows = rows(&backend)?;
+        let maintenances = backend.maintenances()?;
+        let ends = maintenances.iter().filter_map(|it| it.until);
+        let ends = ends
+            .map(Timestamp::from_nanos)
+            .filter(|end| *end > reader.now);
         Ok(Self {
             rows: rows
                 .into_iter()
                 .map(|row| (row.host.clone(), row))
                 .collect(),
-            maintenances: backend.maintenances()?,
+            turns: ends.min().unwrap_or(NEVER).min(policy_turns),
+            maintenances,
             bands,
         })
     }
@@ -258,7 +283,12 @@ impl Known {
     }
 
     /// One host from what the ledger has of it: when it was assessed, its counts, what fails.
-    fn row_of(&self, reader: &Reader<'_>, host: &Host, found: Option<Assessed>) -> HostRow {
+    pub(super) fn row_of(
+        &self,
+        reader: &Reader<'_>,
+        host: &Host,
+        found: Option<Assessed>,
+    ) -> HostRow {
         let row = self.row(&host.name);
         let (address, port, user) = super::host::way(host);
         let failing = found
@@ -311,14 +341,14 @@ impl Known {
 }
 
 /// What the latest scan of a host found, counted.
-struct Assessed {
+pub(super) struct Assessed {
     finished: Timestamp,
     counts: Counts,
     failing: BySeverity,
 }
 
 impl Assessed {
-    fn of(assessed: &ledger::Assessed) -> Self {
+    pub(super) fn of(assessed: &ledger::Assessed) -> Self {
         let mut failing = BySeverity::default();
         for judged in assessed.verdicts() {
             if judged.verdict == Outcome::Fail {
@@ -352,38 +382,28 @@ fn failing(status: &Status) -> BySeverity {
     counted
 }
 
-/// Worst first: what fails most, then what nobody knows.
-fn rank(row: &HostRow) -> (u8, Reverse<(u64, u64)>) {
-    let rank = match row.state {
-        ComplianceState::Critical => 0,
-        ComplianceState::NonCompliant => 1,
-        ComplianceState::Unknown => 2,
-        ComplianceState::Partial => 3,
-        ComplianceState::Compliant if row.last_attempt_failed.is_some() => 4,
-        ComplianceState::Compliant => 5,
-    };
-    let fail = row.counts.as_ref().map_or(0, |counts| counts.fail);
-    (rank, Reverse((row.failing.critical, fail)))
-}
-
 /// The hosts that may be seen and what the ledger has of them, those too that it alone knows because
 /// facts of them were replayed: they are for whoever sees everything.
 pub(super) fn seen(
     reader: &Reader<'_>,
     at: Option<Timestamp>,
-) -> Result<(Vec<Host>, ledger::Fleet), Error> {
+) -> Result<(Vec<Host>, Arc<ledger::Fleet>), Error> {
     let mut hosts = reader.visible(at)?;
-    let mut fleet = reader.ledger()?.fleet(at)?;
+    let fleet = reader
+        .ledger()?
+        .fleet_of_many(at, &reader.overviews.fleets)?;
     let known: BTreeSet<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
     if !reader.scope.is_everything() {
+        let mut fleet = ledger::Fleet::clone(&fleet);
         fleet.retain(|standing| known.contains(standing.host.name.as_str()));
-        return Ok((hosts, fleet));
+        return Ok((hosts, Arc::new(fleet)));
     }
-    let mut others = fleet.hosts.iter();
-    let others: Vec<Host> = others
-        .by_ref()
+    let others = fleet
+        .hosts
+        .iter()
         .filter(|standing| !known.contains(standing.host.name.as_str()))
-        .filter(|standing| standing.assessed.is_some())
+        .filter(|standing| standing.assessed.is_some());
+    let others: Vec<Host> = others
         .map(|standing| {
             let registered = Timestamp::from_nanos(standing.host.registered);
             Host {
@@ -397,64 +417,18 @@ pub(super) fn seen(
     Ok((hosts, fleet))
 }
 
-fn rows(
-    reader: &Reader<'_>,
-    hosts: &[Host],
-    fleet: &ledger::Fleet,
-    at: Option<Timestamp>,
-) -> Result<Vec<HostRow>, Error> {
-    let known = Known::of(reader, at)?;
-    let found: BTreeMap<&str, &ledger::Assessed> = fleet
-        .hosts
-        .iter()
-        .filter_map(|standing| Some((standing.host.name.as_str(), standing.assessed.as_ref()?)))
-        .collect();
-    let row = |host: &Host| {
-        let assessed = found.get(host.name.as_str()).copied();
-        known.row_of(reader, host, assessed.map(Assessed::of))
-    };
-    Ok(hosts.iter().map(row).collect())
-}
-
 /// The score of everything that may be seen, at a past moment: what a chart is made of.
 pub(crate) fn score_at(reader: &Reader<'_>, at: Timestamp) -> Result<Option<f64>, Error> {
+    if reader.scope.is_everything() {
+        return Ok(reader.ledger()?.summary(at)?.score);
+    }
     let (_, fleet) = seen(reader, Some(at))?;
     Ok(fleet.summary().score)
 }
 
 /// Everything of the fleet on one page.
 pub(crate) fn fleet(reader: &Reader<'_>, at: Option<Timestamp>) -> Result<Fleet, Error> {
-    let (mut hosts, fleet) = seen(reader, at)?;
-    hosts.retain(|host| host.retired.is_none());
-    let mut all = rows(reader, &hosts, &fleet, at)?;
-    let mut states: BTreeMap<&'static str, u64> = ComplianceState::ALL
-        .into_iter()
-        .map(|state| (state.name(), 0))
-        .collect();
-    let mut failing = BySeverity::default();
-    for row in &all {
-        *states.entry(row.state.name()).or_default() += 1;
-        failing.critical += row.failing.critical;
-        failing.high += row.failing.high;
-        failing.medium += row.failing.medium;
-        failing.low += row.failing.low;
-    }
-    all.sort_by_key(rank);
-    let pick = |wanted: fn(&HostRow) -> bool| {
-        let rows = all.iter().filter(|row| wanted(row));
-        rows.take(WORST_SHOWN).cloned().collect()
-    };
-    Ok(Fleet {
-        at: Moment(at.unwrap_or(reader.now)),
-        hosts: all.len() as u64,
-        states,
-        counts: (&fleet.summary()).into(),
-        failing,
-        worst_hosts: pick(|row| row.counts.as_ref().is_some_and(|counts| counts.fail > 0)),
-        stale_hosts: pick(|row| row.counts.is_none() || row.last_attempt_failed.is_some()),
-        worst_rules: failing_in(reader, &fleet, WORST_SHOWN),
-        unassessed: unassessed(reader, &fleet),
-    })
+    Ok(overview(reader, at)?.fleet(at.unwrap_or(reader.now)))
 }
 
 /// Every rule that fails somewhere, the worst first.
@@ -462,44 +436,7 @@ pub(crate) fn failing_rules(
     reader: &Reader<'_>,
     at: Option<Timestamp>,
 ) -> Result<Vec<RuleCount>, Error> {
-    let (_, fleet) = seen(reader, at)?;
-    Ok(failing_in(reader, &fleet, usize::MAX))
-}
-
-fn failing_in(reader: &Reader<'_>, fleet: &ledger::Fleet, count: usize) -> Vec<RuleCount> {
-    let mut rules = fleet.rules();
-    rules.retain(|rule| rule.fail > 0);
-    rules.sort_by_key(|rule| (rule.severity, Reverse(rule.fail)));
-    rules.truncate(count);
-    let told = |rule: ledger::RuleStanding| RuleCount {
-        title: reader.title(&rule.rule),
-        rule: rule.rule,
-        severity: rule.severity,
-        failing: rule.fail,
-    };
-    rules.into_iter().map(told).collect()
-}
-
-/// By rule, with the reason that most hosts have.
-fn unassessed(reader: &Reader<'_>, fleet: &ledger::Fleet) -> Vec<Unassessed> {
-    let mut by_rule: BTreeMap<String, Unassessed> = BTreeMap::new();
-    for found in fleet.unassessed() {
-        let hosts = found.hosts.len() as u64;
-        by_rule
-            .entry(found.rule.clone())
-            .and_modify(|known| known.hosts += hosts)
-            .or_insert_with(|| Unassessed {
-                title: reader.title(&found.rule),
-                rule: found.rule,
-                hosts,
-                alike: hosts,
-                reason: found.reason,
-            });
-    }
-    let mut all: Vec<Unassessed> = by_rule.into_values().collect();
-    all.sort_by_key(|rule| Reverse(rule.hosts));
-    all.truncate(WORST_SHOWN);
-    all
+    Ok(overview(reader, at)?.rules.clone())
 }
 
 /// The hosts that are asked for, by name or worst first.
@@ -511,19 +448,17 @@ pub(crate) fn hosts(
     let is = |wanted: &Option<String>, found: &dyn Fn(&String) -> bool| {
         wanted.as_ref().is_none_or(found)
     };
-    let (mut hosts, fleet) = seen(reader, at)?;
-    hosts.retain(|host| {
-        (host.retired.is_none() || asked.retired == Some(true))
-            && is(&asked.site, &|site| *site == host.site)
-            && is(&asked.group, &|group| host.groups.contains(group))
-            && is(&asked.tag, &|tag| host.tags.contains(tag))
+    let overview = overview(reader, at)?;
+    let mut rows: Vec<&HostRow> = overview.rows.iter().collect();
+    rows.retain(|row| {
+        (row.retired.is_none() || asked.retired == Some(true))
+            && is(&asked.site, &|site| *site == row.site)
+            && is(&asked.group, &|group| row.groups.contains(group))
+            && is(&asked.tag, &|tag| row.tags.contains(tag))
+            && is(&asked.state, &|state| *state == row.state.name())
     });
-    let mut rows: Vec<HostRow> = rows(reader, &hosts, &fleet, at)?
-        .into_iter()
-        .filter(|row| is(&asked.state, &|state| *state == row.state.name()))
-        .collect();
     if asked.worst == Some(true) {
-        rows.sort_by_key(rank);
+        rows.sort_by_key(|row| rank(row));
     }
     let total = rows.len() as u64;
     let limit = asked.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
@@ -535,12 +470,14 @@ pub(crate) fn hosts(
             .position(|row| row.host == *cursor)
             .map_or(0, |found| found + 1),
     };
-    let page: Vec<HostRow> = rows.into_iter().skip(after).take(limit).collect();
+    let page = rows.into_iter().skip(after).take(limit);
+    let page: Vec<HostRow> = page.cloned().collect();
     let is_last = after + page.len() >= usize::try_from(total).unwrap_or(usize::MAX);
     let last = page.last().map(|row| row.host.clone());
     Ok(HostPage {
         next: last.filter(|_| !is_last),
         hosts: page,
         total,
+        turns: overview.turns,
     })
 }

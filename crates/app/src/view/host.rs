@@ -88,6 +88,9 @@ pub(crate) struct HostView {
     pub(crate) score_with_waivers: Option<f64>,
     /// Null in a past moment, and out of the schedule.
     pub(crate) schedule: Option<Planned>,
+    /// The first moment at which time alone makes it another, its age aside.
+    #[serde(skip)]
+    pub(crate) turns: Timestamp,
 }
 
 /// Evidence as it was hashed.
@@ -121,8 +124,7 @@ pub(crate) fn host(
         None => reader.must_see(name)?,
         Some(at) => {
             reader.must_see(name)?;
-            let mut hosts = reader.inventory()?.list(Some(at))?.into_iter();
-            hosts.find(|host| host.name == name)
+            reader.inventory()?.get_at(name, at)?
         }
     };
     let is_known = found.is_some();
@@ -159,7 +161,11 @@ pub(crate) fn host(
     let counted = findings.iter().filter(|finding| finding.waiver.is_none());
     let score = judge::Summary::of(counted.map(|finding| finding.verdict)).score;
     let finished = standing.status.as_ref().map(|status| status.scan.finished);
+    // Of a past moment it is told what was then, and that stays.
+    let waived = waivers.iter().filter(|_| at.is_none());
+    let waived = waived.filter_map(|waiver| waiver.turns_after(moment)).min();
     Ok(HostView {
+        turns: waived.map_or(known.turns, |turns| turns.min(known.turns)),
         at: Moment(moment),
         scan: standing.status.as_ref().map(|status| Scanned {
             scan: status.scan.scan_id.clone(),
@@ -176,6 +182,17 @@ pub(crate) fn host(
         schedule: known.row(name).map(planned),
         row: standing.row,
     })
+}
+
+/// The score of one host at a past moment: what a chart is made of.
+pub(crate) fn host_score_at(
+    reader: &Reader<'_>,
+    name: &str,
+    at: Timestamp,
+) -> Result<Option<f64>, Error> {
+    reader.must_see(name)?;
+    let summary = reader.ledger()?.summary_of(name, at)?;
+    Ok(summary.and_then(|summary| summary.score))
 }
 
 fn finding(

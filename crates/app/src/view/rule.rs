@@ -99,21 +99,17 @@ pub(crate) fn rule(
     let mut verdicts: BTreeMap<&'static str, u64> =
         Outcome::ALL.map(|verdict| (verdict.name(), 0)).into();
     let mut hosts = Vec::new();
-    let ledger = reader.ledger()?;
-    let (seen, _) = super::fleet::seen(reader, at)?;
-    for host in seen {
-        if host.retired.is_some() {
-            continue;
-        }
-        let status = ledger.status(&host.name, at)?;
-        let states = status.map(|status| status.states).unwrap_or_default();
-        let Some(state) = states.into_iter().find(|state| state.rule == id) else {
-            continue;
-        };
+    let overview = super::overview(reader, at)?;
+    let watched = overview.rows.iter().filter(|row| row.retired.is_none());
+    let watched: Vec<&super::HostRow> = watched.collect();
+    let names: Vec<&str> = watched.iter().map(|row| row.host.as_str()).collect();
+    let states = reader.ledger()?.states_of_rule(id, &names, at)?;
+    for (row, state) in watched.into_iter().zip(states) {
+        let Some(state) = state else { continue };
         *verdicts.entry(state.verdict.name()).or_default() += 1;
         hosts.push(OnHost {
-            host: host.name,
-            site: host.site,
+            host: row.host.clone(),
+            site: row.site.clone(),
             verdict: state.verdict,
             reason: state.reason,
             evidence: state.evidence,

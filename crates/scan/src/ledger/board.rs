@@ -122,6 +122,15 @@ pub(crate) fn fault(
     Ok((!is_listed).then_some("the list of its rules is not there, or another"))
 }
 
+/// What the last scan of its host counted, and nothing else of a stored board.
+pub(super) fn summary(stored: &[u8]) -> Result<Summary, Error> {
+    #[derive(Deserialize)]
+    struct Counted {
+        summary: Summary,
+    }
+    super::decode::<Counted>(stored).map(|counted| counted.summary)
+}
+
 pub(super) struct Read {
     pub(super) summary: Summary,
     pub(super) verdicts: Vec<(Outcome, Severity)>,

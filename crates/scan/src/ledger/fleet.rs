@@ -9,13 +9,15 @@ use std::{
     sync::Arc,
 };
 
-use store::{Keys, Snapshot};
+use store::{Bytes, Keys, Snapshot};
 use world::Timestamp;
 
 use super::{
     Class, Error,
-    board::{Board, Read, Row},
-    decode, history, index,
+    board::{self, Board, Read, Row},
+    decode,
+    fleets::Rows,
+    history, index,
     row::{Host, ScanRow, Tables},
     rows,
 };
@@ -34,7 +36,7 @@ pub struct Fleet {
     /// Commit time of the snapshot that answered: at or before the moment asked for.
     pub as_of: Timestamp,
     /// By name, those that were retired by then among them.
-    pub hosts: Vec<HostStanding>,
+    pub hosts: Vec<Arc<HostStanding>>,
 }
 
 /// One host at one moment.
@@ -88,6 +90,16 @@ pub struct Unassessed {
     pub hosts: Vec<String>,
 }
 
+/// A rule that could not be assessed on some hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnassessedRule {
+    pub rule: String,
+    pub hosts: u64,
+    /// Why on most of them, and on how many of them.
+    pub reason: String,
+    pub alike: u64,
+}
+
 /// What waivers add to a fleet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FleetWaived {
@@ -128,6 +140,13 @@ impl Assessed {
         })
     }
 
+    /// Roughly what this takes in memory, its list of rules aside.
+    pub(super) fn bytes(&self) -> usize {
+        let reasons = self.unassessed.iter();
+        let reasons = reasons.map(|(reason, places)| 64 + reason.len() + 4 * places.len());
+        2 * self.verdicts.len() + reasons.sum::<usize>()
+    }
+
     fn at(&self, place: usize) -> Option<RuleVerdict<'_>> {
         let &(verdict, severity) = self.verdicts.get(place)?;
         Some(RuleVerdict {
@@ -157,16 +176,23 @@ impl HostStanding {
 }
 
 impl Fleet {
+    /// Of a moment before anything was recorded.
+    pub(super) fn of_nothing(at: Option<Timestamp>) -> Self {
+        Self {
+            as_of: at.unwrap_or_default(),
+            hosts: Vec::new(),
+        }
+    }
+
     /// Hosts that were not retired by then.
     pub fn watched(&self) -> impl Iterator<Item = &HostStanding> {
-        self.hosts
-            .iter()
-            .filter(|standing| standing.host.retired.is_none())
+        let hosts = self.hosts.iter().map(|standing| &**standing);
+        hosts.filter(|standing| standing.host.retired.is_none())
     }
 
     /// Leaves out hosts that do not belong to what is asked.
-    pub fn retain(&mut self, keep: impl FnMut(&HostStanding) -> bool) {
-        self.hosts.retain(keep);
+    pub fn retain(&mut self, mut keep: impl FnMut(&HostStanding) -> bool) {
+        self.hosts.retain(|standing| keep(standing));
     }
 
     /// All verdicts of the fleet, counted together.
@@ -193,20 +219,35 @@ impl Fleet {
 
     /// Every rule that was judged on a host that is watched, by id.
     pub fn rules(&self) -> Vec<RuleStanding> {
-        let mut found: HashMap<&str, RuleStanding> = HashMap::new();
+        // Hosts share lists of rules: counted by place, and put together by name once for each list.
+        let mut of_lists: Vec<(&[String], Vec<Option<RuleStanding>>)> = Vec::new();
         let assessed = self
             .watched()
             .filter_map(|standing| standing.assessed.as_ref());
-        for judged in assessed.flat_map(Assessed::verdicts) {
-            let standing = found
-                .entry(judged.rule)
-                .or_insert_with(|| RuleStanding::new(judged));
-            standing.severity = standing.severity.min(judged.severity);
-            *standing.count(judged.verdict) += 1;
+        for assessed in assessed {
+            let list = &*assessed.rules;
+            let known = of_lists
+                .iter()
+                .position(|(known, _)| std::ptr::eq(*known, list));
+            let place = known.unwrap_or_else(|| {
+                of_lists.push((list, vec![None; list.len()]));
+                of_lists.len() - 1
+            });
+            for (counted, judged) in of_lists[place].1.iter_mut().zip(assessed.verdicts()) {
+                let counted = counted.get_or_insert_with(|| RuleStanding::new(judged));
+                counted.severity = counted.severity.min(judged.severity);
+                *counted.count(judged.verdict) += 1;
+            }
         }
-        let mut found: Vec<RuleStanding> = found.into_values().collect();
-        found.sort_unstable_by(|one, other| one.rule.cmp(&other.rule));
-        found
+        let mut found: BTreeMap<String, RuleStanding> = BTreeMap::new();
+        for counted in of_lists.into_iter().flat_map(|(_, counted)| counted) {
+            let Some(counted) = counted else { continue };
+            match found.get_mut(&counted.rule) {
+                Some(known) => known.add(&counted),
+                None => drop(found.insert(counted.rule.clone(), counted)),
+            }
+        }
+        found.into_values().collect()
     }
 
     /// The rules that fail on most hosts, those of higher severity first among equals.
@@ -238,7 +279,7 @@ impl Fleet {
 
     /// What could not be assessed and why, what concerns most hosts first.
     pub fn unassessed(&self) -> Vec<Unassessed> {
-        let mut found: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        let mut found: HashMap<(&str, &str), Vec<String>> = HashMap::new();
         for standing in self.watched() {
             for (judged, reason) in standing.assessed.iter().flat_map(Assessed::unassessed) {
                 found
@@ -255,7 +296,39 @@ impl Fleet {
                 hosts,
             })
             .collect();
-        found.sort_by_key(|unassessed| Reverse(unassessed.hosts.len()));
+        found.sort_unstable_by(|one, other| {
+            let by_hosts = other.hosts.len().cmp(&one.hosts.len());
+            let names = |it: &Unassessed| (it.rule.clone(), it.reason.clone());
+            by_hosts.then_with(|| names(one).cmp(&names(other)))
+        });
+        found
+    }
+
+    /// As [`Fleet::unassessed`], by rule: that of most hosts first.
+    pub fn unassessed_rules(&self) -> Vec<UnassessedRule> {
+        let mut found: HashMap<&str, HashMap<&str, u64>> = HashMap::new();
+        let standings = self.watched().flat_map(|standing| &standing.assessed);
+        for (judged, reason) in standings.flat_map(Assessed::unassessed) {
+            let reasons = found.entry(judged.rule).or_default();
+            *reasons.entry(reason).or_default() += 1;
+        }
+        let told = |(rule, reasons): (&str, HashMap<&str, u64>)| {
+            // Of reasons of as many hosts the first one: the same at each look.
+            let most = reasons
+                .iter()
+                .max_by_key(|(reason, alike)| (**alike, Reverse(**reason)));
+            let (reason, alike) = most.map_or(("", 0), |(reason, alike)| (reason, *alike));
+            UnassessedRule {
+                rule: rule.to_owned(),
+                hosts: reasons.values().sum(),
+                reason: reason.to_owned(),
+                alike,
+            }
+        };
+        let mut found: Vec<UnassessedRule> = found.into_iter().map(told).collect();
+        found.sort_unstable_by(|one, other| {
+            other.hosts.cmp(&one.hosts).then(one.rule.cmp(&other.rule))
+        });
         found
     }
 
@@ -323,6 +396,14 @@ impl RuleStanding {
         }
     }
 
+    fn add(&mut self, other: &Self) {
+        self.severity = self.severity.min(other.severity);
+        for verdict in Outcome::ALL {
+            let more = *other.clone().count(verdict);
+            *self.count(verdict) += more;
+        }
+    }
+
     fn count(&mut self, verdict: Outcome) -> &mut u64 {
         match verdict {
             Outcome::Pass => &mut self.pass,
@@ -334,38 +415,135 @@ impl RuleStanding {
     }
 }
 
-/// `then` is the moment asked for; `latest` holds what is never rewritten.
-pub(super) fn fleet(tables: &Tables, then: &Snapshot, latest: &Snapshot) -> Result<Fleet, Error> {
-    let (hosts, boards) = standing_rows(tables, then, latest)?;
-    let wanted: BTreeSet<&str> = boards.iter().flatten().map(|board| &*board.rules).collect();
-    let mut lists: HashMap<String, Arc<[String]>> = HashMap::new();
-    let keys: Vec<_> = wanted
-        .iter()
-        .map(|digest| (tables.rules, digest.as_bytes()))
-        .collect();
-    for (digest, list) in wanted.iter().zip(latest.get_many(&keys)?) {
-        let list = list.ok_or_else(|| {
-            Error::new(Class::Storage, format!("list of rules {digest} is missing"))
-        })?;
-        lists.insert((*digest).to_owned(), decode::<Vec<String>>(&list)?.into());
+/// `then` is the moment asked for; `latest` holds what is never rewritten. Of what `known` has decoded
+/// already, nothing is decoded again.
+pub(super) fn fleet(
+    tables: &Tables,
+    then: &Snapshot,
+    latest: &Snapshot,
+    known: &mut Rows,
+) -> Result<Fleet, Error> {
+    let found = standing_rows(tables, then, latest)?;
+    let mut boards: Vec<Option<Board>> = Vec::with_capacity(found.len());
+    for found in &found {
+        let board = found.board.as_deref();
+        let is_known = known.standing(&found.name, &found.host, board).is_some();
+        let board = board.filter(|_| !is_known).map(|board| decode(board));
+        boards.push(board.transpose()?);
     }
-    let mut standings = Vec::with_capacity(hosts.len());
-    for (host, board) in hosts.into_iter().zip(boards) {
-        let assessed = match (board, &host.last_scan) {
+    read_lists(tables, latest, &boards, known)?;
+    let mut standings = Vec::with_capacity(found.len());
+    for (found, decoded) in found.iter().zip(boards) {
+        let board = found.board.as_ref();
+        if let Some(standing) = known.standing(&found.name, &found.host, board.map(|it| &it[..])) {
+            standings.push(standing);
+            continue;
+        }
+        let host: Host = decode(&found.host)?;
+        let assessed = match (decoded, &host.last_scan) {
             (_, None) => None,
             (Some(board), Some(_)) => {
-                let rules = Arc::clone(&lists[&board.rules]);
+                let rules = known
+                    .list(&board.rules)
+                    .ok_or_else(|| no_list(&board.rules))?;
+                let rules = Arc::clone(rules);
                 let read = board.read(rules.len())?;
                 Some(assessed(&host, rules, read))
             }
             (None, Some(_)) => of_states(tables, then, latest, &host)?,
         };
-        standings.push(HostStanding { host, assessed });
+        let standing = Arc::new(HostStanding { host, assessed });
+        known.remember(&found.name, &found.host, board, &standing);
+        standings.push(standing);
     }
     Ok(Fleet {
         as_of: then.time(),
         hosts: standings,
     })
+}
+
+/// The lists of rules of `boards` that are not known yet.
+fn read_lists(
+    tables: &Tables,
+    latest: &Snapshot,
+    boards: &[Option<Board>],
+    known: &mut Rows,
+) -> Result<(), Error> {
+    let wanted: BTreeSet<&str> = boards
+        .iter()
+        .flatten()
+        .map(|board| &*board.rules)
+        .filter(|digest| known.list(digest).is_none())
+        .collect();
+    let keys: Vec<_> = wanted
+        .iter()
+        .map(|digest| (tables.rules, digest.as_bytes()))
+        .collect();
+    for (digest, list) in wanted.iter().zip(latest.get_many(&keys)?) {
+        let list = list.ok_or_else(|| no_list(digest))?;
+        known.remember_list(digest, decode::<Vec<String>>(&list)?.into());
+    }
+    Ok(())
+}
+
+fn no_list(digest: &str) -> Error {
+    Error::new(Class::Storage, format!("list of rules {digest} is missing"))
+}
+
+/// All verdicts of the hosts that were watched then, counted together, as [`Fleet::summary`] has it:
+/// of each host no more is decoded than what its last scan counted.
+pub(super) fn summary(
+    tables: &Tables,
+    then: &Snapshot,
+    latest: &Snapshot,
+) -> Result<Summary, Error> {
+    let mut sum = Summary::default();
+    for found in standing_rows(tables, then, latest)? {
+        let host: Scanned = decode(&found.host)?;
+        if host.retired.is_none() {
+            let counted = counted(tables, then, latest, &found, &host)?;
+            counted.iter().for_each(|counted| sum.add(counted));
+        }
+    }
+    Ok(sum)
+}
+
+/// What the last scan of a host by then counted.
+pub(super) fn summary_of(
+    tables: &Tables,
+    then: &Snapshot,
+    latest: &Snapshot,
+    host: &str,
+) -> Result<Option<Summary>, Error> {
+    let found = found(tables, then, vec![host.as_bytes().to_vec()])?;
+    let Some(found) = found.first() else {
+        return Ok(None);
+    };
+    counted(tables, then, latest, found, &decode(&found.host)?)
+}
+
+/// Of a host's row, what says whether it is counted.
+#[derive(serde::Deserialize)]
+struct Scanned {
+    retired: Option<u64>,
+    last_scan: Option<serde::de::IgnoredAny>,
+}
+
+fn counted(
+    tables: &Tables,
+    then: &Snapshot,
+    latest: &Snapshot,
+    found: &Found,
+    host: &Scanned,
+) -> Result<Option<Summary>, Error> {
+    match (&found.board, &host.last_scan) {
+        (_, None) => Ok(None),
+        (Some(board), Some(_)) => board::summary(board).map(Some),
+        (None, Some(_)) => {
+            let assessed = of_states(tables, then, latest, &decode(&found.host)?)?;
+            Ok(assessed.map(|assessed| assessed.summary))
+        }
+    }
 }
 
 /// Every host that was known then, by name.
@@ -374,14 +552,20 @@ pub(super) fn hosts(
     then: &Snapshot,
     latest: &Snapshot,
 ) -> Result<Vec<Host>, Error> {
-    Ok(standing_rows(tables, then, latest)?.0)
+    let found = standing_rows(tables, then, latest)?;
+    found.iter().map(|found| decode(&found.host)).collect()
 }
 
-type Standings = (Vec<Host>, Vec<Option<Board>>);
+/// The rows of one host, as they were then.
+struct Found {
+    name: Vec<u8>,
+    host: Bytes,
+    board: Option<Bytes>,
+}
 
 /// By name where the names are known: a range over the hosts would step over every version that they
 /// ever had, one for each scan.
-fn standing_rows(tables: &Tables, then: &Snapshot, latest: &Snapshot) -> Result<Standings, Error> {
+fn standing_rows(tables: &Tables, then: &Snapshot, latest: &Snapshot) -> Result<Vec<Found>, Error> {
     let names = match index::names(tables, latest)? {
         Some(names) => names,
         None => rows(then, tables.hosts, &Keys::all())?
@@ -389,29 +573,31 @@ fn standing_rows(tables: &Tables, then: &Snapshot, latest: &Snapshot) -> Result<
             .map(|(name, _)| name.to_vec())
             .collect(),
     };
+    found(tables, then, names)
+}
+
+fn found(tables: &Tables, then: &Snapshot, names: Vec<Vec<u8>>) -> Result<Vec<Found>, Error> {
     let of_table = |table| names.iter().map(move |name| (table, &name[..]));
     let keys: Vec<_> = of_table(tables.hosts)
         .chain(of_table(tables.boards))
         .collect();
-    let mut found = match then.get_many(&keys) {
+    let mut hosts = match then.get_many(&keys) {
         // Then there were no boards yet: their table was added later, and has no past.
         Err(error) if error.kind() == store::Kind::OutOfRange => {
             then.get_many(&keys[..names.len()])?
         }
         found => found?,
     };
-    let boards_found = found.split_off(names.len()).into_iter();
-    let (mut hosts, mut boards) = (Vec::new(), Vec::new());
-    for (host, board) in found
-        .iter()
-        .zip(boards_found.chain(std::iter::repeat(None)))
-    {
+    let boards = hosts.split_off(names.len()).into_iter();
+    let boards = boards.chain(std::iter::repeat(None));
+    let rows = names.into_iter().zip(hosts).zip(boards);
+    Ok(rows
         // A host that is known by now and was not then.
-        let Some(host) = host else { continue };
-        hosts.push(decode(host)?);
-        boards.push(board.map(|board| decode(&board)).transpose()?);
-    }
-    Ok((hosts, boards))
+        .filter_map(|((name, host), board)| {
+            let host = host?;
+            Some(Found { name, host, board })
+        })
+        .collect())
 }
 
 fn assessed(host: &Host, rules: Arc<[String]>, read: Read) -> Assessed {

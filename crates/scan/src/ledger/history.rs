@@ -74,6 +74,24 @@ pub(super) fn states(
         .collect()
 }
 
+pub(super) fn of_rule(
+    tables: &Tables,
+    at: &Snapshot,
+    rule: &str,
+    hosts: &[&str],
+) -> Result<Vec<Option<State>>, Error> {
+    let keys: Vec<Vec<u8>> = hosts
+        .iter()
+        .map(|host| row::key(&[host.as_bytes(), rule.as_bytes()]))
+        .collect();
+    let keys: Vec<_> = keys.iter().map(|key| (tables.states, &key[..])).collect();
+    let found = at.get_many(&keys)?;
+    found
+        .into_iter()
+        .map(|state| state.map(|state| decode(&state)).transpose())
+        .collect()
+}
+
 pub(super) fn changes(
     tables: &Tables,
     latest: &Snapshot,

@@ -100,7 +100,7 @@ fn unlisted(site: &Site, listed: &[Host], at: Option<Timestamp>) -> Result<Vec<H
         None => ledger.hosts(),
         Some(_) => ledger
             .fleet(at)
-            .map(|fleet| fleet.hosts.into_iter().map(|it| it.host).collect()),
+            .map(|fleet| fleet.hosts.iter().map(|it| it.host.clone()).collect()),
     }
     .map_err(Site::refused)?;
     let names: BTreeSet<&str> = listed.iter().map(|host| host.name.as_str()).collect();
@@ -177,7 +177,7 @@ pub(super) fn run(
     let recorded: BTreeMap<&str, &HostStanding> = recorded
         .hosts
         .iter()
-        .map(|standing| (standing.host.name.as_str(), standing))
+        .map(|standing| (standing.host.name.as_str(), &**standing))
         .collect();
     let mut standings: Vec<Standing> = hosts
         .iter()

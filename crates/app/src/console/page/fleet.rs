@@ -8,7 +8,7 @@ use scan::{policy::ComplianceState, token::Role};
 use crate::{
     console::{badge, chart, link::Link, trend, visit::Visit, when},
     present::counted,
-    view::{self, Change, ChangesAsked, Fleet, HostRow, HostsAsked, RuleCount, Unassessed},
+    view::{self, Change, ChangesAsked, Fleet, HostRow, RuleCount, Unassessed},
 };
 
 use super::words;
@@ -23,7 +23,8 @@ const ROWS_SHOWN: usize = 100;
 const HOSTS_MAX: usize = 5_000;
 
 pub(in crate::console) fn fleet(visit: &Visit<'_>) -> Result<Markup, view::Error> {
-    let fleet = view::fleet(&visit.reader, visit.at)?;
+    let overview = view::overview(&visit.reader, visit.at)?;
+    let fleet = overview.fleet(visit.moment());
     if fleet.hosts == 0 {
         let content = empty(visit);
         return visit.page("Fleet").spanning(visit.span()?).show(&content);
@@ -36,8 +37,8 @@ pub(in crate::console) fn fleet(visit: &Visit<'_>) -> Result<Markup, view::Error
             ..ChangesAsked::default()
         },
     )?;
-    let hosts = all_hosts(visit)?;
-    let trend = trend::of_fleet(visit)?;
+    let hosts: Vec<&HostRow> = overview.worst().take(HOSTS_MAX).collect();
+    let trend = trend::of_fleet(visit, fleet.counts.score)?;
     let content = html! {
         div class="title" {
             h1 { "Fleet" }
@@ -65,24 +66,6 @@ pub(in crate::console) fn fleet(visit: &Visit<'_>) -> Result<Markup, view::Error
         .keeping(&["state", "site", "q", "sort", "dir"])
         .spanning(visit.span()?)
         .show(&content)
-}
-
-fn all_hosts(visit: &Visit<'_>) -> Result<Vec<HostRow>, view::Error> {
-    let mut hosts = Vec::new();
-    let mut asked = HostsAsked {
-        worst: Some(true),
-        limit: Some(HOSTS_MAX),
-        ..HostsAsked::default()
-    };
-    while hosts.len() < HOSTS_MAX {
-        let page = view::hosts(&visit.reader, &asked, visit.at)?;
-        hosts.extend(page.hosts);
-        match page.next {
-            Some(next) => asked.cursor = Some(next),
-            None => break,
-        }
-    }
-    Ok(hosts)
 }
 
 fn empty(visit: &Visit<'_>) -> Markup {
@@ -180,9 +163,9 @@ fn counts(fleet: &Fleet) -> Vec<(ComplianceState, u64)> {
 }
 
 /// What nobody knows: hosts without an answer, rules without an answer.
-fn unknown(visit: &Visit<'_>, fleet: &Fleet, hosts: &[HostRow]) -> Markup {
+fn unknown(visit: &Visit<'_>, fleet: &Fleet, hosts: &[&HostRow]) -> Markup {
     let is_stale = |row: &&HostRow| row.counts.is_none() || row.last_attempt_failed.is_some();
-    let stale: Vec<&HostRow> = hosts.iter().filter(is_stale).collect();
+    let stale: Vec<&HostRow> = hosts.iter().copied().filter(is_stale).collect();
     html! {
         section class="card w4" aria-labelledby="unknown" {
             h2 id="unknown" { "What could not be assessed" }
@@ -315,7 +298,7 @@ fn recent(visit: &Visit<'_>, changes: &[Change]) -> Markup {
 }
 
 /// Every host as a cell, worst first.
-fn cells(visit: &Visit<'_>, hosts: &[HostRow]) -> Markup {
+fn cells(visit: &Visit<'_>, hosts: &[&HostRow]) -> Markup {
     let counts: Vec<_> = ComplianceState::ALL
         .into_iter()
         .map(|state| {
@@ -354,11 +337,12 @@ const COLUMNS: [(&str, &str, bool); 6] = [
     ("scanned", "Scanned", false),
 ];
 
-fn table(visit: &Visit<'_>, all: &[HostRow]) -> Markup {
+fn table(visit: &Visit<'_>, all: &[&HostRow]) -> Markup {
     let asked = |name| visit.asked(name).unwrap_or_default();
     let (state, site, text) = (asked("state"), asked("site"), asked("q").to_lowercase());
     let mut rows: Vec<&HostRow> = all
         .iter()
+        .copied()
         .filter(|row| state.is_empty() || row.state.name() == state)
         .filter(|row| site.is_empty() || row.site == site)
         .filter(|row| text.is_empty() || matches(row, &text))

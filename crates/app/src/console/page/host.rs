@@ -30,7 +30,8 @@ pub(in crate::console) fn host(visit: &Visit<'_>, name: &str) -> Result<Markup, 
             ..ChangesAsked::default()
         },
     )?;
-    let trend = trend::of_host(visit, name)?;
+    let counted = host.row.counts.as_ref().and_then(|counts| counts.score);
+    let trend = trend::of_host(visit, name, counted)?;
     let content = html! {
         p class="crumb" { a href=(visit.link("/")) { "Fleet" } " / " (host.row.site) }
         div class="title" {

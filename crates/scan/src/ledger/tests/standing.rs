@@ -53,6 +53,7 @@ fn live(
     events: &[Event],
 ) -> (Vec<Timestamp>, Vec<(String, Change)>) {
     let (mut moments, mut changes) = (vec![place.now()], Vec::new());
+    let fleets = Fleets::default();
     for event in events {
         match event {
             Event::Scan {
@@ -87,6 +88,9 @@ fn live(
             }
         }
         moments.push(place.now());
+        // What was read before is no older than what was just recorded.
+        let (again, read) = (ledger.fleet_of_many(None, &fleets), ledger.fleet(None));
+        assert_eq!(of_fleet(&again.unwrap()), of_fleet(&read.unwrap()));
     }
     (moments, changes)
 }
@@ -161,6 +165,7 @@ fn of_fleet(fleet: &Fleet) -> Answer {
 }
 
 fn compare(ledger: &Ledger, moments: &[Timestamp]) {
+    let fleets = Fleets::default();
     for at in moments.iter().copied().map(Some).chain([None]) {
         // After a clock was set back, a moment of before may be one that is yet to come.
         if let Err(refused) = ledger.status(HOSTS[0], at) {
@@ -171,6 +176,18 @@ fn compare(ledger: &Ledger, moments: &[Timestamp]) {
         let fleet = ledger.fleet(at).unwrap();
         let each = of_each(ledger, at);
         assert_eq!(of_fleet(&fleet), each, "at {at:?}");
+        for _ in 0..2 {
+            let again = ledger.fleet_of_many(at, &fleets).unwrap();
+            assert_eq!(of_fleet(&again), each, "again at {at:?}");
+        }
+        if let Some(at) = at {
+            assert_eq!(ledger.summary(at).unwrap(), fleet.summary(), "at {at:?}");
+            for standing in &fleet.hosts {
+                let counted = ledger.summary_of(&standing.host.name, at).unwrap();
+                let assessed = standing.assessed.as_ref();
+                assert_eq!(counted, assessed.map(|found| found.summary.clone()));
+            }
+        }
         let watched = each.values().filter(|answer| answer.0.is_none());
         let all = watched
             .clone()

@@ -249,6 +249,12 @@ pub(super) fn tag_of(bytes: &[u8]) -> String {
     tag
 }
 
+/// Weak: of what is told, in whatever bytes. `told` leaves out what the moment of asking alone decides,
+/// so that a tag lasts as long as the state does.
+pub(super) fn tag_of_state<T: Serialize>(told: &T) -> String {
+    format!("W/{}", tag_of_row(told))
+}
+
 /// The version of a row.
 pub(super) fn tag_of_row<T: Serialize>(row: &T) -> String {
     tag_of(&serde_json::to_vec(row).expect("rows are plain structs with string keys"))
@@ -268,6 +274,8 @@ pub(super) struct Answer {
     pub(super) is_secret: bool,
     /// The body is compressed.
     pub(super) is_packed: bool,
+    /// The first moment at which what `tag` is of is another, though nothing is committed.
+    pub(super) turns: Option<Timestamp>,
 }
 
 impl Answer {
@@ -292,6 +300,7 @@ impl Answer {
             location: None,
             is_secret: false,
             is_packed: false,
+            turns: None,
         })
     }
 
@@ -304,6 +313,7 @@ impl Answer {
             location: None,
             is_secret: false,
             is_packed: false,
+            turns: None,
         }
     }
 
@@ -320,6 +330,11 @@ impl Answer {
         {
             self.body = packed.into();
             self.is_packed = true;
+            // Other bytes of the same: known only to whoever has them in this form.
+            self.tag = self.tag.map(|tag| match tag.strip_suffix('"') {
+                Some(tag) => format!("{tag}-{PACKING}\""),
+                None => tag,
+            });
         }
         self
     }
@@ -327,6 +342,19 @@ impl Answer {
     pub(super) fn tagged(mut self, tag: String) -> Self {
         self.tag = Some(tag);
         self
+    }
+
+    /// Of a state that lasts until `turns` unless something is committed.
+    pub(super) fn lasting(mut self, tag: String, turns: Timestamp) -> Self {
+        self.tag = Some(tag);
+        self.turns = Some(turns);
+        self
+    }
+
+    /// Whether this is what `wanted`, an `If-None-Match`, names.
+    pub(super) fn is_known(&self, wanted: &HeaderValue) -> bool {
+        let is_read = self.status == StatusCode::OK && !self.is_secret;
+        is_read && self.tag.as_ref().is_some_and(|tag| names(wanted, tag))
     }
 
     pub(super) fn at(mut self, location: String) -> Self {
@@ -339,13 +367,10 @@ impl Answer {
         let is_read = self.status == StatusCode::OK && !self.is_secret;
         let tag = self.tag.or_else(|| is_read.then(|| tag_of(&self.body)));
         let is_known = is_read
-            && tag.as_ref().zip(wanted).is_some_and(|(tag, wanted)| {
-                let wanted = wanted.to_str().unwrap_or_default();
-                wanted.split(',').any(|named| {
-                    let named = named.trim();
-                    named == "*" || named.strip_prefix("W/").unwrap_or(named) == tag
-                })
-            });
+            && tag
+                .as_ref()
+                .zip(wanted)
+                .is_some_and(|(tag, wanted)| names(wanted, tag));
         let mut response = match is_known {
             true => {
                 let mut response = Response::new(Body::empty());
@@ -370,4 +395,14 @@ impl Answer {
         }
         response
     }
+}
+
+/// Whether an `If-None-Match` names `tag`: compared weakly, as RFC 9110 has it.
+fn names(wanted: &HeaderValue, tag: &str) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+    let wanted = wanted.to_str().unwrap_or_default();
+    wanted.split(',').any(|named| {
+        let named = named.trim();
+        named == "*" || opaque(named) == opaque(tag)
+    })
 }

@@ -1,8 +1,10 @@
 //! Answers that were made a moment ago, for whoever asks the same.
 //!
 //! Each is of a position of the store, and is given only to requests that found the store there: no
-//! answer is older than what anybody was acknowledged before asking. Answers tell moments too (what is
-//! overdue, how long ago it was), so that they age without a commit, and are gone after [`AGE_MAX`].
+//! answer is older than what anybody was acknowledged before asking. Time alone may change what is
+//! told (a waiver ends): such an answer says when, and is given no more from then on. Answers also
+//! tell the moment at which they were made, and are made anew after [`AGE_MAX`]. Whoever has one is
+//! told that it still holds for as long as the state does.
 //! The key holds everything but the position that an answer may depend on: what is asked and how it is
 //! sent, and the role and the scope of whoever asks. Refusals are not kept.
 
@@ -13,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::HeaderValue;
 use scan::token::{Role, Scope};
 use tokio::time::timeout;
 use wal::Lsn;
@@ -23,8 +26,8 @@ use super::{
     call::{Answer, Problem, tag_of},
 };
 
-/// How long an answer is given again while nothing is committed: what it says of time is told to the
-/// second.
+/// How long the bytes of an answer are given again while nothing is committed: the moment that they
+/// tell is told to the second.
 const AGE_MAX: Duration = Duration::from_secs(1);
 /// Bytes of all answers together: some hundred hosts of 400 findings each. Arbitrary.
 const BYTES_MAX: usize = 16 << 20;
@@ -92,10 +95,21 @@ impl fmt::Debug for Kept {
     }
 }
 
-/// How far time moves before an answer is of another moment, in either direction.
-fn is_fresh(made: &Made, position: Lsn, now: Timestamp) -> bool {
-    let apart = made.at.nanos().abs_diff(now.nanos());
-    made.position >= position && Duration::from_nanos(apart) < AGE_MAX
+impl Made {
+    /// Whether its bytes may be given: how far time moves before an answer is of another moment, in
+    /// either direction.
+    fn is_fresh(&self, position: Lsn, now: Timestamp) -> bool {
+        let apart = self.at.nanos().abs_diff(now.nanos());
+        self.position >= position
+            && Duration::from_nanos(apart) < AGE_MAX
+            && self.answer.turns.is_none_or(|turns| now < turns)
+    }
+
+    /// Whether what its tag is of still holds: with a clock that goes back nothing is known.
+    fn holds(&self, position: Lsn, now: Timestamp) -> bool {
+        let turns = self.answer.turns.is_some_and(|turns| now < turns);
+        self.position >= position && self.at <= now && turns
+    }
 }
 
 impl Kept {
@@ -133,6 +147,20 @@ impl Kept {
         Ok(answer)
     }
 
+    /// The answer with this tag, without a body, where that is what would be made.
+    pub(super) fn still(
+        &self,
+        key: &Key,
+        position: Lsn,
+        now: Timestamp,
+        wanted: &HeaderValue,
+    ) -> Option<Answer> {
+        let places = self.lock();
+        let made = places.by_key.get(key)?.made.as_ref();
+        let made = made.filter(|made| made.holds(position, now))?;
+        made.answer.is_known(wanted).then(|| made.answer.clone())
+    }
+
     fn find(
         &self,
         key: &Key,
@@ -142,7 +170,7 @@ impl Kept {
         let mut places = self.lock();
         if let Some(place) = places.by_key.get(key) {
             let made = place.made.as_ref();
-            return match made.filter(|made| is_fresh(made, position, now)) {
+            return match made.filter(|made| made.is_fresh(position, now)) {
                 Some(made) => Ok(made.answer.clone()),
                 None => Err(Arc::clone(&place.turn)),
             };
@@ -185,7 +213,7 @@ impl Places {
         }
         self.by_key.retain(|_, place| {
             let made = place.made.as_ref();
-            made.is_some_and(|made| is_fresh(made, made.position, now))
+            made.is_some_and(|made| made.is_fresh(made.position, now))
         });
         let lens = self.by_key.values().filter_map(|place| place.made.as_ref());
         self.bytes = lens.map(|made| made.answer.body.len()).sum();
@@ -247,6 +275,29 @@ mod tests {
         check("a", 6, ms(1_000), true).await;
         // A clock that goes back does not make an answer last.
         check("a", 6, ms(0), true).await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_when_time_makes_it_another_and_is_known_until_then() {
+        let kept = Kept::default();
+        let start = Timestamp::from_nanos(1 << 60);
+        let at = |ms| start.plus(Duration::from_millis(ms));
+        let tag = async |position, ms, made: &str| {
+            let made = answer(1).lasting(made.to_owned(), at(5_000));
+            let make = || async { Ok(made) };
+            let given = kept.answer(key("a"), Lsn::new(position), at(ms), make);
+            given.await.unwrap().tag
+        };
+        assert_eq!(tag(5, 4_900, "\"1\"").await.as_deref(), Some("\"1\""));
+        let wanted = HeaderValue::from_static("W/\"1\"");
+        let still = |position, ms| {
+            let position = Lsn::new(position);
+            kept.still(&key("a"), position, at(ms), &wanted).is_some()
+        };
+        assert!(still(5, 4_900) && still(4, 4_999));
+        assert!(!still(6, 4_900) && !still(5, 5_000) && !still(5, 4_899));
+        assert_eq!(tag(5, 4_999, "\"2\"").await.as_deref(), Some("\"1\""));
+        assert_eq!(tag(5, 5_000, "\"2\"").await.as_deref(), Some("\"2\""));
     }
 
     #[tokio::test]

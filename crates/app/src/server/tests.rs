@@ -191,6 +191,15 @@ impl Sent {
         self
     }
 
+    /// For a connection on which more is to be asked.
+    pub(super) fn kept_bytes(&self) -> Vec<u8> {
+        let kept = Self {
+            head: self.head.replace("Connection: close\r\n", ""),
+            ..self.clone()
+        };
+        kept.bytes()
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let mut text = self.head.clone();
         if !self.has_host {

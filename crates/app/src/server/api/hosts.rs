@@ -10,10 +10,11 @@ use scan::{
 use serde::{Deserialize, Serialize};
 use store::Transaction;
 use utoipa::{ToSchema, openapi::path::HttpMethod};
+use world::Timestamp;
 
 use super::{
     super::{
-        call::{Answer, Call, Problem, tag_of_row},
+        call::{Answer, Call, Problem, tag_of, tag_of_row, tag_of_state},
         operation::{Operation, Reach},
     },
     AtAsked, NothingAsked,
@@ -209,19 +210,29 @@ pub(super) fn operations() -> Vec<Operation> {
 
 fn fleet(call: &Call) -> Result<Answer, Problem> {
     let asked: AtAsked = call.query()?;
-    Answer::json(&view::fleet(&call.reader(), call.at(asked.at.as_ref())?)?)
+    let mut fleet = view::fleet(&call.reader(), call.at(asked.at.as_ref())?)?;
+    let answer = Answer::json(&fleet)?;
+    fleet.at = view::Moment(Timestamp::default());
+    Ok(answer.lasting(tag_of_state(&fleet), fleet.turns))
 }
 
 fn list(call: &Call) -> Result<Answer, Problem> {
     let asked: view::HostsAsked = call.query()?;
     let at = call.at(asked.at.as_ref())?;
-    Answer::json(&view::hosts(&call.reader(), &asked, at)?)
+    let page = view::hosts(&call.reader(), &asked, at)?;
+    let answer = Answer::json(&page)?;
+    let tag = format!("W/{}", tag_of(&answer.body));
+    Ok(answer.lasting(tag, page.turns))
 }
 
 fn show(call: &Call) -> Result<Answer, Problem> {
     let asked: AtAsked = call.query()?;
     let at = call.at(asked.at.as_ref())?;
-    Answer::json(&view::host(&call.reader(), call.param("host"), at)?)
+    let mut host = view::host(&call.reader(), call.param("host"), at)?;
+    let answer = Answer::json(&host)?;
+    host.at = view::Moment(Timestamp::default());
+    host.age_seconds = None;
+    Ok(answer.lasting(tag_of_state(&host), host.turns))
 }
 
 fn entry(call: &Call) -> Result<Answer, Problem> {

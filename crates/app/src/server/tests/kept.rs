@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use scan::judge::Outcome;
 use serde_json::json;
 
 use super::*;
@@ -161,23 +162,104 @@ fn a_token_of_some_hosts_gets_no_answer_that_was_made_for_another() {
     }
 }
 
+/// Proves: SVC-5
 #[test]
-fn an_answer_tells_the_moment_that_it_is_of_and_that_moves_on() {
+fn a_tag_lasts_as_long_as_the_state_while_the_moment_that_is_told_moves_on() {
     let place = with_host(Store::clone);
-    for path in KEPT.iter().filter(|path| **path != KEPT[1]) {
+    let knowing = |path: &str, tag: &str| {
+        let sent = Sent::new("GET", path).token(place.of(Role::Viewer));
+        place.send(&sent.header("If-None-Match", tag))
+    };
+    let mut tags = Vec::new();
+    for path in KEPT {
         let ask = || place.ask(Role::Viewer, "GET", path).must_be(200);
         let first = ask();
+        let tag = first.header("etag").unwrap().to_owned();
         let clock = RealClock::new();
-        loop {
+        // A page of hosts tells no moment.
+        while path != KEPT[1] {
             let again = ask();
-            let is_same = again.header("etag") == first.header("etag");
-            assert_eq!(is_same, again.body == first.body);
+            assert_eq!(again.header("etag"), Some(&*tag), "{path}");
             if first.json()["at"] != again.json()["at"] {
                 break;
             }
             assert!(clock.monotonic() < PATIENCE, "{path} stands still");
         }
+        assert!(knowing(path, &tag).must_be(304).body.is_empty());
+        tags.push((path, tag));
     }
+    moved(&place, "elsewhere");
+    for (path, tag) in &tags {
+        let changed = knowing(path, tag).must_be(200);
+        assert_ne!(changed.header("etag"), Some(&**tag), "{path}");
+    }
+}
+
+/// What time alone changes: asked without a pause, no answer tells it of a moment at which it was over,
+/// or over before it was, and whoever knows an answer from before is not told that it still holds.
+fn ends_in_the_very_next_answer(place: &Place, ends: Timestamp, is_set: impl Fn(&Value) -> bool) {
+    let clock = RealClock::new();
+    let mut known = String::new();
+    loop {
+        let before = clock.now();
+        let sent = Sent::new("GET", KEPT[0]).token(place.of(Role::Viewer));
+        let heard = place.send(&sent.header("If-None-Match", &known));
+        let after = clock.now();
+        if heard.status == 304 {
+            assert!(before < ends, "an answer from before is said to hold");
+            continue;
+        }
+        let heard = heard.must_be(200);
+        if !is_set(&heard.json()) {
+            assert!(after >= ends, "ended before its time");
+            return;
+        }
+        assert!(before < ends, "told after its end");
+        heard.header("etag").unwrap().clone_into(&mut known);
+        assert!(clock.monotonic() < PATIENCE, "it never ends");
+    }
+}
+
+fn soon() -> (Timestamp, String) {
+    let soon = RealClock::new().now().plus(Duration::from_millis(700));
+    let text = crate::moment::rfc3339(soon);
+    // As it is written: to the millisecond.
+    (view::parse(&text, soon).unwrap(), text)
+}
+
+/// Proves: SVC-5
+#[test]
+fn a_maintenance_that_ends_by_itself_ends_in_the_very_next_answer() {
+    let place = with_host(Store::clone);
+    let (ends, until) = soon();
+    let set = json!({ "scope": "host", "name": "one", "reason": "moving", "until": until });
+    place
+        .tell(Role::Operator, "PUT", "/api/v1/maintenance", &set)
+        .must_be(200);
+    ends_in_the_very_next_answer(&place, ends, |host| host["maintenance"] == true);
+    let all = place.ask(Role::Viewer, "GET", KEPT[1]).must_be(200).json();
+    assert_eq!(all["hosts"][0]["maintenance"], false);
+}
+
+/// Proves: SVC-5
+#[test]
+fn a_waiver_that_ends_by_itself_ends_in_the_very_next_answer() {
+    let place = with_host(Store::clone);
+    let shared = place.server.shared();
+    let rule = shared.rules.all()[0].id.clone();
+    changes::record(&shared.store, "one", &rule, Outcome::Fail);
+    let (ends, expires) = soon();
+    let waiver = json!({
+        "rule": rule, "target": "host", "name": "one", "owner": "Carla", "reason": "it must be",
+        "expires": expires,
+    });
+    place
+        .tell(Role::Operator, "POST", "/api/v1/waivers", &waiver)
+        .must_be(201);
+    place
+        .ask(Role::Admin, "POST", "/api/v1/waivers/1/approve")
+        .must_be(200);
+    ends_in_the_very_next_answer(&place, ends, |host| host["waived"] == 1);
 }
 
 /// Proves: SVC-5

@@ -252,3 +252,110 @@ fn add_until_refused(address: SocketAddr, token: &str, client: usize) -> Vec<Str
     }
     acknowledged
 }
+
+/// A connection that is kept: every answer of it that was begun is whole, and it ends between two.
+fn read_until_the_end(mut stream: TcpStream, request: &[u8]) -> usize {
+    let mut whole = 0;
+    loop {
+        if stream.write_all(request).is_err() {
+            return whole;
+        }
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let read = stream.read(&mut buffer).unwrap_or(0);
+            if read == 0 {
+                assert!(bytes.is_empty(), "cut after {} bytes", bytes.len());
+                return whole;
+            }
+            bytes.extend_from_slice(&buffer[..read]);
+            let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+                continue;
+            };
+            let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+            let len = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            if bytes.len() == end + 4 + len.unwrap().parse::<usize>().unwrap() {
+                break;
+            }
+        }
+        assert!(bytes.starts_with(b"HTTP/1.1 200"));
+        whole += 1;
+    }
+}
+
+/// Proves: SVC-10
+#[test]
+fn a_stop_while_many_read_cuts_no_answer() {
+    let place = Place::new();
+    for number in 0..40 {
+        let body = ssh_host(&format!("host-{number}"));
+        place
+            .tell(Role::Operator, "POST", "/api/v1/hosts", &body)
+            .must_be(201);
+    }
+    let request = |path| Sent::new("GET", path).token(place.of(Role::Viewer));
+    // Large ones, that are kept and that are made each time.
+    let requests = ["/api/v1/hosts", "/api/v1/rules"].map(|path| request(path).kept_bytes());
+    let streams: Vec<TcpStream> = (0..12).map(|_| place.connect()).collect();
+    let (begun, answers) = (std::sync::atomic::AtomicUsize::new(0), &requests);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = streams
+            .into_iter()
+            .enumerate()
+            .map(|(number, stream)| {
+                let begun = &begun;
+                scope.spawn(move || {
+                    begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    read_until_the_end(stream, &answers[number % 2])
+                })
+            })
+            .collect();
+        while begun.load(std::sync::atomic::Ordering::SeqCst) < readers.len() {
+            std::thread::yield_now();
+        }
+        // In the midst of it: some more were answered since all of them began.
+        for _ in 0..10 {
+            drop(Heard::read(&mut {
+                let mut stream = TcpStream::connect(place.address).unwrap();
+                stream
+                    .write_all(&Sent::new("GET", "/health").bytes())
+                    .unwrap();
+                stream
+            }));
+        }
+        assert!(place.server.stop(), "requests were cut off");
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+/// Whoever sends the head of a request a byte at a time is let go, and keeps nobody else waiting.
+///
+/// Proves: SVC-5
+#[test]
+fn a_head_that_comes_too_slowly_ends_its_connection() {
+    let place = Place::new();
+    let mut slow = place.connect();
+    slow.set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    slow.write_all(b"GET /api/v1/whoami HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
+        .unwrap();
+    // Far more than the time that a head has, for a machine that is busy.
+    let ended = (0..240).find(|_| {
+        place.send(&Sent::new("GET", "/health")).must_be(200);
+        let mut buffer = [0; 256];
+        let is_open = match slow.read(&mut buffer) {
+            Ok(read) => read > 0,
+            Err(error) => matches!(
+                error.kind(),
+                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+            ),
+        };
+        // Still a head, and never a whole one.
+        !is_open || slow.write_all(b"x").is_err()
+    });
+    assert!(ended.is_some(), "it is still open");
+}

@@ -22,6 +22,8 @@ pub struct Figures {
     pub took: Vec<f64>,
     /// Of one answer, its head included.
     pub answer_len: usize,
+    /// Answers altogether, those before anything counts too.
+    pub all: usize,
 }
 
 struct Connection {
@@ -98,7 +100,7 @@ pub fn run(address: SocketAddr, requests: &[Vec<u8>], connections: usize, millis
     let end = begin + Duration::from_millis(millis);
     let mut events = Vec::with_capacity(connections);
     let mut buffer = vec![0; 256 << 10];
-    let mut figures = Figures { per_second: 0.0, took: Vec::new(), answer_len: 0 };
+    let mut figures = Figures { per_second: 0.0, took: Vec::new(), answer_len: 0, all: 0 };
     loop {
         events.clear();
         epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&PATIENCE)).expect("events");
@@ -109,6 +111,7 @@ pub fn run(address: SocketAddr, requests: &[Vec<u8>], connections: usize, millis
                 continue;
             };
             let now = Instant::now();
+            figures.all += 1;
             if now >= end {
                 figures.per_second = figures.took.len() as f64 * 1000.0 / millis as f64;
                 return figures;

@@ -28,6 +28,8 @@ const GOAL: f64 = 0.5;
 const PAGE_MAX: f64 = 100.0;
 const RESIDENT_MAX: f64 = 150.0;
 const ASKED: usize = 30;
+/// Of the clock that Linux counts processor time in, for programs.
+const TICKS_PER_SECOND: f64 = 100.0;
 /// Longer than an answer is given again.
 const AGED: Duration = Duration::from_millis(1_100);
 
@@ -38,6 +40,19 @@ struct Asked {
     status: &'static str,
     took: Vec<f64>,
     answer_len: usize,
+    /// Who answers, and the processor time that this took, in microseconds an answer.
+    server: u32,
+    cpu: Vec<f64>,
+}
+
+/// Processor time of a process, user and system, in microseconds.
+fn cpu_micros(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    // After the name in brackets, which may hold anything: state is the third field.
+    let (_, rest) = stat.rsplit_once(')').expect("Linux has it");
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().expect("a number")).sum();
+    ticks * 1e6 / TICKS_PER_SECOND
 }
 
 fn get(path: &str, headers: &str) -> Vec<u8> {
@@ -136,19 +151,24 @@ fn told(what: &str, figure: f64, bound: f64, unit: &str) -> bool {
 fn pages(up: &Up) -> bool {
     let token = format!("Authorization: Bearer {}\r\nConnection: close\r\n", up.token);
     let cookie = format!("Cookie: {}\r\nConnection: close\r\n", up.sign_in());
-    println!("\n| one at a time | first, ms | median, ms | slowest of {ASKED}, ms | bytes |");
-    println!("|---|---:|---:|---:|---:|");
+    println!("\n| one at a time | first, ms | median, ms | slowest of {ASKED}, ms | processor, ms each | bytes |");
+    println!("|---|---:|---:|---:|---:|---:|");
     let mut holds = true;
-    let mut row = |name: &str, path: &str, headers: &str, is_kept: bool, bound: Option<f64>| {
-        let mut len = 0;
+    let mut row = |name: &str, path: &str, headers: &str, before: Before, bound: Option<f64>| {
+        let (mut len, mut cpu) = (0, 0.0);
         let times: Vec<f64> = (0..=ASKED)
-            .map(|_| {
-                if is_kept {
-                    thread::sleep(AGED);
+            .map(|number| {
+                match before {
+                    Before::Nothing => {}
+                    Before::AMoment => thread::sleep(AGED),
+                    Before::ACommit => up.commit(number),
                 }
-                let begin = Instant::now();
+                let (begin, used) = (Instant::now(), cpu_micros(up.id()));
                 let (head, body) = ask(up.address, &get(path, headers));
                 let took = begin.elapsed().as_secs_f64() * 1000.0;
+                if number > 0 {
+                    cpu += (cpu_micros(up.id()) - used) / 1000.0;
+                }
                 assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
                 len = body.len();
                 took
@@ -156,16 +176,29 @@ fn pages(up: &Up) -> bool {
             .collect();
         let (first, later) = times.split_first().expect("it was asked");
         let (median, slowest) = (quantile(later, 0.5), quantile(later, 1.0));
-        println!("| {name} | {first:.1} | {median:.1} | {slowest:.1} | {len} |");
+        let cpu = cpu / ASKED as f64;
+        println!("| {name} | {first:.1} | {median:.1} | {slowest:.1} | {cpu:.1} | {len} |");
         holds &= bound.is_none_or(|bound| median <= bound);
     };
-    row("API, fleet", "/api/v1/fleet", &token, true, Some(PAGE_MAX));
-    row("API, 1,000 hosts", "/api/v1/hosts?limit=1000", &token, true, Some(PAGE_MAX));
-    row("API, one host", "/api/v1/hosts/host-0500", &token, true, None);
-    row("console, fleet", "/", &cookie, false, Some(PAGE_MAX));
-    row("console, hosts", "/hosts", &cookie, false, None);
-    row("console, one host", "/hosts/host-0500", &cookie, false, None);
+    use Before::{ACommit, AMoment, Nothing};
+    row("API, fleet", "/api/v1/fleet", &token, AMoment, Some(PAGE_MAX));
+    row("API, fleet, after a commit", "/api/v1/fleet", &token, ACommit, Some(PAGE_MAX));
+    row("API, 1,000 hosts, after a commit", "/api/v1/hosts?limit=1000", &token, ACommit, Some(PAGE_MAX));
+    row("API, one host, after a commit", "/api/v1/hosts/host-0500", &token, ACommit, None);
+    row("console, fleet", "/", &cookie, Nothing, Some(PAGE_MAX));
+    row("console, fleet, after a commit", "/", &cookie, ACommit, Some(PAGE_MAX));
+    row("console, one host, after a commit", "/hosts/host-0500", &cookie, ACommit, None);
     holds
+}
+
+/// What happens between two requests.
+#[derive(Clone, Copy)]
+enum Before {
+    Nothing,
+    /// The answer before is too old to be given again.
+    AMoment,
+    /// Nothing that was made before holds.
+    ACommit,
 }
 
 fn throughput(up: &Up) -> bool {
@@ -181,29 +214,45 @@ fn throughput(up: &Up) -> bool {
     let peer = Bare::start(body.len());
     let packed_peer = Bare::start(packed_body.len());
     let every = (0..HOSTS).map(|host| get(&format!("/api/v1/hosts/host-{host:04}"), &token)).collect();
-    let asked = |address, requests| Asked { address, requests, status: "200", took: Vec::new(), answer_len: 0 };
+    let known = get("/api/v1/hosts/host-0500", &format!("{token}If-None-Match: {tag}\r\n"));
+    let by = |server, address, requests, status| Asked {
+        address,
+        requests,
+        status,
+        took: Vec::new(),
+        answer_len: 0,
+        server,
+        cpu: Vec::new(),
+    };
+    let ours = |requests, status| by(up.id(), up.address, requests, status);
+    let bare = |peer: &Bare, path| by(peer.0.id(), peer.1, vec![get(path, "")], "200");
     let mut contestants = vec![
-        ("one host".to_owned(), asked(up.address, vec![one])),
-        ("1,000 hosts in turn".to_owned(), asked(up.address, every)),
-        ("bare axum, as many bytes".to_owned(), asked(peer.1, vec![get("/as-many", "")])),
+        ("one host".to_owned(), ours(vec![one], "200")),
+        ("one host, known to whoever asks".to_owned(), ours(vec![known], "304")),
+        ("1,000 hosts in turn".to_owned(), ours(every, "200")),
+        ("bare axum, as many bytes".to_owned(), bare(&peer, "/as-many")),
     ];
     if is_packed {
-        contestants.push(("one host, packed".to_owned(), asked(up.address, vec![packed])));
-        contestants.push(("bare axum, as many bytes packed".to_owned(), asked(packed_peer.1, vec![get("/as-many", "")])));
+        contestants.push(("one host, packed".to_owned(), ours(vec![packed], "200")));
+        contestants.push(("bare axum, as many bytes packed".to_owned(), bare(&packed_peer, "/as-many")));
     }
-    contestants.push(("bare axum, hello world".to_owned(), asked(peer.1, vec![get("/", "")])));
+    contestants.push(("bare axum, hello world".to_owned(), bare(&peer, "/")));
     let series = benches::interleave(rounds, &mut contestants, |asked| {
+        let used = cpu_micros(asked.server);
         let turn = load::run(asked.address, &asked.requests, CONNECTIONS, millis, asked.status);
+        // What is made before anything counts is told with it.
+        asked.cpu.push((cpu_micros(asked.server) - used) / turn.all as f64);
         asked.took.extend(turn.took);
         asked.answer_len = turn.answer_len;
         turn.per_second
     });
     print_table(&format!("{CONNECTIONS} connections, {rounds} rounds"), "requests/s", &series);
-    println!("\n| | p50 ms | p99 ms | longest ms | bytes of an answer |");
-    println!("|---|---:|---:|---:|---:|");
+    println!("\n| | p50 ms | p99 ms | longest ms | processor, us an answer | bytes of an answer |");
+    println!("|---|---:|---:|---:|---:|---:|");
     for (name, asked) in &contestants {
         let at = |place| quantile(&asked.took, place) / 1000.0;
-        println!("| {name} | {:.2} | {:.2} | {:.1} | {} |", at(0.5), at(0.99), at(1.0), asked.answer_len);
+        let cpu = quantile(&asked.cpu, 0.5);
+        println!("| {name} | {:.2} | {:.2} | {:.1} | {cpu:.1} | {} |", at(0.5), at(0.99), at(1.0), asked.answer_len);
     }
     println!();
     let of = |name: &str| -> &Series { series.iter().find(|one| one.name == name).expect("it took part") };

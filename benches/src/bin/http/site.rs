@@ -145,6 +145,23 @@ impl Up {
         cookie.split(';').next().expect("a cookie has a value").to_owned()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Changes a host, so that the store is at another position.
+    pub fn commit(&self, number: usize) {
+        let body = format!("{{\"via\":\"offline\",\"site\":\"site-{number}\"}}");
+        let request = format!(
+            "PUT /api/v1/hosts/host-0007 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
+             Authorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.token,
+            body.len()
+        );
+        let (head, _) = super::ask(self.address, request.as_bytes());
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    }
+
     fn status(&self, field: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux has it");

@@ -485,3 +485,51 @@ fn what_could_not_be_written_is_not_called_done() {
     let run = Run::of(shell.stdin(Stdio::null()).output().unwrap());
     run.is_refused_naming("export");
 }
+
+/// Names in the directory where an export is to go.
+fn left(dir: &std::path::Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+/// Interrupted in the midst, once the file is begun under its other name. An export that was quicker is
+/// whole; it is tried until one was not.
+fn interrupt(sandbox: &Sandbox, args: &[&str], whole: &str) {
+    for _ in 0..200 {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("out");
+        let mut child = sandbox
+            .command(args)
+            .arg("--to")
+            .arg(&to)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        while left(dir.path()).is_empty() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        // One that has ended already takes no signal.
+        let _sent = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let run = Run::of(child.wait_with_output().unwrap());
+        if run.code == 0 {
+            assert_eq!(left(dir.path()), ["out"], "{args:?}");
+            assert!(run.stderr.contains(whole), "{args:?}: {}", run.stderr);
+            continue;
+        }
+        assert_eq!(left(dir.path()), [""; 0], "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains("stopped"), "{args:?}: {}", run.stderr);
+        return;
+    }
+    panic!("{args:?}: none was interrupted before its end");
+}
+
+/// Proves: LED-11
+#[test]
+fn an_export_that_is_interrupted_leaves_no_half_file() {
+    let sandbox = fleet();
+    interrupt(&sandbox, &["export", "--format", "jsonl"], " verdicts of ");
+    interrupt(&sandbox, &["ledger", "export"], "verify it with");
+}

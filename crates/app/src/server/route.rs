@@ -262,14 +262,10 @@ async fn carry_out(
         blocking(&shared, work).await?
     };
     let answer = match kept {
-        Some((key, position)) => {
-            let wanted = wanted.as_ref();
-            let still = wanted.and_then(|wanted| shared.kept.still(&key, position, now, wanted));
-            match still {
-                Some(still) => still,
-                None => shared.kept.answer(key, position, now, make).await?,
-            }
-        }
+        Some((key, position)) => match shared.kept.still(&key, position, now, wanted.as_ref()) {
+            Some(known) => known,
+            None => shared.kept.answer(key, position, now, make).await?,
+        },
         None => make().await?,
     };
     let mut response = answer.into_response(wanted.as_ref());

@@ -52,24 +52,19 @@ impl Budget {
         self.reached.get() - self.from.get()
     }
 
-    /// What is exceeded at `now`; a bound is kept as long as it is not passed. Records do not bound a
-    /// rebuild, whose log may be long and which has nothing to escalate to.
-    pub(super) fn exceeded(
-        &self,
-        now: Time,
-        limits: &Limits,
-        is_rebuild: bool,
-    ) -> Option<Violation> {
+    /// What of a catch-up is exceeded at `now`; a bound is kept as long as it is not passed.
+    pub(super) fn exceeded(&self, now: Time, limits: &Limits) -> Option<Violation> {
+        let records = self.records();
+        let is_too_many = records > limits.catch_up_records;
+        self.overdue(now, limits)
+            .or_else(|| is_too_many.then_some(Violation::Records { records }))
+            .or_else(|| self.stalled(now, limits))
+    }
+
+    pub(super) fn overdue(&self, now: Time, limits: &Limits) -> Option<Violation> {
         let took = now.since(self.began);
-        if took > limits.catch_up_duration {
-            let seconds = took.as_secs();
-            return Some(Violation::Duration { seconds });
-        }
-        if !is_rebuild && self.records() > limits.catch_up_records {
-            let records = self.records();
-            return Some(Violation::Records { records });
-        }
-        self.stalled(now, limits)
+        let seconds = took.as_secs();
+        (took > limits.catch_up_duration).then_some(Violation::Duration { seconds })
     }
 
     pub(super) fn stalled(&self, now: Time, limits: &Limits) -> Option<Violation> {

@@ -137,24 +137,7 @@ impl Sender {
             let cause = "nothing was heard of it".to_owned();
             return self.renew(cause, super::State::Disconnected, desk.out);
         }
-        let is_rebuild = session.is_rebuild();
-        if session
-            .base_lane
-            .as_ref()
-            .is_some_and(|lane| lane.found.is_none())
-        {
-            // Making a base takes as long as there is of it; only the whole is bounded.
-            session.budget.wait(desk.now);
-        }
-        let exceeded = match session.phase {
-            Phase::CatchUp | Phase::Transfer | Phase::Tail => {
-                session.budget.exceeded(desk.now, desk.limits, is_rebuild)
-            }
-            Phase::Completed if session.log_lane.flushed.lsn < session.log_lane.sent.lsn => {
-                session.budget.stalled(desk.now, desk.limits)
-            }
-            _ => None,
-        };
+        let exceeded = session.exceeded(desk.now, desk.limits);
         let is_over = session.phase == Phase::Completed;
         match exceeded {
             Some(violation) if is_over => {
@@ -195,10 +178,7 @@ impl Sender {
         if let Some(lane) = &mut session.base_lane {
             lane.is_reading = false;
         }
-        let is_asked = session
-            .met
-            .is_some_and(|met| session.log_lane.flushed.lsn >= met);
-        let is_unsound = session.phase.is_active() && is_asked;
+        let is_unsound = session.phase.is_active() && session.is_met();
         self.cut_again(desk);
         self.begin_base(desk);
         self.feed_base(desk);

@@ -1,6 +1,8 @@
 //! A base on its way to a replica, part by part, while the log behind it flows; and what is asked of the
 //! replica before it counts again.
 
+use wal::Lsn;
+
 use super::{
     BaseFound, Body, Source, State, Way,
     sender::{Desk, Sender},
@@ -113,9 +115,8 @@ impl Sender {
             lane.stored = parts;
             lane.is_reading = false;
         }
-        session
-            .budget
-            .progress(desk.now, session.log_lane.flushed.lsn, parts);
+        // The log flows beside it, and is no progress of a base that stands still.
+        session.budget.progress(desk.now, Lsn::ZERO, parts);
         self.go_on(desk);
     }
 
@@ -123,10 +124,7 @@ impl Sender {
         let Some(session) = &mut self.session else {
             return;
         };
-        let is_asked = session
-            .met
-            .is_some_and(|met| session.log_lane.flushed.lsn >= met);
-        if session.phase.is_active() && is_asked && session.is_unsound {
+        if session.phase.is_active() && session.is_met() && session.is_unsound {
             session.is_unsound = false;
             self.go_on(desk);
         }

@@ -455,7 +455,9 @@ impl Sender {
         }
         lane.applied = applied.min(position.lsn);
         lane.acknowledge(position);
-        session.budget.progress(desk.now, position.lsn, 0);
+        if session.is_base_done() {
+            session.budget.progress(desk.now, position.lsn, 0);
+        }
         self.acknowledged = self.acknowledged.max(position);
         self.go_on(desk);
     }
@@ -528,18 +530,12 @@ impl Sender {
                 "the base is stored".into(),
             );
         }
-        let is_base_done = session
-            .base_lane
-            .as_ref()
-            .is_none_or(super::session::BaseLane::is_done);
+        let is_base_done = session.is_base_done();
         let lane = &session.log_lane;
         if session.met.is_none() && lane.is_open && is_base_done && lane.sent == desk.log.received {
             session.met = Some(lane.sent.lsn);
         }
-        let Some(met) = session
-            .met
-            .filter(|met| session.log_lane.flushed.lsn >= *met)
-        else {
+        let Some(met) = session.met.filter(|_| session.is_met()) else {
             return;
         };
         if session.is_unsound {

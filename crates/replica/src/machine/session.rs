@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use wal::Lsn;
 
 use super::{
-    Attached, BaseFound, Effect, IllegalMove, Kind, Phase, Plan, Position, SessionId, Time,
-    budget::Budget, outbox::Outbox,
+    Attached, BaseFound, Effect, IllegalMove, Kind, Limits, Phase, Plan, Position, SessionId, Time,
+    Violation, budget::Budget, outbox::Outbox,
 };
 
 #[derive(Debug)]
@@ -152,6 +152,35 @@ impl Session {
 
     pub(super) fn is_rebuild(&self) -> bool {
         self.base_lane.is_some()
+    }
+
+    /// Everything that it was to be sent is durable there.
+    pub(super) fn is_met(&self) -> bool {
+        self.met.is_some_and(|met| self.log_lane.flushed.lsn >= met)
+    }
+
+    pub(super) fn is_base_done(&self) -> bool {
+        self.base_lane.as_ref().is_none_or(BaseLane::is_done)
+    }
+
+    /// What takes longer than it may. A rebuild has nothing to escalate to: it goes on for as long as it
+    /// gets on, and one that only waits for what others have to say takes nothing.
+    pub(super) fn exceeded(&mut self, now: Time, limits: &Limits) -> Option<Violation> {
+        let lane = &self.log_lane;
+        let is_active = matches!(self.phase, Phase::CatchUp | Phase::Transfer | Phase::Tail);
+        let is_behind = lane.flushed.lsn < lane.sent.lsn;
+        match &self.base_lane {
+            _ if !is_behind && (self.is_met() || !is_active) => None,
+            _ if self.phase == Phase::Completed => self.budget.stalled(now, limits),
+            _ if !is_active => None,
+            None => self.budget.exceeded(now, limits),
+            Some(lane) if lane.found.is_none() => {
+                // Making a base takes as long as there is of it: only the whole of that is bounded.
+                self.budget.wait(now);
+                self.budget.overdue(now, limits)
+            }
+            Some(_) => self.budget.stalled(now, limits),
+        }
     }
 
     pub(super) fn is_pinned(&self) -> bool {

@@ -92,7 +92,8 @@ pub struct Limits {
     pub window_records: u64,
     /// One message of entries.
     pub entries_bytes: u64,
-    /// Catch-up and rebuild: how long in all, how many records, how long without progress.
+    /// A catch-up, or the making of a base: how long in all. A catch-up: how many records. Either, and the
+    /// sending of a base: how long without progress.
     pub catch_up_duration: Duration,
     pub catch_up_records: u64,
     pub progress: Duration,

@@ -134,6 +134,35 @@ fn a_node_that_forgot_counts_after_all_others_were_heard() {
     assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
 }
 
+/// The wait for the others was counted as part of the rebuild: when it had taken as long as a catch-up may,
+/// the base was sent again, and again, for as long as one of the others was away.
+#[test]
+fn a_rebuilt_node_that_waits_for_the_others_is_not_rebuilt_again() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(1);
+    forget(&mut cluster, 2);
+    cluster.disks.get_mut(&2).unwrap().is_damaged = true;
+    cluster.stop(3);
+    cluster.recycle(1, 1);
+    cluster.lines.clear();
+    cluster.start(2);
+    cluster.pass(300);
+    assert_eq!(
+        cluster
+            .names(1)
+            .iter()
+            .filter(|it| **it == "plan_rebuild")
+            .count(),
+        1
+    );
+    assert!(!cluster.names(1).contains(&"escalated"));
+    cluster.start(3);
+    cluster.pass(3);
+    assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
+}
+
 /// With its record and without its log it would go on, and everybody would cut what it does not have.
 #[test]
 fn a_holder_without_its_disk_does_not_go_on() {

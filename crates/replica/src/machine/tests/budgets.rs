@@ -12,7 +12,7 @@ fn at(seconds: u64) -> Time {
 }
 
 /// Progress as (second, position); what is exceeded at `now`.
-fn check(from: u64, progress: &[(u64, u64)], now: u64, is_rebuild: bool) -> Option<Violation> {
+fn check(from: u64, progress: &[(u64, u64)], now: u64) -> Option<Violation> {
     let limits = Limits {
         catch_up_duration: Duration::from_secs(100),
         catch_up_records: 50,
@@ -23,7 +23,7 @@ fn check(from: u64, progress: &[(u64, u64)], now: u64, is_rebuild: bool) -> Opti
     for (second, reached) in progress {
         budget.progress(at(*second), Lsn::new(*reached), 0);
     }
-    budget.exceeded(at(now), &limits, is_rebuild)
+    budget.exceeded(at(now), &limits)
 }
 
 /// The ancestor counted calls first, and then records from the beginning of the log.
@@ -31,48 +31,42 @@ fn check(from: u64, progress: &[(u64, u64)], now: u64, is_rebuild: bool) -> Opti
 fn a_budget_is_kept_up_to_its_bound_and_exceeded_behind_it() {
     let steady: Vec<(u64, u64)> = (0..=12).map(|step| (step * 9, 1000 + step)).collect();
     let at_stall = Lsn::new(1003);
-    for (what, progress, now, is_rebuild, expected) in [
-        ("time", &steady[..], 100, false, None),
+    for (what, progress, now, expected) in [
+        ("time", &steady[..], 100, None),
         (
             "time is over",
             &steady[..],
             101,
-            false,
             Some(Violation::Duration { seconds: 101 }),
         ),
-        ("records", &[(1, 1050)][..], 2, false, None),
+        ("records", &[(1, 1050)][..], 2, None),
         (
             "too many records",
             &[(1, 1051)][..],
             2,
-            false,
             Some(Violation::Records { records: 51 }),
         ),
-        ("records of a rebuild", &[(1, 1051)][..], 2, true, None),
-        ("a pause", &[(5, 1003)][..], 15, false, None),
+        ("a pause", &[(5, 1003)][..], 15, None),
         (
             "a stall",
             &[(5, 1003)][..],
             16,
-            false,
             Some(Violation::Stalled { at: at_stall }),
         ),
         (
             "the same again",
             &[(5, 1003), (9, 1003)][..],
             16,
-            false,
             Some(Violation::Stalled { at: at_stall }),
         ),
         (
             "less again",
             &[(5, 1003), (9, 1001)][..],
             16,
-            false,
             Some(Violation::Stalled { at: at_stall }),
         ),
     ] {
-        assert_eq!(check(1000, progress, now, is_rebuild), expected, "{what}");
+        assert_eq!(check(1000, progress, now), expected, "{what}");
     }
 }
 

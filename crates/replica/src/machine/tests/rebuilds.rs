@@ -2,12 +2,16 @@
 
 use wal::Lsn;
 
-use super::cluster::{Cluster, is_written};
-use crate::machine::{Body, Event, Mode, NodeId, Position, SessionId, State};
+use super::cluster::{Cluster, config, is_written, limits};
+use crate::machine::{Body, Event, Limits, Mode, NodeId, Position, SessionId, State};
 
 /// Node 3 is away while records are written and removed up to `recycled`.
 fn left_behind(recycled: u64) -> Cluster {
-    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    left_behind_within(limits(), recycled)
+}
+
+fn left_behind_within(limits: Limits, recycled: u64) -> Cluster {
+    let mut cluster = Cluster::with(limits, config(1..=3, Mode::Sync(1)));
     cluster.promote(1);
     assert!(is_written(cluster.write(1, "both")));
     cluster.pass(1);
@@ -188,6 +192,24 @@ fn a_hold_beyond_the_limit_becomes_a_question_for_what_changed() {
     cluster.pass(3);
     assert!(cluster.names(1).contains(&"escalated"));
     assert!(cluster.causes(1, "source")[0].starts_with("what changed after 2 "));
+    assert!(cluster.is_in_sync(1, 3));
+}
+
+/// A rebuild has nothing to escalate to but itself: one that was given up for its duration began anew,
+/// so a base that takes longer than a catch-up may was never there.
+#[test]
+fn a_rebuild_goes_on_for_as_long_as_it_gets_on() {
+    let short = Limits {
+        catch_up_duration: std::time::Duration::from_secs(5),
+        ..limits()
+    };
+    let mut cluster = left_behind_within(short, 4);
+    cluster.hold_parts = true;
+    cluster.start(3);
+    let before = cluster.replica(1, 3).session.unwrap().id;
+    cluster.pass(6);
+    assert_eq!(cluster.replica(1, 3).session.unwrap().id, before);
+    cluster.release_parts();
     assert!(cluster.is_in_sync(1, 3));
 }
 

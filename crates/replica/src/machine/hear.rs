@@ -140,7 +140,7 @@ impl Node {
                 self.keep(record, Then::BeginBase(Box::new(begin)));
             }
             Body::Rebuilt { session, .. } => {
-                if !receiver.is_whole() {
+                if !receiver.is_whole() || self.log.is_half {
                     return;
                 }
                 if !record.is_amnesiac && !self.is_damaged {

@@ -21,6 +21,9 @@ pub(super) struct Log {
     pub(super) told: Lsn,
     pub(super) applied: Lsn,
     pub(super) derived: Lsn,
+    /// Derived state lacks a part of the base that the log begins after: nobody may read it, whatever
+    /// session comes next.
+    pub(super) is_half: bool,
     /// Why it takes nothing more until the node starts again.
     pub(super) failed: Option<String>,
     /// What is being done to it; until that is answered nobody knows where it ends.
@@ -65,6 +68,7 @@ impl Log {
             told: committed,
             applied: derived,
             derived,
+            is_half: false,
             failed: None,
             pending: None,
             trail: Trail::default(),
@@ -146,6 +150,7 @@ impl Log {
             return false;
         };
         let derived = since.unwrap_or(Lsn::ZERO);
+        self.is_half = true;
         self.history = history;
         self.received = base;
         self.flushed = base;

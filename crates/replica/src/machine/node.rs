@@ -78,13 +78,15 @@ impl Node {
             epoch,
             epoch_id,
         };
-        let log = Log::new(
+        let mut log = Log::new(
             durable.history,
             durable.end,
             durable.first_retained,
             durable.committed,
             durable.derived,
         );
+        // What a rebuild left when the process ended. Where nothing is, nothing is half.
+        log.is_half = durable.is_damaged && durable.end.lsn > wal::Lsn::ZERO;
         let mut node = Self {
             me,
             limits,

@@ -122,7 +122,12 @@ impl Node {
     pub(super) fn resume(&mut self) {
         let record = self.record().clone();
         let is_holder = record.granted.2 == self.me && record.promised == record.granted;
-        let is_able = self.log.failed.is_none() && !self.is_amnesiac() && !self.keeper.is_busy();
+        // A lease that comes again may find records of before on their way to the disk. The next renewal
+        // asks again.
+        let is_able = self.log.failed.is_none()
+            && self.log.is_settled()
+            && !self.is_amnesiac()
+            && !self.keeper.is_busy();
         let is_free = self.primary.is_none() && self.candidacy.is_none();
         if !is_holder || !is_able || !is_free || !record.config.members.contains(&self.me) {
             return;
@@ -401,6 +406,7 @@ impl Node {
             Then::BeginBase(begin) => self.begin_base(*begin),
             Then::Sound { session } => {
                 self.is_damaged = false;
+                self.log.is_half = false;
                 let receiver = self.receiver.as_ref();
                 if let Some(receiver) = receiver.filter(|receiver| receiver.session == session) {
                     receiver.report_sound(&mut self.out);

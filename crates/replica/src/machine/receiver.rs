@@ -199,10 +199,11 @@ impl Receiver {
     }
 
     /// Readers may go as far as the primary committed and this disk has it, but not while the state
-    /// under them is being replaced.
+    /// Readers may go as far as the primary committed and this disk has it, but not while the state
+    /// under them is being replaced: that outlasts the session.
     fn commit(&mut self, log: &mut Log, out: &mut Outbox) {
         let to = log.told.min(log.flushed.lsn);
-        if to > log.committed && !self.is_receiving_base() {
+        if to > log.committed && !log.is_half {
             log.committed = to;
             out.push(Effect::Commit(to));
         }
@@ -371,6 +372,7 @@ impl Receiver {
         let is_done = base.stored == base.parts;
         self.report_stored(out);
         if is_done {
+            log.is_half = false;
             out.push(Effect::Commit(log.committed));
             self.commit(log, out);
         }

@@ -7,6 +7,7 @@ mod cluster;
 mod divergence;
 mod garbage;
 mod groups;
+mod identities;
 mod outcomes;
 mod promises;
 mod rebuilds;

@@ -289,6 +289,28 @@ fn a_lease_of_an_earlier_promotion_does_not_end_the_next_one() {
     assert!(is_written(cluster.write(1, "c")));
 }
 
+/// The lease ended and came again while records of before were on their way to a slow disk: the holder
+/// began amid them, and its process ended itself.
+#[test]
+fn a_holder_whose_lease_comes_again_waits_for_its_own_disk() {
+    let mut cluster = Cluster::new(2, Mode::Async);
+    cluster.is_leased = true;
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.promote(1);
+    cluster.lease(1, 10);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.disks.get_mut(&1).unwrap().is_slow = true;
+    cluster.write_later(1, "b");
+    cluster.pass(12);
+    cluster.lease(1, 10);
+    assert!(!matches!(cluster.roles[&1], Role::Primary { .. }));
+    cluster.flush(1);
+    cluster.lease(1, 10);
+    assert!(is_written(cluster.write(1, "c")));
+    assert_eq!(cluster.texts(1), ["a", "b", "c"]);
+}
+
 #[test]
 fn a_holder_that_starts_again_waits_for_its_lease() {
     let mut cluster = Cluster::new(2, Mode::Sync(1));

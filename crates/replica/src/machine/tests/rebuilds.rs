@@ -3,7 +3,9 @@
 use wal::Lsn;
 
 use super::cluster::{Cluster, config, is_written, limits};
-use crate::machine::{Body, Event, Limits, Mode, NodeId, Position, SessionId, State};
+use crate::machine::{
+    Body, Event, Header, Limits, Message, Mode, NodeId, Position, SessionId, State,
+};
 
 /// Node 3 is away while records are written and removed up to `recycled`.
 fn left_behind(recycled: u64) -> Cluster {
@@ -193,6 +195,44 @@ fn a_hold_beyond_the_limit_becomes_a_question_for_what_changed() {
     assert!(cluster.names(1).contains(&"escalated"));
     assert!(cluster.causes(1, "source")[0].starts_with("what changed after 2 "));
     assert!(cluster.is_in_sync(1, 3));
+}
+
+/// The session that brought the base was over, and the next one had not begun its own: the first heartbeat
+/// let readers in, and they read a half of the state.
+///
+/// Proves: REP-17
+#[test]
+fn readers_are_not_let_in_between_two_sessions_that_each_bring_a_base() {
+    let mut cluster = left_behind(4);
+    cluster.hold_parts = true;
+    cluster.start(3);
+    assert!(is_written(cluster.write(1, "behind the base")));
+    cluster.pass(2);
+    let committed = cluster.disks[&3].committed;
+    assert!(cluster.disks[&3].end().lsn > committed);
+    cluster.connect(1, 3);
+    cluster.deliver_one();
+    let (.., attached) = cluster.wire.back().unwrap().clone();
+    let (session, endpoint) = attached.body.session().unwrap();
+    assert!(matches!(attached.body, Body::Attached(_)));
+    let body = Body::Heartbeat {
+        session,
+        endpoint,
+        ordinal: 1,
+        sent: Position::default(),
+        committed: Lsn::ZERO,
+    };
+    let header = Header {
+        from: NodeId(1),
+        ..attached.header
+    };
+    cluster.step(3, Event::Received(Message { header, body }));
+    assert_eq!(cluster.disks[&3].committed, committed);
+    cluster.run();
+    cluster.release_parts();
+    cluster.pass(2);
+    assert!(cluster.is_in_sync(1, 3));
+    assert_eq!(cluster.disks[&3].committed, cluster.disks[&1].committed);
 }
 
 /// A rebuild has nothing to escalate to but itself: one that was given up for its duration began anew,

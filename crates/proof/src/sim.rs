@@ -24,6 +24,7 @@ mod net;
 mod operator;
 mod owner;
 mod payload;
+mod rivals;
 mod site;
 mod swarm;
 mod tally;

@@ -1,4 +1,5 @@
-//! Clients: each asks one thing at a time of the node it takes for the primary.
+//! Clients: each asks one thing at a time of the node it takes for the primary, or reads at any other:
+//! what is applied there, not before it has what this client was told of.
 
 use replica::machine::{Event, NodeId, Outcome, Refusal};
 use wal::Lsn;
@@ -33,6 +34,8 @@ struct Client {
     target: Host,
     asked: Option<Asked>,
     was_refused: bool,
+    /// The highest position that it was told of.
+    told: Lsn,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +51,10 @@ struct Asked {
 struct Read {
     client: usize,
     asked: Asked,
+    /// Not before that is applied.
     applied: Lsn,
+    /// The primary said that everything acknowledged is in it.
+    is_confirmed: bool,
 }
 
 impl Clients {
@@ -67,6 +73,13 @@ impl Clients {
 
     pub(crate) fn is_waiting(&self) -> bool {
         self.clients.iter().any(|client| client.asked.is_some())
+    }
+
+    /// An operator accepted a loss: nothing that was told is owed.
+    pub(crate) fn forgive(&mut self) {
+        for client in &mut self.clients {
+            client.told = Lsn::ZERO;
+        }
     }
 
     /// A process is gone with what it was asked.
@@ -97,6 +110,9 @@ impl Cluster {
             self.tally.count("requests given up by clients");
             client.asked = None;
             client.target = (client.target + 1) % self.sites.len();
+            self.clients
+                .reads
+                .retain(|read| read.asked.number != asked.number);
         }
         if self.clients.are_done {
             return Ok(());
@@ -108,6 +124,9 @@ impl Cluster {
         let number = self.next_number();
         let key = u8::try_from(self.dice.below(self.swarm.keys)).expect("few keys");
         let is_read = self.dice.one_in(4);
+        if is_read && self.dice.one_in(3) {
+            return self.read_anywhere(index, number, key);
+        }
         let client = &mut self.clients.clients[index];
         if self.sites[client.target].node.is_none() || self.dice.one_in(40) {
             let other = self.dice.below(self.sites.len() as u64);
@@ -143,6 +162,34 @@ impl Cluster {
         self.step(host, Event::Write { number, records })
     }
 
+    /// At what is applied somewhere, or once there is what the client was told of (REP-17).
+    fn read_anywhere(&mut self, index: usize, number: u64, key: u8) -> Verdict {
+        let host = self.dice.below(self.sites.len() as u64);
+        let host = usize::try_from(host).expect("few nodes");
+        if !self.sites[host].is_up() {
+            return Ok(());
+        }
+        let does_wait = self.dice.coin();
+        let client = &mut self.clients.clients[index];
+        let asked = Asked {
+            number,
+            host,
+            at: self.now,
+            key,
+            is_read: true,
+        };
+        client.asked = Some(asked);
+        let applied = if does_wait { client.told } else { Lsn::ZERO };
+        self.clients.reads.push(Read {
+            client: index,
+            asked,
+            applied,
+            is_confirmed: false,
+        });
+        self.finish_reads(host);
+        Ok(())
+    }
+
     pub(crate) fn answered(&mut self, host: Host, number: u64, outcome: Outcome) -> Verdict {
         if self.operator.is_asked(number) {
             return self.order_ended(host, number, &outcome);
@@ -168,12 +215,19 @@ impl Cluster {
                     client,
                     asked,
                     applied,
+                    is_confirmed: true,
                 };
                 self.clients.reads.push(read);
                 self.finish_reads(host);
                 Ok(())
             }
-            (_, Outcome::Written { first, last }) => self.written(host, number, first, last),
+            (_, Outcome::Written { first, last }) => {
+                if let Some(index) = asked_by {
+                    let told = &mut self.clients.clients[index].told;
+                    *told = last.max(*told);
+                }
+                self.written(host, number, first, last)
+            }
             (_, Outcome::Refused(_)) => {
                 self.tally.count("writes refused");
                 self.judge.requests.tell(number, Told::Refused, false)
@@ -238,8 +292,12 @@ impl Cluster {
 
     /// Reads whose position is applied.
     pub(crate) fn finish_reads(&mut self, host: Host) {
-        let derived = &self.sites[host].disk.image.derived;
+        let site = &self.sites[host];
+        let derived = &site.disk.image.derived;
         let applied = derived.applied();
+        if !site.is_readable {
+            return;
+        }
         let reads = std::mem::take(&mut self.clients.reads);
         for read in reads {
             let asked = read.asked;
@@ -250,10 +308,16 @@ impl Cluster {
             let number = derived.map().get(&asked.key).map_or(0, |it| it.number);
             if !self.judge.is_unsettled {
                 let seen = (asked.key, applied, number);
-                self.judge.requests.read(asked.at, self.now, seen);
+                let at = (asked.at, self.now);
+                self.judge.requests.read(at, seen, read.is_confirmed);
             }
-            self.tally.count("confirmed reads");
+            self.tally.count(match (read.is_confirmed, site.primary) {
+                (true, _) => "confirmed reads",
+                (false, Some(_)) => "reads of what is applied at a primary",
+                (false, None) => "reads of what is applied at a replica",
+            });
             let client = &mut self.clients.clients[read.client];
+            client.told = client.told.max(applied);
             if client.asked.is_some_and(|it| it.number == asked.number) {
                 client.asked = None;
             }

@@ -17,6 +17,7 @@ use super::{
     judge::Judge,
     net::{Host, Net},
     operator::Operator,
+    rivals::Rivals,
     site::Site,
     swarm::Swarm,
     tally::Tally,
@@ -76,6 +77,7 @@ pub(crate) enum Happening {
     Nemesis,
     Operator,
     Coordinator,
+    Rivals,
     Calm,
     Look,
 }
@@ -94,6 +96,7 @@ pub(crate) struct Cluster {
     pub(crate) trace: Trace,
     pub(crate) clients: Clients,
     pub(crate) operator: Operator,
+    pub(crate) rivals: Option<Rivals>,
     pub(crate) phase: Phase,
     /// Of the last request: clients' and the operator's have one sequence of numbers.
     pub(crate) number: u64,
@@ -122,6 +125,7 @@ impl Cluster {
             tally: Tally::default(),
             trace,
             operator: Operator::default(),
+            rivals: None,
             phase: Phase::Safety,
             number: 0,
             swarm,
@@ -182,6 +186,7 @@ impl Cluster {
             Happening::Nemesis => self.nemesis(),
             Happening::Operator => self.operate(),
             Happening::Coordinator => self.coordinate(),
+            Happening::Rivals => self.go_on_with_rivals(),
             Happening::Calm => self.calm(),
             Happening::Look => self.look_for_the_end(),
         }
@@ -237,7 +242,8 @@ impl Cluster {
 
     /// What the clock of a node says.
     pub(crate) fn clock(&self, host: Host) -> Time {
-        let micros = self.now.saturating_sub(self.sites[host].behind);
+        let site = &self.sites[host];
+        let micros = (self.now + site.ahead).saturating_sub(site.behind);
         Time(Duration::from_micros(micros))
     }
 

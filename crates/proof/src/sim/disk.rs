@@ -76,6 +76,8 @@ pub(crate) struct Disk {
     pub(crate) is_wounded_unseen: bool,
     /// How many times slower than usual.
     pub(crate) slowness: u64,
+    /// Of the log alone, beside that.
+    pub(crate) log_slowness: u64,
     pins: BTreeMap<SessionId, Lsn>,
     /// Holds that could not be taken, or moved: their sessions may still let go of them.
     lost_pins: BTreeSet<SessionId>,
@@ -110,6 +112,10 @@ impl Image {
 
     pub(crate) fn is_known_damaged(&self) -> bool {
         self.is_damaged || self.rebuild.is_some() || self.record.is_none()
+    }
+
+    pub(crate) fn is_being_rebuilt(&self) -> bool {
+        self.rebuild.is_some()
     }
 
     pub(crate) fn promised(&self) -> Epoch {

@@ -66,10 +66,12 @@ impl Cluster {
             Effect::Commit(lsn) => {
                 self.judge.committed(host, lsn, &self.sites[host].disk)?;
                 self.judge.compare(host, &self.sites[host].disk.image)?;
+                self.sites[host].is_readable = true;
+                self.finish_reads(host);
                 self.apply_soon(host);
             }
             Effect::Answer { number, outcome } => self.answered(host, number, outcome)?,
-            Effect::Role(role) => self.role(host, role),
+            Effect::Role(role) => self.role(host, role)?,
             Effect::Log(line) => {
                 self.tally.line(line.name);
                 self.judge.sessions.told(host, &line)?;
@@ -144,6 +146,7 @@ impl Cluster {
         message: replica::machine::Message,
     ) -> Verdict {
         self.judge.sent(host, &message, &self.sites[host].disk)?;
+        self.judge.sessions.sent(host, &message.body)?;
         let Some(to) = to else {
             return Ok(());
         };
@@ -199,7 +202,11 @@ impl Cluster {
             return;
         }
         let (least, most) = self.swarm.sync;
-        let after = self.dice.range(least, most) * site.disk.slowness;
+        let slowness = match lane {
+            Lane::Log => site.disk.slowness * site.disk.log_slowness,
+            Lane::Record | Lane::Base => site.disk.slowness,
+        };
+        let after = self.dice.range(least, most) * slowness;
         self.later(host, after, Work::Lane(lane));
     }
 
@@ -244,6 +251,7 @@ impl Cluster {
                 }
                 Changed::Begun(begin) => {
                     self.judge.begun(host, begin.base);
+                    self.sites[host].is_readable = false;
                     self.base_stored(host, &begin, begin.parts == 0)?;
                     let event = Event::BaseStored {
                         session: begin.session,
@@ -334,7 +342,8 @@ impl Cluster {
         Ok(())
     }
 
-    fn role(&mut self, host: Host, role: Role) {
+    fn role(&mut self, host: Host, role: Role) -> Verdict {
+        self.judge.sessions.role(host, role)?;
         self.sites[host].primary = match role {
             Role::Primary { epoch } => Some(epoch),
             Role::Replica { .. } => None,
@@ -343,6 +352,7 @@ impl Cluster {
             self.tally.count("times that a node began to write");
             self.operator.wrote(host, epoch);
         }
+        Ok(())
     }
 
     pub(crate) fn open_base(

@@ -133,7 +133,11 @@ impl Judge {
 
     /// What was compared behind a cut is gone.
     pub(crate) fn cut(&mut self, host: Host, end: Position) {
+        let is_forgiven = self.is_unsettled;
         let watched = self.watched(host);
+        if is_forgiven {
+            watched.committed = watched.committed.min(end.lsn);
+        }
         watched.compared = watched.compared.min(end.lsn);
     }
 

@@ -133,6 +133,10 @@ fn simulate(copy: &Path, target: &Path, seeds: u64) -> io::Result<Summary> {
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", target)
         .env("RUSTFLAGS", "--allow warnings")
+        // Built once for each bug: what is saved in building is more than what is lost in running.
+        .env("CARGO_PROFILE_SIM_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_SIM_DEBUG", "false")
+        .env("CARGO_PROFILE_SIM_INCREMENTAL", "true")
         .status()?;
     if !build.success() {
         return Err(io::Error::other("a planted bug does not compile"));

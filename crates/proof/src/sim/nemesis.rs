@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use replica::machine::{Config, Mode, Order, Policy};
 
 use super::{
-    agenda::{MILLI, Moment},
+    agenda::{MILLI, Moment, SECOND},
     breach::Verdict,
     cluster::{Cluster, Happening, copies},
     disk::Image,
@@ -58,13 +58,16 @@ impl Cluster {
             }
             Fault::Pause => return Ok(self.pause(host, false)),
             Fault::Standstill => return Ok(self.pause(host, true)),
+            Fault::ClockJump => self.jump(host),
+            Fault::Rivals => return self.begin_rivals(host),
             Fault::Partition => self.partition(),
             Fault::OneWay => self.one_way(host),
             Fault::Address => self.sites[host].endpoint += 1,
             Fault::Replay => self.replay(),
             Fault::Wipe => return self.wipe(host),
             Fault::OldImage => return self.put_back(host),
-            Fault::Rot => return Ok(self.rot(host)),
+            Fault::Rot => return Ok(self.rot(host, false)),
+            Fault::Misdirected => return Ok(self.rot(host, true)),
             Fault::LogFails => self.sites[host].will_fail = true,
             Fault::RecordFails => self.sites[host].will_fail_record = true,
             Fault::DiskFull => {
@@ -72,7 +75,14 @@ impl Cluster {
                 self.repair_later(host);
             }
             Fault::SlowDisk => {
-                self.sites[host].disk.slowness = self.dice.range(5, 60);
+                let disk = &mut self.sites[host].disk;
+                let is_all = self.dice.coin();
+                let slowness = if is_all {
+                    &mut disk.slowness
+                } else {
+                    &mut disk.log_slowness
+                };
+                *slowness = self.dice.range(5, 60);
                 self.repair_later(host);
             }
             Fault::Promote | Fault::Switchover | Fault::Configure | Fault::Reattach => {
@@ -122,6 +132,18 @@ impl Cluster {
         }
         self.agenda.enter(until, Happening::Resume(host));
         true
+    }
+
+    /// Ahead by up to an hour, or back by as much as it takes for ten seconds to come again. A lease is
+    /// measured by a clock that does not go back.
+    fn jump(&mut self, host: Host) {
+        let site = &mut self.sites[host];
+        if self.dice.coin() || self.swarm.lease.is_some() {
+            let most = *self.dice.pick(&[5, 60, 3600]).expect("not empty");
+            site.ahead += self.dice.range(1, most) * SECOND;
+        } else {
+            site.behind += self.dice.range(1, 10) * SECOND;
+        }
     }
 
     fn partition(&mut self) {
@@ -253,8 +275,8 @@ impl Cluster {
         Ok(true)
     }
 
-    /// Bits of a record rot, or another record was written over it: both are seen when it is read.
-    fn rot(&mut self, host: Host) -> bool {
+    /// Bits of a record rot, or the last write went over it: what is damaged is seen when it is read.
+    fn rot(&mut self, host: Host, is_misdirected: bool) -> bool {
         let len = self.sites[host].disk.image.log.len();
         if len == 0 || !self.may_wound(host) {
             return false;
@@ -263,6 +285,9 @@ impl Cluster {
         let site = &mut self.sites[host];
         site.disk.wound(self.now);
         site.disk.image.log.damage(index);
+        if is_misdirected {
+            site.disk.image.log.damage(len - 1);
+        }
         self.tally.count("disks that lost something");
         true
     }
@@ -276,7 +301,9 @@ impl Cluster {
             return Ok(false);
         }
         if fault == Fault::Promote {
-            self.promote(host, None)?;
+            let is_forced = self.swarm.has_force && self.dice.one_in(3);
+            let force = is_forced.then(|| "it is switched off".to_owned());
+            self.promote(host, force)?;
             return Ok(true);
         }
         let Some(writer) = self.writer() else {

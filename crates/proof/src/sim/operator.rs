@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use replica::machine::{Event, NodeId, Order, Outcome};
+use replica::machine::{Event, Node, NodeId, Order, Outcome, ReplicaStatus, Way};
 use wal::Epoch;
 
 use super::{
@@ -65,6 +65,7 @@ impl Cluster {
         });
         if matches!(&order, Order::Promote { force: Some(_), .. }) {
             self.judge.forgive();
+            self.clients.forgive();
         }
         self.operator.asked.insert(number, (host, self.now));
         let epoch_id = self.fresh_epoch();
@@ -95,6 +96,7 @@ impl Cluster {
         self.agenda.enter(self.now + after, Happening::Operator);
         self.see_who_is_whole();
         self.settle()?;
+        self.reattach_who_waits()?;
         let now = self.now;
         let mut asked = self.operator.asked.values();
         let is_waiting = asked.any(|(_, at)| now < *at + PATIENCE);
@@ -139,9 +141,31 @@ impl Cluster {
     /// Where nobody may be promoted, the one that holds the highest epoch goes on when it starts.
     fn start_the_holder_again(&mut self) -> Verdict {
         let is_wanted = self.writer().is_none() || self.is_hopeless();
-        match self.holder().filter(|_| is_wanted && self.dice.one_in(4)) {
+        // One that writes and is not heard, because another one has its number, gets a number more.
+        let chosen = self.writer().or_else(|| self.holder());
+        match chosen.filter(|_| is_wanted && self.dice.one_in(4)) {
             Some(host) if self.sites[host].is_up() => self.crash_and_start(host),
             _ => Ok(()),
+        }
+    }
+
+    /// What a replica has and the primary has not is kept until somebody says that it may go.
+    fn reattach_who_waits(&mut self) -> Verdict {
+        let Some(writer) = self.writer().filter(|_| self.is_hopeless()) else {
+            return Ok(());
+        };
+        let Some(status) = self.sites[writer].node.as_ref().map(Node::status) else {
+            return Ok(());
+        };
+        let does_wait = |replica: &&ReplicaStatus| {
+            let session = replica.session.as_ref();
+            let plan = session.and_then(|session| session.plan.as_ref());
+            !replica.is_in_sync && plan.is_some_and(|plan| matches!(plan.way, Way::Ordered { .. }))
+        };
+        let waiting = status.replicas.iter().find(does_wait);
+        match waiting.map(|replica| replica.replica) {
+            Some(replica) => self.order(writer, Order::Reattach { replica }),
+            None => Ok(()),
         }
     }
 
@@ -175,14 +199,17 @@ impl Cluster {
         self.promote(host, force)
     }
 
-    /// So many disks lost something, or are being rebuilt, or the holder's, that nobody can be made primary
-    /// by evidence: an operator accepts the loss.
+    /// So many disks lost something, or are being rebuilt, or that of one that may hold an epoch, that nobody
+    /// can be made primary by evidence: an operator accepts the loss.
     fn is_beyond_help(&self) -> bool {
         let unsound = |host: &Host| self.sites[*host].disk.image.is_amnesiac();
         let members = self.members();
         let hosts = members.iter().filter_map(|id| self.hosts.get(id));
         let is_half = 2 * hosts.filter(|host| unsound(host)).count() >= members.len();
-        self.is_calm_for(2 * HOPELESS) && (is_half || self.holder().is_some_and(|it| unsound(&it)))
+        let records = self.sites.iter().map(|site| site.record());
+        let may_hold = records.flat_map(|record| record.holders.iter().chain([&record.granted.2]));
+        let mut may_hold = may_hold.filter_map(|id| self.hosts.get(id));
+        self.is_calm_for(2 * HOPELESS) && (is_half || may_hold.any(unsound))
     }
 
     /// Of the newest configuration that anybody has.

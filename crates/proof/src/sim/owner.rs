@@ -46,7 +46,9 @@ impl Cluster {
                 self.operator.to_restart.insert(host);
                 return self.crash_and_start(host);
             }
-            image.derived.apply(lsn, Payload::of(&stored.entry));
+            image
+                .derived
+                .apply(stored.entry.position, Payload::of(&stored.entry));
         }
         let (applied, durable) = (image.derived.applied(), image.derived.durable());
         if applied.get() - durable.get().min(applied.get()) >= checkpoint {

@@ -41,7 +41,7 @@ impl Payload {
     }
 }
 
-const VERSION_LEN: usize = 17;
+const VERSION_LEN: usize = 25;
 
 pub(crate) fn part(map: &[(u8, Version)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(map.len() * VERSION_LEN);
@@ -49,6 +49,7 @@ pub(crate) fn part(map: &[(u8, Version)]) -> Vec<u8> {
         bytes.push(*key);
         bytes.extend_from_slice(&version.lsn.get().to_le_bytes());
         bytes.extend_from_slice(&version.number.to_le_bytes());
+        bytes.extend_from_slice(&version.digest.to_le_bytes());
     }
     bytes
 }
@@ -61,7 +62,8 @@ pub(crate) fn map(bytes: &[u8]) -> Map {
     let versions = bytes.chunks_exact(VERSION_LEN).map(|it| {
         let version = Version {
             lsn: Lsn::new(number(&it[1..9])),
-            number: number(&it[9..]),
+            number: number(&it[9..17]),
+            digest: number(&it[17..]),
         };
         (it[0], version)
     });

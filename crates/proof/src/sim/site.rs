@@ -26,8 +26,9 @@ pub(crate) struct Site {
     pub(crate) life: u64,
     pub(crate) is_paused: bool,
     pub(crate) stalled: Vec<(Option<u64>, Work)>,
-    /// How much its clock did not count.
+    /// How much its clock did not count, and how much it counted that was not.
     pub(crate) behind: Moment,
+    pub(crate) ahead: Moment,
     /// Version of its address.
     pub(crate) endpoint: u64,
     /// Peers it is connected with: at which version of their address, and to which of their lives.
@@ -36,6 +37,8 @@ pub(crate) struct Site {
     /// Bases that are being looked for.
     pub(crate) looking: BTreeSet<SessionId>,
     pub(crate) is_applying: bool,
+    /// Its owner lets readers in: not while the state under them is being replaced.
+    pub(crate) is_readable: bool,
     /// It may write, under this epoch.
     pub(crate) primary: Option<Epoch>,
     /// What retention told last.
@@ -77,7 +80,7 @@ pub(crate) fn founding(swarm: &Swarm, ids: &[NodeId], dice: &mut Dice) -> Record
 impl Site {
     pub(crate) fn new(id: NodeId, founding: &Record) -> Self {
         let mut disk = Disk::default();
-        disk.slowness = 1;
+        (disk.slowness, disk.log_slowness) = (1, 1);
         disk.image.record = Some(founding.clone());
         Self {
             id,
@@ -87,11 +90,13 @@ impl Site {
             is_paused: false,
             stalled: Vec::new(),
             behind: 0,
+            ahead: 0,
             endpoint: 1,
             links: BTreeMap::new(),
             busy: BTreeSet::new(),
             looking: BTreeSet::new(),
             is_applying: false,
+            is_readable: false,
             primary: None,
             retained: (Lsn::FIRST, Lsn::FIRST),
             will_fail: false,
@@ -162,6 +167,7 @@ impl Cluster {
         let durable = site.durable(is_leased, fresh);
         self.judge.started(host, durable.committed);
         site.retained = (durable.first_retained, durable.first_retained);
+        site.is_readable = !site.disk.image.is_being_rebuilt();
         self.trace.start(self.now, host, &durable);
         let now = self.clock(host);
         let site = &mut self.sites[host];
@@ -230,7 +236,7 @@ impl Cluster {
     pub(crate) fn repair(&mut self, host: Host) {
         let disk = &mut self.sites[host].disk;
         disk.is_full = false;
-        disk.slowness = 1;
+        (disk.slowness, disk.log_slowness) = (1, 1);
     }
 
     /// Who can be reached, as the connections of a process show it.

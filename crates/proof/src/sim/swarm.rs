@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Pause,
     /// A pause in which the node's clock stands still too.
     Standstill,
+    /// The node's clock goes on from another time.
+    ClockJump,
     Partition,
     OneWay,
     Address,
@@ -26,21 +28,26 @@ pub(crate) enum Fault {
     Wipe,
     OldImage,
     Rot,
+    /// A write went elsewhere: it is not where it should be, and something else is not there any more.
+    Misdirected,
     LogFails,
     DiskFull,
     RecordFails,
     SlowDisk,
     Promote,
+    /// Two nodes take the authority from each other, each cut off as soon as it has it.
+    Rivals,
     Switchover,
     Configure,
     Reattach,
 }
 
-pub(crate) const FAULTS: [Fault; 19] = [
+pub(crate) const FAULTS: [Fault; 22] = [
     Fault::Crash,
     Fault::DoubleCrash,
     Fault::Pause,
     Fault::Standstill,
+    Fault::ClockJump,
     Fault::Partition,
     Fault::OneWay,
     Fault::Address,
@@ -48,11 +55,13 @@ pub(crate) const FAULTS: [Fault; 19] = [
     Fault::Wipe,
     Fault::OldImage,
     Fault::Rot,
+    Fault::Misdirected,
     Fault::LogFails,
     Fault::DiskFull,
     Fault::RecordFails,
     Fault::SlowDisk,
     Fault::Promote,
+    Fault::Rivals,
     Fault::Switchover,
     Fault::Configure,
     Fault::Reattach,
@@ -139,7 +148,7 @@ impl Swarm {
             checkpoint: dice.range(1, 30),
             bases: *dice.pick(&[30, 70, 100, 100]).expect("not empty"),
             knows_changes: dice.coin(),
-            has_force: dice.one_in(10),
+            has_force: dice.one_in(8),
             lease,
         }
     }

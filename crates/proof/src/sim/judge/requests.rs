@@ -45,6 +45,8 @@ struct Read {
     /// State as of this position.
     seen: Lsn,
     number: u64,
+    /// It was to see everything that was acknowledged before it.
+    is_confirmed: bool,
     is_forgiven: bool,
 }
 
@@ -105,9 +107,9 @@ impl Requests {
 
     pub(crate) fn read(
         &mut self,
-        asked: Moment,
-        answered: Moment,
+        (asked, answered): (Moment, Moment),
         (key, seen, number): (u8, Lsn, u64),
+        is_confirmed: bool,
     ) {
         self.reads.push(Read {
             asked,
@@ -115,6 +117,7 @@ impl Requests {
             key,
             seen,
             number,
+            is_confirmed,
             is_forgiven: false,
         });
     }
@@ -194,6 +197,10 @@ impl Requests {
             if number != read.number {
                 let words = format!("{read:?} where {number} is committed at {lsn}");
                 return Err(Breach::new(Checker::Reads, words));
+            }
+            if !read.is_confirmed {
+                // A snapshot: old, perhaps, but of what is committed and of nothing else.
+                continue;
             }
             let before = self.before(read.asked);
             if versions.at(read.key, before).0 > lsn {
@@ -360,8 +367,24 @@ mod tests {
         ] {
             let mut requests = history(&writes);
             for (asked, answered, seen) in reads {
-                requests.read(asked, answered, seen);
+                requests.read((asked, answered), seen, true);
             }
+            check(&requests, &[7, 8], expected);
+        }
+    }
+
+    /// Proves: REP-17
+    #[test]
+    fn a_snapshot_may_be_old_and_holds_nothing_that_is_not_committed() {
+        let writes = [(7, 1, written(1, 2)), (8, 1, written(2, 4))];
+        for (seen, number, expected) in [
+            (1, 7, None),
+            (2, 8, None),
+            (2, 7, Some(Checker::Reads)),
+            (1, 8, Some(Checker::Reads)),
+        ] {
+            let mut requests = history(&writes);
+            requests.read((5, 6), (1, Lsn::new(seen), number), false);
             check(&requests, &[7, 8], expected);
         }
     }
@@ -369,7 +392,7 @@ mod tests {
     #[test]
     fn what_was_told_before_a_loss_that_was_accepted_is_owed_to_nobody() {
         let mut requests = history(&[(7, 1, written(1, 2))]);
-        requests.read(1, 2, (1, Lsn::new(1), 7));
+        requests.read((1, 2), (1, Lsn::new(1), 7), true);
         requests.forgive();
         check(&requests, &[], None);
     }

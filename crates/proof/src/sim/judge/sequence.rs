@@ -7,7 +7,7 @@ use wal::{Epoch, Lsn};
 
 use crate::sim::{
     breach::{Breach, Checker, Verdict},
-    derived::{Map, Version},
+    derived::{self, Map},
     payload::Payload,
 };
 
@@ -113,16 +113,13 @@ impl Sequence {
     /// What the log up to a position makes of the keys.
     pub(crate) fn state(&self, at: Lsn) -> Map {
         let upto = usize::try_from(at.get()).expect("fits memory");
-        let marks = self.committed.iter().take(upto);
-        let written = marks.filter_map(|mark| {
-            let payload = mark.payload?;
-            let version = Version {
-                lsn: mark.position.lsn,
-                number: payload.number,
-            };
-            Some((payload.key, version))
-        });
-        written.collect()
+        let mut state = Map::new();
+        for mark in self.committed.iter().take(upto) {
+            if let Some(payload) = mark.payload {
+                derived::write(&mut state, mark.position, payload);
+            }
+        }
+        state
     }
 }
 

@@ -97,6 +97,9 @@ impl Cluster {
         self.see_who_is_whole();
         self.settle()?;
         self.reattach_who_waits()?;
+        if self.is_hopeless() && self.has_namesake() && self.dice.one_in(4) {
+            return self.start_the_holder_again();
+        }
         let now = self.now;
         let mut asked = self.operator.asked.values();
         let is_waiting = asked.any(|(_, at)| now < *at + PATIENCE);
@@ -136,6 +139,20 @@ impl Cluster {
         self.empty(host);
         self.sites[host].disk.is_wounded_unseen = false;
         Ok(())
+    }
+
+    /// A member promised the number of the one that writes to another candidate: it follows nobody under
+    /// that number.
+    fn has_namesake(&self) -> bool {
+        let members = self.members();
+        let writer = self.writer().map(|host| self.sites[host].record().promised);
+        writer.is_some_and(|(epoch, id, _)| {
+            let mut sites = self.sites.iter().filter(|site| members.contains(&site.id));
+            sites.any(|site| {
+                let (own, own_id, _) = site.record().promised;
+                own == epoch && own_id != id
+            })
+        })
     }
 
     /// Where nobody may be promoted, the one that holds the highest epoch goes on when it starts.

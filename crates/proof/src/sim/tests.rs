@@ -38,7 +38,7 @@ const MET: [&str; 25] = [
 /// All kinds of faults of the list, in clusters of 2, 3 and 5 nodes: acknowledged writes stay, reads
 /// are linearizable, one node acknowledges at a time, logs agree, and every replica gets in sync.
 ///
-/// Proves: PRF-6, AUT-8
+/// Proves: PRF-6, AUT-8, REP-17
 #[test]
 fn some_hundred_clusters_keep_every_promise_whatever_goes_wrong() {
     let mut tally = Tally::default();

@@ -120,8 +120,13 @@ impl Node {
             return;
         };
         let (is_forecast, id) = (candidacy.epoch.is_none(), candidacy.id);
-        // A pair needs nobody else; asking is worth a round all the same.
-        if is_forecast && !is_over && !candidacy.has_majority(&self.record().config) {
+        // A pair needs nobody else. Asking is worth a round all the same, so that no number is minted twice,
+        // unless the other one is known to be gone.
+        let members = self.record().config.members.iter();
+        let mut others = members.filter(|node| **node != self.me);
+        let is_alone = others.all(|node| self.gone.contains(node));
+        let is_heard = is_alone || candidacy.has_majority(&self.record().config);
+        if is_forecast && !is_over && !is_heard {
             return;
         }
         let verdict = judgement.verdict.clone();

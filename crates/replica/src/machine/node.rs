@@ -3,7 +3,7 @@
 //! A node is a replica until a record on its disk says otherwise. It is at most one of primary
 //! ([`Primary`]) and fed by one ([`Receiver`]); a candidacy goes on beside the latter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wal::Identity;
 
@@ -47,6 +47,8 @@ pub struct Node {
     pub(super) log: Log,
     pub(super) keeper: Keeper<Then>,
     pub(super) peers: BTreeMap<NodeId, Reach>,
+    /// Peers that were there in this life and are not any more.
+    pub(super) gone: BTreeSet<NodeId>,
     pub(super) primary: Option<Primary>,
     pub(super) receiver: Option<Receiver>,
     pub(super) candidacy: Option<Candidacy>,
@@ -95,6 +97,7 @@ impl Node {
             log,
             keeper: Keeper::new(record),
             peers: BTreeMap::new(),
+            gone: BTreeSet::new(),
             primary: None,
             receiver: None,
             candidacy: None,
@@ -256,6 +259,7 @@ impl Node {
     fn connected(&mut self, peer: NodeId, endpoint: u64, session: SessionId) {
         let fresh = Some(session);
         self.peers.insert(peer, Reach { endpoint, fresh });
+        self.gone.remove(&peer);
         self.connect(peer);
     }
 
@@ -282,7 +286,9 @@ impl Node {
     }
 
     fn disconnected(&mut self, peer: NodeId) {
-        self.peers.remove(&peer);
+        if self.peers.remove(&peer).is_some() {
+            self.gone.insert(peer);
+        }
         self.with_primary(|primary, office| {
             primary.with(peer, office, |sender, desk| {
                 let state = super::State::Disconnected;

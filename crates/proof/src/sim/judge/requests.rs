@@ -373,7 +373,6 @@ mod tests {
         }
     }
 
-    /// Proves: REP-17
     #[test]
     fn a_snapshot_may_be_old_and_holds_nothing_that_is_not_committed() {
         let writes = [(7, 1, written(1, 2)), (8, 1, written(2, 4))];

@@ -74,6 +74,34 @@ fn a_pair_goes_on_alone_only_with_a_statement_that_the_other_one_was_stopped() {
     assert!(cluster.disks[&1].record.config.members.len() == 1);
 }
 
+/// What it forgot may be a promise to the node that is away, so the rebuilt one does not count: until the
+/// operator says that the other is stopped.
+#[test]
+fn a_rebuilt_node_counts_once_the_one_that_is_away_is_no_member() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(1);
+    cluster.stop(3);
+    cluster.stop(2);
+    let disk = cluster.disks.get_mut(&2).unwrap();
+    disk.log.clear();
+    disk.base_history.starts.clear();
+    disk.committed = wal::Lsn::ZERO;
+    disk.is_damaged = true;
+    cluster.start(2);
+    cluster.pass(3);
+    assert!(!cluster.is_in_sync(1, 2));
+    let number = configure(&mut cluster, 1, config(1..=2, Mode::Async), &[3]);
+    cluster.pass(3);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert!(cluster.is_in_sync(1, 2));
+    let number = configure(&mut cluster, 1, config(1..=2, Mode::Sync(1)), &[]);
+    cluster.pass(3);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert!(is_written(cluster.write(1, "b")));
+}
+
 #[test]
 fn a_change_that_cannot_be_is_refused() {
     let mut cluster = Cluster::new(3, Mode::Sync(1));

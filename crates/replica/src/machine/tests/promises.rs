@@ -236,6 +236,29 @@ fn a_denied_candidate_does_not_hide_the_holder_before_it() {
     assert!(is_written(cluster.write(1, "still")));
 }
 
+/// A pair whose other node is gone has nobody to wait for; one that was not seen yet may be there.
+#[test]
+fn a_pair_waits_for_an_answer_only_of_a_node_that_may_be_there() {
+    for (is_seen, expected) in [(true, Some(Outcome::Done)), (false, None)] {
+        let mut cluster = Cluster::new(2, Mode::Sync(1));
+        cluster.promote(1);
+        cluster.stop(1);
+        if !is_seen {
+            cluster.stop(2);
+            cluster.start(2);
+        }
+        let order = Order::Promote {
+            node: NodeId(2),
+            config: None,
+            force: None,
+        };
+        let number = cluster.order(2, order);
+        assert_eq!(cluster.answer(number), expected.as_ref(), "{is_seen}");
+        cluster.pass(3);
+        assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    }
+}
+
 /// Proves: AUT-12
 #[test]
 fn a_holder_acknowledges_only_as_long_as_its_lease_lasts_less_a_margin() {

@@ -63,13 +63,7 @@ impl Cluster {
                     self.sites[host].links.remove(peer);
                 }
             }
-            Effect::Commit(lsn) => {
-                self.judge.committed(host, lsn, &self.sites[host].disk)?;
-                self.judge.compare(host, &self.sites[host].disk.image)?;
-                self.sites[host].is_readable = true;
-                self.finish_reads(host);
-                self.apply_soon(host);
-            }
+            Effect::Commit(lsn) => self.committed(host, lsn)?,
             Effect::Answer { number, outcome } => self.answered(host, number, outcome)?,
             Effect::Role(role) => self.role(host, role)?,
             Effect::Log(line) => {
@@ -83,6 +77,15 @@ impl Cluster {
             | Effect::ReadBase { .. }
             | Effect::CloseBase { .. } => self.serve_session(host, effect)?,
         }
+        Ok(())
+    }
+
+    fn committed(&mut self, host: Host, lsn: Lsn) -> Verdict {
+        self.judge.committed(host, lsn, &self.sites[host].disk)?;
+        self.judge.compare(host, &self.sites[host].disk.image)?;
+        self.sites[host].is_readable = true;
+        self.finish_reads(host);
+        self.apply_soon(host);
         Ok(())
     }
 

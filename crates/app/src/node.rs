@@ -4,6 +4,7 @@
 //! What a node is made of lies in `node/` of the data directory: `node.json`, certificates and keys,
 //! the authority record. Where that is missing the site is one machine's, as ever.
 
+mod bases;
 mod book;
 mod code;
 mod control;
@@ -36,6 +37,7 @@ use crate::{
     sizes::Sizes,
 };
 
+use bases::StoreBases;
 pub(crate) use book::Book;
 pub(crate) use code::Code;
 pub(crate) use control::{Control, Request, ask, carry as carry_keys};
@@ -180,10 +182,11 @@ fn refuse_without_record(data: &Path) -> Result<(), Refusal> {
 }
 
 /// Opens the journal of the store as this node's part of it.
-pub(crate) fn open_group(
+fn open_group(
     data: &Path,
     settings: &Settings,
     config: &Config,
+    bases: &Arc<StoreBases>,
 ) -> Result<Arc<Group>, Refusal> {
     refuse_without_record(data)?;
     let mut journal = wal::Options::on_this_machine(data.join(site::JOURNAL_DIR));
@@ -193,16 +196,13 @@ pub(crate) fn open_group(
         journal.segment_bytes = sizes.segment;
     }
     journal.evidence = site::evidence_beside(&journal.dir);
-    let derived = store::Derived::on_disk(&site::store_options(data)?)
-        .map_err(site::Site::store_refused)?
-        .map_or(wal::Lsn::ZERO, |derived| derived.reaches);
     let options = Options {
         me: settings.node,
         cluster: settings.cluster,
         journal,
         identity: settings.journal,
         authority: dir(data).join(AUTHORITY_RECORD),
-        derived,
+        derived: Some(bases.derived()?),
         limits: LIMITS,
         listen: settings.listen,
         // Its neighbours' to say.

@@ -2,12 +2,14 @@
 //! second [`Journal`]: whoever writes to one cannot tell it from [`wal::Local`], but for who may write.
 //!
 //! Threads: one steps the machine and carries out what is quick; one appends to the log and cuts it, in
-//! order; one reads from it for replicas that are behind. The connections have their own
-//! ([`crate::transport`]). Only the first knows the machine.
+//! order; one reads from it for replicas that are behind; one reads bases and takes them in. The
+//! connections have their own ([`crate::transport`]). Only the first knows the machine.
 
+mod bases;
 mod core;
 mod files;
 mod inbox;
+mod rebuild;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -18,7 +20,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -32,9 +34,12 @@ use wal::{
 use world::{Clock, Net, Random};
 
 use crate::{
-    machine::{ANNOUNCEMENT, Event, Limits, NodeId, Order, Outcome, Refusal, Role, Status},
-    transport::{Credentials, Link, Note, Refused, Start, Transport},
+    machine::{
+        ANNOUNCEMENT, Event, Limits, NodeId, Order, Outcome, Refusal, Role, SessionId, Status,
+    },
+    transport::{Credentials, Link, Note, Refused, Start, Traffic, Transport},
 };
+pub use bases::{Base, Bases, Derived, Receiving, Transfer};
 pub use files::make_record;
 use inbox::{Inbox, Notes};
 use requests::Requests;
@@ -71,8 +76,8 @@ pub struct Options {
     pub identity: Identity,
     /// The file of the authority record, as [`make_record`] made it.
     pub authority: PathBuf,
-    /// State derived from the journal reaches so far on disk, and is never ahead of what is committed.
-    pub derived: Lsn,
+    /// State derived from the journal. Without any nothing can be rebuilt but from the log.
+    pub derived: Option<Derived>,
     pub limits: Limits,
     pub listen: SocketAddr,
     pub peers: BTreeMap<NodeId, SocketAddr>,
@@ -102,7 +107,8 @@ pub struct Group {
 /// What the threads of a group share with its callers.
 pub(crate) struct Shared {
     me: NodeId,
-    local: Arc<Local>,
+    /// Another one once a base was begun.
+    local: RwLock<Arc<Local>>,
     transport: Transport,
     inbox: Arc<Inbox>,
     notes: Arc<Notes>,
@@ -111,6 +117,9 @@ pub(crate) struct Shared {
     role: Mutex<Role>,
     /// As of the last tick, or the last order that was carried out.
     status: Mutex<Option<Status>>,
+    /// Bases on their way, at most one for each session that is alive, and those that went whole since the
+    /// last one began.
+    transfers: Mutex<BTreeMap<SessionId, Transfer>>,
     random: Arc<dyn Random>,
     clock: Arc<dyn Clock>,
 }
@@ -119,7 +128,7 @@ impl Group {
     /// Opens this node's log, or makes it, and its record, and takes its place among the others: as a
     /// replica, or as the holder that it is on record as.
     pub fn open(options: Options) -> Result<Self, Error> {
-        let mut files = files::Files::open(&options)?;
+        let (mut files, local) = files::Files::open(&options)?;
         let inbox = Arc::new(Inbox::default());
         let notes = Arc::new(Notes::default());
         let (hearing, noting) = (Arc::clone(&inbox), Arc::clone(&notes));
@@ -142,7 +151,7 @@ impl Group {
         })?;
         let shared = Arc::new(Shared {
             me: options.me,
-            local: Arc::clone(&files.local),
+            local: RwLock::new(local),
             transport,
             inbox,
             notes,
@@ -150,6 +159,7 @@ impl Group {
             numbers: AtomicU64::new(1),
             role: Mutex::new(Role::Replica { holder: None }),
             status: Mutex::default(),
+            transfers: Mutex::default(),
             random: Arc::clone(&options.random),
             clock: Arc::clone(&options.clock),
         });
@@ -213,6 +223,16 @@ impl Group {
         self.shared.status().clone()
     }
 
+    /// Bases that are on their way, by the session they belong to; and the last that arrived.
+    pub fn transfers(&self) -> BTreeMap<SessionId, Transfer> {
+        self.shared.transfers().clone()
+    }
+
+    /// What went over the connections, since this was opened.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.transport.traffic()
+    }
+
     /// Says how far state derived from the journal has come: in memory, and on disk.
     pub fn applied(&self, applied: Lsn, derived: Lsn) {
         self.shared.inbox.push(Event::Applied { applied, derived });
@@ -261,6 +281,46 @@ impl Shared {
             .lock()
             .expect("never poisoned: holds no code that panics")
     }
+
+    /// The log, as it is at the moment: closed, when a base has just taken its place.
+    fn local(&self) -> Arc<Local> {
+        let local = self.local.read();
+        Arc::clone(&local.expect("never poisoned: holds no code that panics"))
+    }
+
+    fn change_local(&self, local: Local) {
+        let mut held = self
+            .local
+            .write()
+            .expect("never poisoned: holds no code that panics");
+        *held = Arc::new(local);
+    }
+
+    fn transfers(&self) -> MutexGuard<'_, BTreeMap<SessionId, Transfer>> {
+        self.transfers
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+
+    /// What went whole before is forgotten.
+    fn begin_transfer(&self, session: SessionId, transfer: Transfer) {
+        let mut transfers = self.transfers();
+        transfers.retain(|_, before| !before.is_whole());
+        transfers.insert(session, transfer);
+    }
+
+    fn end_transfer(&self, session: SessionId) {
+        self.transfers()
+            .retain(|of, transfer| *of != session || transfer.is_whole());
+    }
+
+    /// So many parts of a base are done, and so many bytes went for the last of them.
+    fn transferred(&self, session: SessionId, parts: u32, bytes: u64) {
+        if let Some(transfer) = self.transfers().get_mut(&session) {
+            transfer.parts_done = transfer.parts_done.max(parts);
+            transfer.bytes_done += bytes;
+        }
+    }
 }
 
 fn closed() -> Error {
@@ -289,7 +349,7 @@ fn refused(attempted: &str, outcome: &Outcome) -> Error {
 
 impl Journal for Group {
     fn identity(&self) -> Identity {
-        self.shared.local.identity()
+        self.shared.local().identity()
     }
 
     fn append(&self, records: &[(RecordKind, &[u8])]) -> Result<Appended, Error> {
@@ -305,28 +365,41 @@ impl Journal for Group {
     }
 
     fn safe_point(&self) -> Lsn {
-        self.shared.local.safe_point()
+        self.shared.local().safe_point()
     }
 
     fn first_retained(&self) -> Lsn {
-        self.shared.local.first_retained()
+        self.shared.local().first_retained()
     }
 
     fn read(&self, from: Lsn) -> Result<Records<'_>, Error> {
-        self.shared.local.read(from)
+        self.shared.local().read_on(from)
     }
 
     fn wait_above(&self, seen: Lsn, timeout: Duration) -> Lsn {
-        self.shared.local.wait_above(seen, timeout)
+        self.shared.local().wait_above(seen, timeout)
     }
 
     fn pin(&self, from: Lsn) -> Result<Pin, Error> {
-        self.shared.local.pin(from)
+        self.shared.local().pin(from)
     }
 
     fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
-        self.shared.local.release_below(keep_from)?;
-        let first = self.shared.local.first_retained();
+        let local = self.shared.local();
+        let Some(history) = self.status().map(|status| status.history) else {
+            // Nothing goes before it is known what to keep of it; whoever releases does so again.
+            return Ok(());
+        };
+        // The ids of epochs are in their first records, and other logs are compared by them. What goes
+        // was committed, so no cut takes any of it back.
+        let starts = history.starts.iter();
+        let noted: Vec<wal::EpochStart> = starts
+            .filter(|start| start.first < keep_from)
+            .map(rebuild::start)
+            .collect();
+        local.note_epochs(&noted)?;
+        local.release_below(keep_from)?;
+        let first = local.first_retained();
         self.shared.inbox.push(Event::Retained {
             first,
             wants: keep_from,
@@ -335,7 +408,7 @@ impl Journal for Group {
     }
 
     fn settle(&self) -> Result<(), Error> {
-        self.shared.local.settle()
+        self.shared.local().settle()
     }
 }
 
@@ -367,7 +440,7 @@ impl fmt::Debug for Group {
         f.debug_struct("Group")
             .field("me", &self.shared.me)
             .field("role", &*self.shared.role())
-            .field("local", &self.shared.local)
+            .field("local", &self.shared.local())
             .finish_non_exhaustive()
     }
 }

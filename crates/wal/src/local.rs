@@ -303,8 +303,7 @@ impl Journal for Local {
     }
 
     fn read(&self, from: Lsn) -> Result<Records<'_>, Error> {
-        self.core.check_open()?;
-        Ok(Box::new(self.core.reader(from, self.safe_point())?))
+        self.read_on(from)
     }
 
     fn wait_above(&self, seen: Lsn, timeout: Duration) -> Lsn {

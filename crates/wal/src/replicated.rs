@@ -7,6 +7,7 @@
 
 use crate::{
     Appended, Birth, Epoch, EpochStart, Error, Kind, Local, Lsn, Misplaced, Record, RecordKind,
+    Records,
     epochs::Past,
     hold,
     local::encode,
@@ -144,6 +145,12 @@ impl Local {
             records.push(record);
         }
         Ok(records)
+    }
+
+    /// As [`crate::Journal::read`], for an owner that lets go of this log while others read from it.
+    pub fn read_on(&self, from: Lsn) -> Result<Records<'static>, Error> {
+        self.core.check_open()?;
+        Ok(Box::new(self.core.reader(from, self.core.tail.visible())?))
     }
 
     /// Where epochs begin, oldest first: as the retained batches show it and, below them, as far as

@@ -15,10 +15,12 @@ use replica::{
     machine::{Config as Members, NodeId, Order, Outcome, Role},
 };
 use store::Store;
+use wal::Journal as _;
 use world::{Clock, RealClock};
 
 use super::{
-    Control, Settings,
+    Control, Settings, StoreBases,
+    bases::Turn,
     keys::Keys,
     neighbours::{self, Neighbours},
     open_group,
@@ -52,7 +54,10 @@ pub(crate) fn keep(
     stop: &Arc<AtomicBool>,
     watch: Watch<'_>,
 ) -> Result<Exit, Refusal> {
-    let group = open_group(data, settings, config)?;
+    let bases = StoreBases::new(data, settings.journal)?;
+    let group = open_group(data, settings, config, &bases)?;
+    // Before the group goes: its thread for bases may wait for the store to be closed.
+    let _bases = bases.ending();
     let keys = Arc::new(Keys::new(data));
     let _neighbours = Neighbours::start(data, &group, settings, &keys)?;
     let _control = Control::start(data, &group, &keys)?;
@@ -68,11 +73,15 @@ pub(crate) fn keep(
     let clock = RealClock::new();
     let (mut exit, mut told) = (Exit::Clean, None);
     while !stop.load(Ordering::Relaxed) {
-        let store = open_store(data, &group, &clock)?;
-        stand_by(data, &group, &store, &keys, settings, screen, stop)?;
-        if stop.load(Ordering::Relaxed) {
-            close(&store, screen);
+        let Some(turn) = wait_for_store(&group, &bases, screen, stop)? else {
             break;
+        };
+        let store = open_store(data, &group, &clock)?;
+        turn.opened(&store);
+        stand_by(data, &group, &store, &keys, settings, &bases, screen, stop)?;
+        if stop.load(Ordering::Relaxed) || bases.is_wanted() {
+            close(&store, screen);
+            continue;
         }
         if let Err(error) = store.lead() {
             // The authority went again before it was used, or too few have copies.
@@ -144,6 +153,38 @@ fn begin_cluster(group: &Group, settings: &Settings) -> Result<(), Refusal> {
     }
 }
 
+/// The store's directory, once the store can be opened: not while a base comes, nor while one has to.
+/// `None` when the node is to stop first.
+fn wait_for_store<'a>(
+    group: &Group,
+    bases: &'a StoreBases,
+    screen: Screen,
+    stop: &AtomicBool,
+) -> Result<Option<Turn<'a>>, Refusal> {
+    let clock = RealClock::new();
+    let begun = clock.monotonic();
+    let mut told = None;
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(turn) = bases.turn() {
+            match bases.does_meet(group.first_retained(), group.safe_point())? {
+                Some(true) => return Ok(Some(turn)),
+                // Whoever has it is named when it is opened.
+                None if clock.monotonic() - begun > REOPEN_MAX => return Ok(Some(turn)),
+                None => {}
+                Some(false) => tell(
+                    &mut told,
+                    screen,
+                    "this node's copy has to be made anew from the node that writes; it does so by itself, \
+                     and `holdfast group status` shows how far it is"
+                        .to_owned(),
+                ),
+            }
+        }
+        clock.sleep(LOOK_EVERY * 4);
+    }
+    Ok(None)
+}
+
 fn open_store(data: &Path, group: &Arc<Group>, clock: &RealClock) -> Result<Store, Refusal> {
     let begun = clock.monotonic();
     loop {
@@ -161,13 +202,16 @@ fn open_store(data: &Path, group: &Arc<Group>, clock: &RealClock) -> Result<Stor
     }
 }
 
-/// Shows what is applied to the commands beside, until this node is to write or to stop.
+/// Shows what is applied to the commands beside, until this node is to write or to stop, or its store is to
+/// be replaced.
+#[allow(clippy::too_many_arguments, reason = "what `up` has in hand")]
 fn stand_by(
     data: &Path,
     group: &Group,
     store: &Store,
     keys: &Keys,
     settings: &Settings,
+    bases: &StoreBases,
     screen: Screen,
     stop: &AtomicBool,
 ) -> Result<(), Refusal> {
@@ -176,7 +220,7 @@ fn stand_by(
     // Whoever wrote before goes on with that within moments.
     let begun = clock.monotonic();
     while clock.monotonic() - begun < LOOK_EVERY * 10 {
-        if is_primary() {
+        if is_primary() || bases.is_wanted() {
             return Ok(());
         }
         clock.sleep(LOOK_EVERY);
@@ -187,7 +231,7 @@ fn stand_by(
         settings.own_name()
     ));
     let mut looked = None;
-    while !is_primary() && !stop.load(Ordering::Relaxed) {
+    while !is_primary() && !bases.is_wanted() && !stop.load(Ordering::Relaxed) {
         if let Some(failure) = store.failure() {
             served.stop();
             return Err(Refusal::new(format!("this copy cannot follow any more: {failure}"))
@@ -202,6 +246,9 @@ fn stand_by(
         clock.sleep(LOOK_EVERY);
     }
     served.stop();
+    if bases.is_wanted() {
+        screen.remark("the copy here is closed, because it is made anew from the node that writes");
+    }
     Ok(())
 }
 

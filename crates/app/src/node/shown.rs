@@ -1,8 +1,10 @@
 //! How a node and its group stand, for people and programs.
 
+use std::collections::BTreeMap;
+
 use replica::{
-    group::Group,
-    machine::{Mode, Role},
+    group::{Group, Transfer},
+    machine::{Mode, ReplicaStatus, Role, SessionId},
 };
 use serde_json::{Value, json};
 use wal::Journal as _;
@@ -21,51 +23,11 @@ pub(super) fn document(group: &Group, keys: &Keys, settings: &Settings) -> Value
     };
     let (epoch, _, _) = status.record.promised;
     let holder = status.record.granted.2;
-    let replicas: Vec<Value> = status
-        .replicas
-        .iter()
-        .map(|replica| {
-            let session = replica.session.as_ref();
-            json!({
-                "node": settings.name_of(replica.replica),
-                "state": format!("{:?}", replica.state).to_lowercase(),
-                "in_sync": replica.is_in_sync,
-                "rebuild": replica.rebuild,
-                "phase": session.map(|session| format!("{:?}", session.phase).to_lowercase()),
-                "flushed": session.map(|session| session.flushed.lsn.get()),
-                "applied": replica.applied.get(),
-                "lag_records": replica.lag_records,
-                "lag_bytes": replica.lag_bytes,
-                "lag_seconds": replica.lag_time.as_secs_f64(),
-            })
-        })
-        .collect();
-    let links: Vec<Value> = group
-        .links()
-        .into_iter()
-        .map(|link| {
-            json!({
-                "node": settings.name_of(link.peer),
-                "address": link.address.to_string(),
-                "is_connected": link.speaks.is_some(),
-                "version": link.speaks,
-                "takes_notes": link.takes_notes(),
-                "cause": link.cause,
-            })
-        })
-        .collect();
-    let refused: Vec<Value> = group
-        .refusals()
-        .into_iter()
-        .map(|refused| {
-            json!({
-                "address": refused.address.to_string(),
-                "node": refused.node.map(|node| settings.name_of(node)),
-                "cause": refused.cause,
-                "count": refused.count,
-                "seconds_ago": refused.ago.as_secs(),
-            })
-        })
+    let transfers = group.transfers();
+    let incoming = transfers.values().find(|transfer| transfer.is_incoming);
+    let replicas = status.replicas.iter();
+    let replicas: Vec<Value> = replicas
+        .map(|replica| replica_document(replica, &transfers, settings))
         .collect();
     let config = &status.record.config;
     let members: Vec<String> = config
@@ -82,18 +44,108 @@ pub(super) fn document(group: &Group, keys: &Keys, settings: &Settings) -> Value
         "mode": mode_text(config.mode),
         "end": status.end.to_string(),
         "flushed": status.flushed.to_string(),
+        "first_retained": status.first_retained.get(),
         "committed": status.committed.get(),
         "readable": group.safe_point().get(),
         "is_amnesiac": status.is_amnesiac,
+        "base": incoming.map(transfer),
         "log_failed": status.log_failed,
         "fed_by": status.fed_by.map(|(node, _, _)| settings.name_of(node)),
         "silent_seconds": status.fed_by.map(|(_, _, silent)| silent.as_secs_f64()),
         "waiting_writes": status.waiting,
         "replicas": replicas,
-        "nodes": links,
-        "refused": refused,
+        "nodes": links(group, settings),
+        "refused": refusals(group, settings),
         "keys_missing": keys.missing(|node| settings.name_of(node)),
     })
+}
+
+fn replica_document(
+    replica: &ReplicaStatus,
+    transfers: &BTreeMap<SessionId, Transfer>,
+    settings: &Settings,
+) -> Value {
+    let session = replica.session.as_ref();
+    let plan = session.and_then(|session| session.plan.as_ref());
+    json!({
+        "node": settings.name_of(replica.replica),
+        "state": format!("{:?}", replica.state).to_lowercase(),
+        "in_sync": replica.is_in_sync,
+        "rebuild": replica.rebuild,
+        "plan": plan.map(|plan| plan.way.to_string()),
+        "source": plan.and_then(|plan| plan.source.as_ref()).map(ToString::to_string),
+        "cause": session.and_then(|session| session.cause.clone()),
+        "base": session.and_then(|session| transfers.get(&session.id)).map(transfer),
+        "phase": session.map(|session| format!("{:?}", session.phase).to_lowercase()),
+        "flushed": session.map(|session| session.flushed.lsn.get()),
+        "applied": replica.applied.get(),
+        "lag_records": replica.lag_records,
+        "lag_bytes": replica.lag_bytes,
+        "lag_seconds": replica.lag_time.as_secs_f64(),
+    })
+}
+
+fn links(group: &Group, settings: &Settings) -> Vec<Value> {
+    group
+        .links()
+        .into_iter()
+        .map(|link| {
+            json!({
+                "node": settings.name_of(link.peer),
+                "address": link.address.to_string(),
+                "is_connected": link.speaks.is_some(),
+                "version": link.speaks,
+                "takes_notes": link.takes_notes(),
+                "cause": link.cause,
+            })
+        })
+        .collect()
+}
+
+fn refusals(group: &Group, settings: &Settings) -> Vec<Value> {
+    group
+        .refusals()
+        .into_iter()
+        .map(|refused| {
+            json!({
+                "address": refused.address.to_string(),
+                "node": refused.node.map(|node| settings.name_of(node)),
+                "cause": refused.cause,
+                "count": refused.count,
+                "seconds_ago": refused.ago.as_secs(),
+            })
+        })
+        .collect()
+}
+
+fn transfer(transfer: &Transfer) -> Value {
+    json!({
+        "changed_since": transfer.since.map(wal::Lsn::get),
+        "parts": transfer.parts,
+        "parts_done": transfer.parts_done,
+        "bytes": transfer.bytes,
+        "bytes_done": transfer.bytes_done,
+    })
+}
+
+fn is_under_way(base: &Value) -> bool {
+    base["parts_done"].as_u64() < base["parts"].as_u64()
+}
+
+/// How far a rebuild is.
+fn transfer_text(base: &Value) -> String {
+    let bytes = match base["bytes"].as_u64() {
+        Some(bytes) => format!("{} of {bytes} bytes", base["bytes_done"]),
+        None => format!("{} bytes", base["bytes_done"]),
+    };
+    let what = match base["changed_since"].as_u64() {
+        Some(since) => format!("what changed since lsn {since}"),
+        None => "a base".to_owned(),
+    };
+    format!(
+        "{what}: {} of {} parts, {bytes}",
+        base["parts_done"], base["parts"]
+    )
 }
 
 pub(crate) fn mode_text(mode: Mode) -> String {
@@ -152,26 +204,41 @@ pub(crate) fn status_text(document: &Value) -> String {
             shown.push('\n');
         }
     }
+    if is_under_way(&document["base"]) {
+        let base = transfer_text(&document["base"]);
+        shown.push_str(&format!("it is made anew from {base}\n"));
+    }
     for replica in document["replicas"].as_array().into_iter().flatten() {
-        shown.push_str(&format!(
-            "  {}: {}{}; {} records, {} bytes, {:.1} s behind{}\n",
-            replica["node"].as_str().unwrap_or_default(),
-            replica["state"].as_str().unwrap_or_default(),
-            match replica["in_sync"].as_bool() {
-                Some(true) => ", in sync",
-                _ => "",
-            },
-            replica["lag_records"],
-            replica["lag_bytes"],
-            replica["lag_seconds"].as_f64().unwrap_or_default(),
-            replica["rebuild"]
-                .as_str()
-                .map(|why| format!("; needs a rebuild: {why}"))
-                .unwrap_or_default(),
-        ));
+        shown.push_str(&replica_text(replica));
     }
     shown.push_str(&connections_text(document));
     shown.trim_end().to_owned()
+}
+
+fn replica_text(replica: &Value) -> String {
+    let told = |key: &str, what: &str| {
+        let told = replica[key].as_str().map(safe);
+        told.map(|told| format!("; {what}{told}"))
+            .unwrap_or_default()
+    };
+    format!(
+        "  {}: {}{}; {} records, {} bytes, {:.1} s behind{}{}{}\n",
+        replica["node"].as_str().unwrap_or_default(),
+        replica["state"].as_str().unwrap_or_default(),
+        match replica["in_sync"].as_bool() {
+            Some(true) => ", in sync",
+            _ => "",
+        },
+        replica["lag_records"],
+        replica["lag_bytes"],
+        replica["lag_seconds"].as_f64().unwrap_or_default(),
+        told("rebuild", "needs a rebuild: "),
+        match is_under_way(&replica["base"]) {
+            true => format!("; gets {}", transfer_text(&replica["base"])),
+            false => String::new(),
+        },
+        told("cause", ""),
+    )
 }
 
 /// Refusals that a person reads; all that are known are in the document.

@@ -1,6 +1,7 @@
 //! A site on several machines: three real `up`, each with its own directory, on loopback.
 
 mod joining;
+mod rebuilds;
 mod roles;
 
 use std::{

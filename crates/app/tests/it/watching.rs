@@ -30,8 +30,13 @@ impl Up {
     }
 
     pub(crate) fn start_with(sandbox: &Sandbox, more: &[&str]) -> Self {
+        Self::start_in(sandbox, more, &[])
+    }
+
+    pub(crate) fn start_in(sandbox: &Sandbox, more: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = sandbox
             .command(["up", "--no-walk"].iter().chain(more))
+            .envs(variables.iter().copied())
             .env("HOLDFAST_EVENTS_LISTEN", "127.0.0.1:0")
             .env("HOLDFAST_SERVER_LISTEN", "127.0.0.1:0")
             .stdout(Stdio::piped())

@@ -14,6 +14,7 @@ use super::{
     Options, Shared,
     files::{self, Files},
     inbox::{Inbox, Notes},
+    rebuild::{BaseWork, Begin, Rebuilder},
 };
 use crate::{
     machine::{
@@ -77,6 +78,8 @@ struct Core {
     pins: BTreeMap<SessionId, Pin>,
     log: mpsc::Sender<LogWork>,
     reads: mpsc::Sender<ReadWork>,
+    /// `None` where no state is derived from this journal.
+    bases: Option<mpsc::Sender<BaseWork>>,
     /// Answers to effects that were carried out on this thread.
     own: VecDeque<Event>,
 }
@@ -89,6 +92,7 @@ pub(super) fn start(
 ) -> Result<Vec<JoinHandle<()>>, Error> {
     let (log, log_work) = mpsc::channel();
     let (reads, read_work) = mpsc::channel();
+    let (bases, base_work) = mpsc::channel();
     let now = Time(shared.clock.monotonic());
     let (node, effects) = Node::start(
         now,
@@ -105,6 +109,7 @@ pub(super) fn start(
         pins: BTreeMap::new(),
         log,
         reads,
+        bases: options.derived.is_some().then_some(bases),
         own: VecDeque::new(),
     };
     let tick = options.limits.heartbeat / 4;
@@ -113,7 +118,11 @@ pub(super) fn start(
             .map_err(|error| Error::new(Kind::Io, format!("cannot start {name}: {error}")))
     };
     let (writing, reading) = (Arc::clone(shared), Arc::clone(shared));
-    let threads = vec![
+    let rebuilder = options
+        .derived
+        .as_ref()
+        .map(|derived| Rebuilder::new(shared, &derived.bases, &options.journal));
+    let mut threads = vec![
         spawn(
             "replica-log",
             Box::new(move || log_loop(&writing, &log_work)),
@@ -130,6 +139,12 @@ pub(super) fn start(
             }),
         )?,
     ];
+    if let Some(rebuilder) = rebuilder {
+        threads.push(spawn(
+            "replica-base",
+            Box::new(move || rebuilder.run(&base_work)),
+        )?);
+    }
     Ok(threads)
 }
 
@@ -179,7 +194,7 @@ impl Core {
                 reason: format!("the primary's log has nothing of it after {keep}"),
             }),
             Effect::Keep { number, record } => {
-                let birth = files::birth(&self.files.local);
+                let birth = files::birth(&shared.local());
                 let kept = self
                     .files
                     .authority
@@ -206,7 +221,7 @@ impl Core {
                 // Gone only with everything else.
                 drop(self.reads.send(work));
             }
-            Effect::Pin { session, from } => match self.files.local.pin(from) {
+            Effect::Pin { session, from } => match shared.local().pin(from) {
                 Ok(pin) => drop(self.pins.insert(session, pin)),
                 Err(error) => {
                     self.pins.remove(&session);
@@ -215,7 +230,7 @@ impl Core {
                 }
             },
             Effect::Unpin { session } => drop(self.pins.remove(&session)),
-            Effect::Commit(lsn) => shared.local.show(lsn),
+            Effect::Commit(lsn) => shared.local().show(lsn),
             Effect::Answer { number, outcome } => {
                 if outcome == Outcome::Done {
                     // Whoever ordered it finds it done when it looks.
@@ -231,8 +246,49 @@ impl Core {
                 let replica = line.replica.map(|NodeId(node)| format!("{node:032x}"));
                 tracing::info!(replica, epoch = line.epoch.0, "{line}");
             }
-            base => self.refuse_base(base),
+            base => self.act_on_base(base),
         }
+    }
+
+    fn act_on_base(&mut self, effect: Effect) {
+        let Some(bases) = &self.bases else {
+            return self.refuse_base(effect);
+        };
+        let work = match effect {
+            Effect::OpenBase { session, since } => BaseWork::Open { session, since },
+            Effect::ReadBase { session, index } => BaseWork::Read { session, index },
+            Effect::CloseBase { session } => BaseWork::Close { session },
+            Effect::BeginBase {
+                session,
+                base,
+                history,
+                since,
+                parts,
+            } => {
+                let own = self.node.status();
+                let common = own.history.common(own.end, &history, base);
+                BaseWork::Begin(Begin {
+                    session,
+                    base,
+                    history,
+                    since,
+                    parts,
+                    common,
+                })
+            }
+            Effect::StoreBase {
+                session,
+                index,
+                bytes,
+            } => BaseWork::Store {
+                session,
+                index,
+                bytes,
+            },
+            _ => return,
+        };
+        // Gone only with everything else.
+        drop(bases.send(work));
     }
 
     /// Nothing is derived from this journal that could be sent: a replica that needs more than the log
@@ -287,7 +343,7 @@ fn log_loop(shared: &Shared, work: &mpsc::Receiver<LogWork>) {
                         Err(_) => break,
                     }
                 }
-                append(&shared.local, &entries).map(Event::Flushed)
+                append(&shared.local(), &entries).map(Event::Flushed)
             }
             LogWork::Truncate { keep, reason } => {
                 let cut = Truncation {
@@ -295,7 +351,7 @@ fn log_loop(shared: &Shared, work: &mpsc::Receiver<LogWork>) {
                     reason: &reason,
                     shown_too: true,
                 };
-                let truncated = shared.local.truncate_after(&cut);
+                let truncated = shared.local().truncate_after(&cut);
                 truncated.map(|_| Event::Truncated { end: keep })
             }
         };
@@ -347,7 +403,7 @@ fn append(local: &Local, entries: &[Entry]) -> Result<Position, Error> {
 fn read_loop(shared: &Shared, work: &mpsc::Receiver<ReadWork>) {
     while let Ok(work) = work.recv() {
         let bytes = usize::try_from(work.bytes).unwrap_or(usize::MAX);
-        let read = shared.local.read_range(work.from, work.to, bytes);
+        let read = shared.local().read_range(work.from, work.to, bytes);
         let entries = match read {
             Ok(records) => Ok(records
                 .into_iter()
@@ -361,7 +417,7 @@ fn read_loop(shared: &Shared, work: &mpsc::Receiver<ReadWork>) {
                 })
                 .collect()),
             Err(error) if error.kind() == Kind::OutOfRange => Err(Outcome::Recycled {
-                first: shared.local.first_retained(),
+                first: shared.local().first_retained(),
             }),
             Err(error) => {
                 tracing::error!(%error, "a record could not be read for a replica");

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use wal::{Epoch, Error, Journal as _, Kind, Local};
+use wal::{Base, Epoch, Error, Journal as _, Kind, Local, Lsn, Old};
 use world::{Disk, Timestamp};
 
 use super::{Options, Shared, core};
@@ -13,9 +13,10 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Files {
-    pub(super) local: Arc<Local>,
     pub(super) authority: Authority,
-    derived: wal::Lsn,
+    /// Up to where state derived from the log holds everything, and above where it has nothing.
+    holds: Option<Lsn>,
+    reaches: Lsn,
 }
 
 fn failed(error: &crate::Error) -> Error {
@@ -29,10 +30,19 @@ fn failed(error: &crate::Error) -> Error {
 }
 
 impl Files {
-    pub(super) fn open(options: &Options) -> Result<Self, Error> {
-        let mut journal = options.journal.clone();
-        journal.shown = Some(options.derived);
-        let (local, _) = Local::open(journal)?;
+    pub(super) fn open(options: &Options) -> Result<(Self, Arc<Local>), Error> {
+        // A node that made it here would have forgotten its promises: it is made once, with the log.
+        if !is_there(&*options.journal.disk, &options.authority)? {
+            let message = format!(
+                "the authority record {} of the log in {} is lost",
+                options.authority.display(),
+                options.journal.dir.display(),
+            );
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        let derived = options.derived.as_ref();
+        let reaches = derived.map_or(Lsn::ZERO, |derived| derived.reaches);
+        let local = open_log(options, reaches)?;
         if local.identity() != options.identity {
             let (ours, theirs) = (options.identity, local.identity());
             let message = format!(
@@ -51,46 +61,36 @@ impl Files {
             journal: options.identity,
         };
         let disk = &*options.journal.disk;
-        let there = disk.stat(&options.authority).map_err(|error| {
-            let path = options.authority.display();
-            Error::new(Kind::Io, format!("cannot look for {path}: {error}"))
-        })?;
-        let authority = match there {
-            Some(_) => Authority::open(disk, &options.authority, owner)
-                .map(|(authority, _)| authority)
-                .map_err(|error| failed(&error))?,
-            // A node that made it here would have forgotten its promises: it is made once, with the log.
-            None => {
-                let message = format!(
-                    "the authority record {} of the log in {} is lost",
-                    options.authority.display(),
-                    options.journal.dir.display(),
-                );
-                return Err(Error::new(Kind::Invalid, message));
-            }
-        };
-        Ok(Self {
-            local: Arc::new(local),
+        let (authority, _) =
+            Authority::open(disk, &options.authority, owner).map_err(|error| failed(&error))?;
+        let files = Self {
             authority,
-            derived: options.derived,
-        })
+            holds: derived.map(|derived| derived.holds),
+            reaches,
+        };
+        Ok((files, Arc::new(local)))
     }
 
     pub(super) fn durable(&mut self, shared: &Shared) -> Result<Durable, Error> {
+        let local = shared.local();
         let entry = self.authority.entry();
         let end = Position {
-            epoch: self.local.last_epoch(),
-            lsn: self.local.durable(),
+            epoch: local.last_epoch(),
+            lsn: local.durable(),
         };
-        let (history, is_known) = self.history();
+        let (history, is_known) = self.history(&local);
+        let first_retained = local.first_retained();
+        // Only what is committed is released, and a base is of what is committed.
+        let below_log = Lsn::new(first_retained.get() - 1);
+        let does_meet = self.holds.is_none_or(|holds| holds >= below_log);
         Ok(Durable {
             record: entry.record.clone(),
             end,
-            first_retained: self.local.first_retained(),
+            first_retained,
             history,
-            committed: self.derived,
-            derived: self.derived,
-            is_damaged: entry.birth != birth(&self.local) || !is_known,
+            committed: self.reaches.max(below_log),
+            derived: self.reaches,
+            is_damaged: entry.birth != birth(&local) || !is_known || !does_meet,
             is_leased: false,
             fresh: core::epoch_id(&*shared.random)?,
         })
@@ -98,17 +98,17 @@ impl Files {
 
     /// The epochs of the log with their ids, out of the log, what was noted beside it, and the record; and
     /// whether all of them are known.
-    fn history(&self) -> (History, bool) {
+    fn history(&self, local: &Local) -> (History, bool) {
         let noted = &self.authority.entry().history;
         let mut starts = Vec::new();
         let mut is_known = true;
-        for start in self.local.epochs() {
+        for start in local.epochs() {
             let same =
                 |noted: &&EpochStart| (noted.epoch, noted.first) == (start.epoch, start.first);
             let id = start
                 .id
                 .map(EpochId)
-                .or_else(|| self.announced(&start))
+                .or_else(|| announced(local, &start))
                 .or_else(|| noted.iter().find(same).map(|noted| noted.id));
             match id {
                 Some(id) => starts.push(EpochStart {
@@ -121,15 +121,44 @@ impl Files {
         }
         (History { starts }, is_known)
     }
+}
 
-    fn announced(&self, start: &wal::EpochStart) -> Option<EpochId> {
-        let records = self.local.read_range(start.first, start.first, 1).ok()?;
-        let record = records.first()?;
-        let (announced, _) = crate::machine::announced(record.lsn, &record.bytes)?;
-        let is_its_own =
-            record.kind == crate::machine::ANNOUNCEMENT && announced.epoch == start.epoch;
-        is_its_own.then_some(announced.id)
+fn announced(local: &Local, start: &wal::EpochStart) -> Option<EpochId> {
+    let records = local.read_range(start.first, start.first, 1).ok()?;
+    let record = records.first()?;
+    let (announced, _) = crate::machine::announced(record.lsn, &record.bytes)?;
+    let is_its_own = record.kind == crate::machine::ANNOUNCEMENT && announced.epoch == start.epoch;
+    is_its_own.then_some(announced.id)
+}
+
+/// The log; one without a record where the disk was lost: the authority record tells by the log's birth
+/// that it is another one.
+fn open_log(options: &Options, reaches: Lsn) -> Result<Local, Error> {
+    let mut journal = options.journal.clone();
+    journal.shown = Some(reaches);
+    let disk = &*journal.disk;
+    let is_new = !is_there(disk, &journal.dir)?
+        || disk.list(&journal.dir).is_ok_and(|found| found.is_empty());
+    if !is_new {
+        return Local::open(journal).map(|(local, _)| local);
     }
+    tracing::warn!(dir = %journal.dir.display(), "the log is lost: an empty one is begun");
+    let base = Base {
+        identity: options.identity,
+        lsn: Lsn::ZERO,
+        epoch: Epoch(0),
+        history: &[],
+        old: Old::MoveAside,
+    };
+    wal::begin_after(&journal, &base).map(|(local, _)| local)
+}
+
+fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    let found = disk.stat(path).map_err(|error| {
+        let path = path.display();
+        Error::new(Kind::Io, format!("cannot look for {path}: {error}"))
+    })?;
+    Ok(found.is_some())
 }
 
 /// Makes the authority record of a node that begins with the log `local`: durable, its copies read back.

@@ -1,6 +1,8 @@
 //! Groups on loopback and real disks: one node passes what every journal must, several keep copies.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod rebuild;
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -100,6 +102,14 @@ impl Site {
     }
 
     fn try_open(&self, node: u128) -> Result<Group, wal::Error> {
+        self.open_deriving(node, None)
+    }
+
+    fn open_deriving(
+        &self,
+        node: u128,
+        derived: Option<super::Derived>,
+    ) -> Result<Group, wal::Error> {
         static AUTHORITY: OnceLock<Authority> = OnceLock::new();
         let authority = AUTHORITY.get_or_init(|| Authority::make(CLUSTER).unwrap());
         let me = NodeId(node);
@@ -109,7 +119,7 @@ impl Site {
             journal: self.journal(node),
             identity: self.identity(),
             authority: self.of(node).join("authority"),
-            derived: Lsn::ZERO,
+            derived,
             limits: limits(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             peers: BTreeMap::new(),
@@ -214,8 +224,8 @@ fn what_is_acknowledged_is_on_every_copy_that_the_mode_wants() {
     for node in nodes.values() {
         // Not what is shown there yet, but what is durable.
         assert_eq!(
-            node.shared.local.durable(),
-            nodes[&1].shared.local.durable()
+            node.shared.local().durable(),
+            nodes[&1].shared.local().durable()
         );
         wait_until("shown", || node.safe_point() == nodes[&1].safe_point());
         assert_eq!(bodies(node), written);
@@ -244,7 +254,7 @@ fn after_a_failover_nothing_acknowledged_is_lost_and_the_old_primary_follows() {
     // Whoever has all of it; the order is refused to the other one.
     let candidate = [2, 3]
         .into_iter()
-        .max_by_key(|node| nodes[node].shared.local.durable());
+        .max_by_key(|node| nodes[node].shared.local().durable());
     let candidate = candidate.unwrap();
     promote(candidate, &nodes[&candidate], None);
     let all = write(&nodes[&candidate], 100);

@@ -80,6 +80,7 @@ impl Sender {
         };
         if !lane.is_done() && !lane.is_reading {
             lane.is_reading = true;
+            lane.asked = desk.now;
             desk.out.push(Effect::ReadBase {
                 session: id,
                 index: lane.stored,
@@ -137,6 +138,14 @@ impl Sender {
             let cause = "nothing was heard of it".to_owned();
             return self.renew(cause, super::State::Disconnected, desk.out);
         }
+        if session
+            .base_lane
+            .as_ref()
+            .is_some_and(super::session::BaseLane::is_at_an_end)
+        {
+            // Only the whole is bounded; a replica that is silent is found by that.
+            session.budget.wait(desk.now);
+        }
         let exceeded = session.exceeded(desk.now, desk.limits);
         let is_over = session.phase == Phase::Completed;
         match exceeded {
@@ -174,8 +183,11 @@ impl Sender {
         if session.phase == Phase::Connecting {
             return self.attach(desk);
         }
-        // Messages get lost: whatever the replica owes an answer to is said again.
-        if let Some(lane) = &mut session.base_lane {
+        // Messages get lost: whatever the replica owes an answer to is said again. A part is large, and
+        // storing it takes longer than a beat of the heart.
+        if let Some(lane) = &mut session.base_lane
+            && desk.now.since(lane.asked) >= desk.limits.silence
+        {
             lane.is_reading = false;
         }
         let is_unsound = session.phase.is_active() && session.is_met();

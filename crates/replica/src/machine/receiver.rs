@@ -224,7 +224,8 @@ impl Receiver {
                 self.missing = None;
                 self.report_missing(log, out);
             } else if log.history.has(log.received, sent) {
-                self.is_open |= sent.lsn == log.received.lsn;
+                // Nothing was sent yet: not where logs agree, also of one that is empty.
+                self.is_open |= sent.lsn == log.received.lsn && sent.lsn > Lsn::ZERO;
                 log.told = log.told.max(committed.min(sent.lsn));
                 self.commit(log, out);
             }

@@ -66,9 +66,18 @@ pub(super) struct BaseLane {
     pub(super) has_begun: bool,
     pub(super) stored: u32,
     pub(super) is_reading: bool,
+    /// When the part that is on its way was asked for.
+    pub(super) asked: Time,
 }
 
 impl BaseLane {
+    /// What is waited for takes as long as there is of it: a base is made, or the replica makes the one that
+    /// it has whole its own.
+    pub(super) fn is_at_an_end(&self) -> bool {
+        let is_last = |found: &BaseFound| self.stored + 1 == found.parts;
+        self.found.as_ref().is_none_or(is_last)
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.has_begun
             && self

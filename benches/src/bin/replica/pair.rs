@@ -13,13 +13,14 @@ use std::{
 };
 
 use replica::{
-    group::{Group, LIMITS, Options},
+    authority::Owner,
+    group::{Group, LIMITS, Options, make_record},
     machine::{Config, Mode, NodeId, Order, Outcome, Policy, Version},
     transport::Authority,
 };
 use store::{History, Store, Table};
-use wal::{Identity, Journal, Local, Lsn};
-use world::{RealClock, RealDisk, RealRandom, net::RealNet, sim};
+use wal::{Identity, Journal, Local};
+use world::{Clock, RealClock, RealDisk, RealRandom, net::RealNet, sim};
 
 pub const TABLE: &str = "table";
 const CLUSTER: u128 = 0xBE;
@@ -83,24 +84,38 @@ impl Site {
         }
     }
 
+    fn make(&self, dir: &Path, me: NodeId) {
+        let (log, _) = Local::open(journal(dir.join("journal"))).expect("a new log");
+        let owner = Owner {
+            cluster: CLUSTER,
+            node: me,
+            journal: self.identity,
+        };
+        let config = Config {
+            version: Version::default(),
+            members: [NodeId(1), NodeId(2)].into(),
+            mode: self.mode,
+            policy: Policy::Wait,
+            previous: None,
+        };
+        let (path, now) = (dir.join("authority"), RealClock::new().now());
+        make_record(&RealDisk, &path, owner, &log, &config, now).expect("a sound disk");
+    }
+
     pub fn open(&self, dir: &Path, node: u128) -> Arc<Group> {
         let me = NodeId(node);
         let dir = dir.join(node.to_string());
         std::fs::create_dir_all(&dir).expect("a scratch directory");
+        if !dir.join("authority").exists() {
+            self.make(&dir, me);
+        }
         let group = Group::open(Options {
             me,
             cluster: CLUSTER,
             journal: journal(dir.join("journal")),
             identity: self.identity,
             authority: dir.join("authority"),
-            config: Config {
-                version: Version::default(),
-                members: [NodeId(1), NodeId(2)].into(),
-                mode: self.mode,
-                policy: Policy::Wait,
-                previous: None,
-            },
-            derived: Lsn::ZERO,
+            derived: None,
             limits: LIMITS,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             peers: BTreeMap::new(),

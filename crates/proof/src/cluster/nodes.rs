@@ -28,7 +28,7 @@ use super::{
 
 /// How long a node may take for what it does by itself: to start, to follow, to write after it was promoted.
 /// Arbitrary; longer than a debug binary needs for it on a machine that is busy with other things.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) const POLL: Duration = Duration::from_millis(10);
 

@@ -27,6 +27,8 @@ mod syslog;
 mod webhook;
 mod words;
 
+pub(crate) use webhook::explained;
+
 pub(crate) use setting::Configured;
 
 /// How often a queue is looked at, and whether to stop.

@@ -145,6 +145,8 @@ pub(crate) enum Command {
     Group(node::Group),
     /// Make this node the one that writes
     Promote(node::Promote),
+    /// Why copies count or do not, and on what the last promotion of this node was decided
+    Explain(node::Explain),
     /// Hand writing over to another node, with nothing lost
     Switchover {
         /// Its name, as `holdfast node list` prints it
@@ -181,6 +183,11 @@ pub(crate) struct Up {
     /// A node of several: listen for the others here from now on; they are told
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) node_listen: Option<SocketAddr>,
+    /// Of a site on several machines: who writes is who has its lease, and another one takes over by itself;
+    /// etcd://HOST:PORT[,HOST:PORT][/PREFIX][?user=NAME&ttl=2s], etcds for TLS [default: node.coordinator of
+    /// the configuration]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) coordinator: Option<String>,
 }
 
 #[derive(Debug, Args)]

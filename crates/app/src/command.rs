@@ -86,6 +86,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Refusal> {
         Command::Token(token) => token::run(&token.action, &config, screen),
         Command::Node(node) => node::run(&node.action, &config, screen),
         Command::Group(group) => node::group(&group.action, &config, screen),
+        Command::Explain(explain) => node::explain(explain.what, &config, screen),
         Command::Promote(asked) => node::promote(asked, &config, screen),
         Command::Switchover { to } => node::switchover(to, &config, screen),
         Command::Audit(asked) => audit::run(asked, &config, screen),

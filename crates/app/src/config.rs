@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub(crate) mod events;
+pub(crate) mod node;
 pub(crate) mod server;
 pub(crate) mod store;
 
@@ -66,6 +67,7 @@ pub(crate) struct Config {
     pub(crate) scan_rules_dir: Setting<Option<PathBuf>>,
     pub(crate) journal_strict: Setting<bool>,
     pub(crate) store: store::Elsewhere,
+    pub(crate) node: node::Node,
     pub(crate) events_enabled: Setting<bool>,
     pub(crate) events_listen: Setting<SocketAddr>,
     pub(crate) events_retention: events::Retention,
@@ -125,6 +127,24 @@ pub(crate) const KEYS: &[Key] = &[
         environment: "HOLDFAST_STORE_POSTGRES_PASSWORD_FILE",
         example: "\"/etc/holdfast/postgres.password\"",
         about: "a file with the password, unless the URL or PGPASSWORD has it",
+    },
+    Key {
+        name: "node.coordinator",
+        environment: "HOLDFAST_NODE_COORDINATOR",
+        example: "\"etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379/holdfast?ttl=5s\"",
+        about: "who has its lease writes, and another takes over by itself; etcds:// for TLS",
+    },
+    Key {
+        name: "node.coordinator_password_file",
+        environment: "HOLDFAST_NODE_COORDINATOR_PASSWORD_FILE",
+        example: "\"/etc/holdfast/etcd.password\"",
+        about: "a file with the password of the coordinator's ?user=NAME",
+    },
+    Key {
+        name: "node.coordinator_ca_file",
+        environment: "HOLDFAST_NODE_COORDINATOR_CA_FILE",
+        example: "\"/etc/holdfast/etcd-ca.crt\"",
+        about: "who signed the coordinator's certificate, PEM; unless named, the well-known authorities",
     },
     Key {
         name: "events.enabled",
@@ -206,6 +226,8 @@ struct FileConfig {
     #[serde(default)]
     store: store::FileStore,
     #[serde(default)]
+    node: node::FileNode,
+    #[serde(default)]
     events: FileEvents,
     #[serde(default)]
     server: server::FileServer,
@@ -257,6 +279,7 @@ impl Config {
             scan_rules_dir: rules_dir(&values),
             journal_strict: truth("HOLDFAST_JOURNAL_STRICT", values.journal.strict, false)?,
             store: store::elsewhere(&values.store)?,
+            node: node::node(&values.node, file.as_deref())?,
             events_enabled: truth("HOLDFAST_EVENTS_ENABLED", values.events.enabled, true)?,
             events_listen: listen(&values, file.as_deref())?,
             events_retention: events::retention(&values.events, file.as_deref())?,

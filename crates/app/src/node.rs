@@ -8,7 +8,11 @@ mod bases;
 mod book;
 mod code;
 mod control;
+mod coordinator;
 mod duty;
+mod explained;
+mod figures;
+mod force;
 mod invitation;
 mod keys;
 mod neighbours;
@@ -41,7 +45,11 @@ use bases::StoreBases;
 pub(crate) use book::Book;
 pub(crate) use code::Code;
 pub(crate) use control::{Control, Request, ask, carry as carry_keys};
+pub(crate) use coordinator::Address;
 pub(crate) use duty::keep;
+pub(crate) use explained::{promotion_text, replication_text};
+pub(crate) use figures::of_this_node as figures;
+pub(crate) use force::{Bound, Statement, bound_text};
 pub(crate) use invitation::{Envelope, Invitation, join};
 pub(crate) use settings::{MEMBERS_MAX, Member, Settings, draw, is_name};
 pub(crate) use shown::{status_document, status_text};
@@ -187,6 +195,7 @@ fn open_group(
     settings: &Settings,
     config: &Config,
     bases: &Arc<StoreBases>,
+    is_leased: bool,
 ) -> Result<Arc<Group>, Refusal> {
     refuse_without_record(data)?;
     let mut journal = wal::Options::on_this_machine(data.join(site::JOURNAL_DIR));
@@ -204,6 +213,7 @@ fn open_group(
         authority: dir(data).join(AUTHORITY_RECORD),
         derived: Some(bases.derived()?),
         limits: LIMITS,
+        is_leased,
         listen: settings.listen,
         // Its neighbours' to say.
         peers: BTreeMap::new(),

@@ -14,6 +14,8 @@
 mod browser;
 #[path = "../../postgres/tests/peer/server.rs"]
 mod cluster;
+#[path = "peer/etcd.rs"]
+mod etcd;
 #[path = "peer/exports.rs"]
 mod exports;
 #[path = "it/facts.rs"]
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tests = [
         browser::tests(),
+        etcd::tests(),
         exports::tests(),
         nats::tests(),
         otel::tests(),

@@ -11,6 +11,7 @@ mod files;
 mod inbox;
 mod rebuild;
 mod requests;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -28,14 +29,14 @@ use std::{
 };
 
 use wal::{
-    APPEND_LEN_MAX, Appended, Error, Identity, Journal, Kind, Local, Lsn, Pin, RECORD_LEN_MAX,
-    RecordKind, Records,
+    APPEND_LEN_MAX, Appended, Epoch, Error, Identity, Journal, Kind, Local, Lsn, Pin,
+    RECORD_LEN_MAX, RecordKind, Records,
 };
 use world::{Clock, Net, Random};
 
 use crate::{
     machine::{
-        ANNOUNCEMENT, Event, Limits, NodeId, Order, Outcome, Refusal, Role, SessionId, Status,
+        ANNOUNCEMENT, Event, Limits, NodeId, Order, Outcome, Refusal, Role, SessionId, Status, Time,
     },
     transport::{Credentials, Link, Note, Refused, Start, Traffic, Transport},
 };
@@ -43,6 +44,8 @@ pub use bases::{Base, Bases, Derived, Receiving, Transfer};
 pub use files::make_record;
 use inbox::{Inbox, Notes};
 use requests::Requests;
+use telling::Telling;
+pub use telling::Told;
 
 /// What the header of a record takes in an append beside its bytes.
 const RECORD_HEADER_LEN: usize = 5;
@@ -79,6 +82,8 @@ pub struct Options {
     /// State derived from the journal. Without any nothing can be rebuilt but from the log.
     pub derived: Option<Derived>,
     pub limits: Limits,
+    /// Acknowledges only under a coordinator's lease: [`Group::leased`].
+    pub is_leased: bool,
     pub listen: SocketAddr,
     pub peers: BTreeMap<NodeId, SocketAddr>,
     pub credentials: Credentials,
@@ -120,6 +125,7 @@ pub(crate) struct Shared {
     /// Bases on their way, at most one for each session that is alive, and those that went whole since the
     /// last one began.
     transfers: Mutex<BTreeMap<SessionId, Transfer>>,
+    telling: Telling,
     random: Arc<dyn Random>,
     clock: Arc<dyn Clock>,
 }
@@ -160,6 +166,7 @@ impl Group {
             role: Mutex::new(Role::Replica { holder: None }),
             status: Mutex::default(),
             transfers: Mutex::default(),
+            telling: Telling::default(),
             random: Arc::clone(&options.random),
             clock: Arc::clone(&options.clock),
         });
@@ -233,9 +240,35 @@ impl Group {
         self.shared.transport.traffic()
     }
 
+    /// What happened on this node since it was started.
+    pub fn told(&self) -> Told {
+        self.shared.telling.told()
+    }
+
     /// Says how far state derived from the journal has come: in memory, and on disk.
     pub fn applied(&self, applied: Lsn, derived: Lsn) {
         self.shared.inbox.push(Event::Applied { applied, derived });
+    }
+
+    /// Monotonic time of this group: what ends of leases are told in.
+    pub fn now(&self) -> Time {
+        Time(self.shared.clock.monotonic())
+    }
+
+    /// A coordinator's lease lets this node hold `epoch`, and its starts, until then.
+    pub fn leased(&self, epoch: Epoch, until: Time) -> Result<(), Error> {
+        let fresh = core::epoch_id(&*self.shared.random)?;
+        self.shared.inbox.push(Event::Leased {
+            epoch,
+            until,
+            fresh,
+        });
+        Ok(())
+    }
+
+    /// The coordinator's lease is gone, or is about to be given up.
+    pub fn lease_lost(&self) {
+        self.shared.inbox.push(Event::LeaseLost);
     }
 
     /// Carries out an operator's order, and waits for its end.

@@ -117,6 +117,7 @@ impl Site {
             authority: dir.join("authority"),
             derived: None,
             limits: LIMITS,
+            is_leased: false,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             peers: BTreeMap::new(),
             credentials: self.authority.issue(me).expect("a certificate"),

@@ -99,7 +99,7 @@ fn again(reason: String, after: Option<Duration>) -> Tried {
 }
 
 /// Without the address, which may hold a secret.
-fn explained(error: &ureq::Error) -> String {
+pub(crate) fn explained(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => "no answer within the timeout".to_owned(),
         ureq::Error::HostNotFound => "the name of the host is not known".to_owned(),

@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Args)]
 pub(crate) struct Node {
@@ -78,6 +79,11 @@ pub(crate) enum GroupAction {
         #[arg(long, value_name = "STATEMENT")]
         fenced: Option<String>,
     },
+    /// What happens to a write while too few copies are in sync
+    Policy {
+        /// wait: up to ten seconds; refuse: at once
+        policy: Policy,
+    },
     /// How many copies an acknowledgement waits for
     Mode {
         /// async, sync:COPIES besides this node's, or all
@@ -88,16 +94,37 @@ pub(crate) enum GroupAction {
     },
 }
 
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Policy {
+    Wait,
+    Refuse,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(subcommand)]
+    pub(crate) what: Explained,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Explained {
+    /// Each replica: its session, its plan and what that rests on, and why it is not in sync
+    Replication,
+    /// The rules of the last promotion: what evidence was used, and what each gave
+    Promotion,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Promote {
     /// Write without waiting for copies: for the last node that is left
-    #[arg(long)]
+    #[arg(long, requires = "fenced_by")]
     pub(crate) alone: bool,
-    /// Also where it cannot be shown that nothing acknowledged is lost
+    /// Also where it cannot be shown that nothing acknowledged is lost; tells the bound and asks on the terminal
     #[arg(long, requires = "fenced_by", requires = "accept_loss")]
     pub(crate) force: bool,
     /// How you made sure that the other one writes no more, in your own words
-    #[arg(long, value_name = "STATEMENT", requires = "force")]
+    #[arg(long, value_name = "STATEMENT")]
     pub(crate) fenced_by: Option<String>,
     /// What only the other one has may be lost
     #[arg(long, requires = "force")]

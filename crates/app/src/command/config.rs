@@ -82,6 +82,23 @@ fn rows(config: &Config) -> Vec<Row> {
             config.store.password_file.origin,
         ),
         (
+            config
+                .node
+                .coordinator
+                .value
+                .as_ref()
+                .map_or_else(none, ToString::to_string),
+            config.node.coordinator.origin,
+        ),
+        (
+            path(config.node.password_file.value.as_deref()),
+            config.node.password_file.origin,
+        ),
+        (
+            path(config.node.ca_file.value.as_deref()),
+            config.node.ca_file.origin,
+        ),
+        (
             config.events_enabled.value.to_string(),
             config.events_enabled.origin,
         ),

@@ -1,6 +1,11 @@
 //! `holdfast node`, `group`, `promote`, `switchover`: a site on several machines.
 
-use std::{io::Read as _, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    io::{BufRead as _, IsTerminal as _, Read as _, Write as _},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 use replica::machine::NodeId;
 use serde_json::{Value, json};
@@ -11,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     cli::{
         Output,
-        node::{GroupAction, NodeAction, Promote},
+        node::{Explained, GroupAction, NodeAction, Promote},
     },
     config::Config,
     exit::{Exit, Refusal},
@@ -414,6 +419,7 @@ pub(crate) fn group(
             name: name.clone(),
             fenced: fenced.clone(),
         },
+        GroupAction::Policy { policy } => Request::Policy { policy: *policy },
         GroupAction::Mode { mode, fenced } => Request::Mode {
             mode: mode.clone(),
             fenced: fenced.clone(),
@@ -423,11 +429,75 @@ pub(crate) fn group(
 }
 
 pub(crate) fn promote(asked: &Promote, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
-    let request = Request::Promote {
-        alone: asked.alone,
-        force: asked.fenced_by.clone().filter(|_| asked.force),
+    match &asked.fenced_by {
+        Some(fenced_by) if asked.force => force(fenced_by, asked.alone, config, screen),
+        Some(_) if !asked.alone => Err(Refusal::new(
+            "what may be lost is decided by the members' answers, not by a statement",
+        )
+        .next("leave --fenced-by out; it belongs to --alone and to --force")),
+        alone => order(
+            &Request::Promote {
+                alone: alone.clone(),
+            },
+            config,
+            screen,
+        ),
+    }
+}
+
+/// Says what may be lost, and goes on when somebody at a terminal typed the name of this node.
+fn force(fenced_by: &str, alone: bool, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let data = config.data_dir()?;
+    let name = settings(data)?.own_name();
+    if !std::io::stdin().is_terminal() {
+        return Err(Refusal::new(
+            "a forced promotion is confirmed at a terminal, and there is none",
+        )
+        .next(
+            "run it on a terminal of this node; `holdfast promote` without --force asks nothing",
+        ));
+    }
+    let bound = node::ask(data, &Request::Bound)?;
+    let bound: node::Bound = serde_json::from_value(bound)
+        .map_err(|error| Refusal::new("the node's answer is not understood").source(error))?;
+    let mut err = anstream::stderr().lock();
+    let asked = write!(
+        err,
+        "{}Type `{name}`, the name of this node, to take over and accept that: ",
+        node::bound_text(&bound)
+    )
+    .and_then(|()| err.flush());
+    drop(err);
+    let mut answer = String::new();
+    asked
+        .and_then(|()| std::io::stdin().lock().read_line(&mut answer))
+        .map_err(|error| Refusal::new("the terminal cannot be asked").source(error))?;
+    if answer.trim() != name {
+        return Err(Refusal::new("not confirmed, and nothing was changed")
+            .next("try `holdfast promote` on each member first: it loses nothing"));
+    }
+    let said = node::Statement {
+        fenced_by: fenced_by.to_owned(),
+        actor: super::actor(),
+        alone,
     };
-    order(&request, config, screen)
+    order(&Request::Force { said }, config, screen)
+}
+
+pub(crate) fn explain(what: Explained, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
+    let data = config.data_dir()?;
+    settings(data)?;
+    let (request, text): (_, fn(&Value) -> String) = match what {
+        Explained::Replication => (Request::ExplainReplication, node::replication_text),
+        Explained::Promotion => (Request::ExplainPromotion, node::promotion_text),
+    };
+    let document = node::ask(data, &request)?;
+    let shown = match config.output.value {
+        Output::Json => node::status_document(&document),
+        Output::Csv | Output::Table => text(&document),
+    };
+    screen.result(&shown)?;
+    Ok(Exit::Clean)
 }
 
 pub(crate) fn switchover(to: &str, config: &Config, screen: Screen) -> Result<Exit, Refusal> {

@@ -54,12 +54,24 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     let stop = site::stop_flag()?;
     let dir = config.data_dir()?;
     site::make(dir)?;
+    // Read here and not by the parser, which repeats what it refuses: that may be a password.
+    let coordinator = up
+        .coordinator
+        .as_deref()
+        .map(|text| crate::config::node::address(text, "--coordinator"));
+    let coordinator = coordinator.transpose()?;
     // Before the directory is opened: a second one is refused at once, and not after a wait.
     let _running = hold(config)?;
     match node::Settings::load_listening(dir, up.node_listen)? {
-        Some(settings) => node::keep(dir, &settings, config, screen, &stop, &|site, ends| {
-            attend(site, up, config, screen, &ends)
-        }),
+        Some(settings) => node::keep(
+            dir,
+            &settings,
+            config,
+            coordinator.as_ref(),
+            screen,
+            &stop,
+            &|site, ends| attend(site, up, config, screen, &ends),
+        ),
         None => attend(Site::open_here(config, screen)?, up, config, screen, &stop),
     }
 }

@@ -74,7 +74,7 @@ pub(crate) fn address(
 ) -> Result<postgres::Address, Refusal> {
     let password = match (variable(PASSWORD).map(Zeroizing::new), password_file) {
         (Some(password), _) => Some(password),
-        (None, Some(path)) => Some(read(path)?),
+        (None, Some(path)) => Some(password(path)?),
         (None, None) => None,
     };
     let bytes = password.as_ref().map(|password| password.as_bytes());
@@ -84,7 +84,7 @@ pub(crate) fn address(
 }
 
 /// The first line of the file.
-fn read(path: &Path) -> Result<Zeroizing<String>, Refusal> {
+pub(super) fn password(path: &Path) -> Result<Zeroizing<String>, Refusal> {
     let refused = |what: &str| {
         Refusal::new(format!("password file {} {what}", path.display())).next(
             "name a file that holds the password and nothing else, readable to this user only",

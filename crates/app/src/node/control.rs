@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -15,14 +15,18 @@ use std::{
 
 use replica::{
     group::Group,
-    machine::{Config as Members, Mode, NodeId, Order, Outcome, Replaced, Role},
+    machine::{Config as Members, Mode, NodeId, Order, Outcome, Policy, Replaced, Role},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use world::{Clock, RealClock};
 
-use super::{Settings, book, dir, keys::Keys, settings::REMOVED_MAX, shown};
+use super::{
+    Bound, Settings, Statement, book, coordinator::Leasing, dir, explained, force, keys::Keys,
+    settings::REMOVED_MAX, shown,
+};
 use crate::{
+    cli,
     exit::Refusal,
     http::sockets::{self, SocketFile},
 };
@@ -44,9 +48,16 @@ pub(crate) enum Request {
     /// Waits until every member has the keys of this node.
     CarryKeys,
     Promote {
-        alone: bool,
-        force: Option<String>,
+        /// Without copies afterwards: how the other members were stopped.
+        alone: Option<String>,
     },
+    /// What a forced promotion of this node may lose.
+    Bound,
+    Force {
+        said: Statement,
+    },
+    ExplainReplication,
+    ExplainPromotion,
     Switchover {
         to: String,
     },
@@ -60,6 +71,9 @@ pub(crate) enum Request {
     /// Of the cluster, for ever.
     Forget {
         name: String,
+    },
+    Policy {
+        policy: cli::node::Policy,
     },
     Mode {
         mode: String,
@@ -86,6 +100,7 @@ impl Control {
         data: &Path,
         group: &Arc<Group>,
         keys: &Arc<Keys>,
+        leasing: Option<Arc<Mutex<Leasing>>>,
     ) -> Result<Self, Refusal> {
         let (listener, file) = sockets::unix(&dir(data).join(SOCKET))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -107,9 +122,19 @@ impl Control {
                     }
                     let (group, data) = (Arc::clone(&group), data.clone());
                     let keys = Arc::clone(&keys);
-                    let spawned = thread::Builder::new()
-                        .name("node-order".to_owned())
-                        .spawn(move || serve(stream, &group, &keys, &data));
+                    let leasing = leasing.clone();
+                    let spawned =
+                        thread::Builder::new()
+                            .name("node-order".to_owned())
+                            .spawn(move || {
+                                let node = Serving {
+                                    group: &group,
+                                    data: &data,
+                                    keys: &keys,
+                                    leasing: leasing.as_deref(),
+                                };
+                                serve(stream, &node);
+                            });
                     asked.extend(spawned);
                 }
             })
@@ -132,7 +157,63 @@ impl Drop for Control {
     }
 }
 
-fn serve(stream: UnixStream, group: &Group, keys: &Keys, data: &Path) {
+/// What orders are carried out on.
+struct Serving<'a> {
+    group: &'a Group,
+    data: &'a Path,
+    keys: &'a Keys,
+    leasing: Option<&'a Mutex<Leasing>>,
+}
+
+impl Serving<'_> {
+    fn promote(&self, alone: Option<&String>, settings: &Settings) -> Result<Value, String> {
+        refuse_half_blind(self.keys, settings)?;
+        let order = Order::Promote {
+            node: settings.node,
+            config: None,
+            force: None,
+        };
+        let done = self.order(order, settings)?;
+        let Some(statement) = alone else {
+            return Ok(done);
+        };
+        // A change of its own, with the statement: the others cannot be told of it.
+        let change = configure(self.group, settings, Some(statement), |config| {
+            config.mode = Mode::Async;
+            Ok(())
+        })?;
+        self.order(change, settings)
+    }
+
+    fn order(&self, order: Order, settings: &Settings) -> Result<Value, String> {
+        let ended = self.group.order(order).map_err(|error| error.to_string())?;
+        self.ended(ended, settings)
+    }
+
+    /// How it stands after an order.
+    fn ended(&self, outcome: Outcome, settings: &Settings) -> Result<Value, String> {
+        match outcome {
+            Outcome::Done => Ok(self.document(settings)),
+            Outcome::Refused(refusal) => Err(refusal.to_string()),
+            Outcome::Unknown(refusal) => {
+                Err(format!("{refusal}; look with `holdfast group status`"))
+            }
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn document(&self, settings: &Settings) -> Value {
+        let leasing = self.leasing.map(|leasing| {
+            let leasing = leasing.lock();
+            leasing
+                .expect("never poisoned: holds no code that panics")
+                .clone()
+        });
+        shown::document(self.group, self.keys, settings, leasing.as_ref())
+    }
+}
+
+fn serve(stream: UnixStream, node: &Serving<'_>) {
     let served = || -> std::io::Result<()> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -140,7 +221,7 @@ fn serve(stream: UnixStream, group: &Group, keys: &Keys, data: &Path) {
         let mut line = String::new();
         BufReader::new(stream.try_clone()?.take(LINE_LEN_MAX)).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => match carry_out(&request, group, keys, data) {
+            Ok(request) => match carry_out(&request, node) {
                 Ok(result) => Answer {
                     refused: None,
                     result,
@@ -164,31 +245,35 @@ fn serve(stream: UnixStream, group: &Group, keys: &Keys, data: &Path) {
     }
 }
 
-fn carry_out(request: &Request, group: &Group, keys: &Keys, data: &Path) -> Result<Value, String> {
-    let settings = Settings::load(data)
+fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
+    let group = node.group;
+    let settings = Settings::load(node.data)
         .map_err(|refusal| refusal.to_string())?
         .ok_or("this directory is not a node's any more")?;
     let order = match request {
-        Request::Status => return Ok(shown::document(group, keys, &settings)),
+        Request::Status => return Ok(node.document(&settings)),
         Request::CarryKeys => {
             let members = present(group)?.members;
-            return carry_keys(keys, &settings, &members);
+            return carry_keys(node.keys, &settings, &members);
         }
-        Request::Forget { name } => return forget(name, group, keys, &settings, data),
-        Request::Promote { alone, force } => {
-            if force.is_none() {
-                refuse_half_blind(keys, &settings)?;
-            }
-            Order::Promote {
-                node: settings.node,
-                config: alone.then(|| alone_config(group)).transpose()?,
-                force: force.clone(),
-            }
+        Request::Forget { name } => return forget(name, &settings, node),
+        Request::Promote { alone } => return node.promote(alone.as_ref(), &settings),
+        Request::Bound => {
+            let status = group.status().ok_or("the node has just begun; try again")?;
+            return serde_json::to_value(Bound::of(&status, &settings))
+                .map_err(|error| error.to_string());
         }
+        Request::Force { said } => {
+            let config = said.alone.then(|| alone_config(group)).transpose()?;
+            let ended = force::order(group, &settings, node.data, said, config)?;
+            return node.ended(ended, &settings);
+        }
+        Request::ExplainReplication => return explained::replication(group, &settings),
+        Request::ExplainPromotion => return explained::promotion(group, &settings),
         Request::Switchover { to } => {
-            let node = named(&settings, to)?;
-            carry_keys(keys, &settings, &[node].into())?;
-            Order::Switchover { to: node }
+            let to = named(&settings, to)?;
+            carry_keys(node.keys, &settings, &[to].into())?;
+            Order::Switchover { to }
         }
         Request::Add { name } => {
             let member = settings
@@ -211,6 +296,13 @@ fn carry_out(request: &Request, group: &Group, keys: &Keys, data: &Path) -> Resu
                 }
             })?
         }
+        Request::Policy { policy } => configure(group, &settings, None, |config| {
+            config.policy = match policy {
+                cli::node::Policy::Wait => Policy::Wait,
+                cli::node::Policy::Refuse => Policy::Refuse,
+            };
+            Ok(())
+        })?,
         Request::Mode { mode, fenced } => {
             let mode = parse_mode(mode)?;
             configure(group, &settings, fenced.as_ref(), |config| {
@@ -219,12 +311,7 @@ fn carry_out(request: &Request, group: &Group, keys: &Keys, data: &Path) -> Resu
             })?
         }
     };
-    match group.order(order).map_err(|error| error.to_string())? {
-        Outcome::Done => Ok(shown::document(group, keys, &settings)),
-        Outcome::Refused(refusal) => Err(refusal.to_string()),
-        Outcome::Unknown(refusal) => Err(format!("{refusal}; look with `holdfast group status`")),
-        other => Err(format!("{other:?}")),
-    }
+    node.order(order, &settings)
 }
 
 /// Also the next keys of a rotation: whoever asks uses them only then.
@@ -264,13 +351,8 @@ fn refuse_half_blind(keys: &Keys, settings: &Settings) -> Result<(), String> {
 }
 
 /// At the node that writes: it alone knows for certain who is a member.
-fn forget(
-    name: &str,
-    group: &Group,
-    keys: &Keys,
-    settings: &Settings,
-    data: &Path,
-) -> Result<Value, String> {
+fn forget(name: &str, settings: &Settings, serving: &Serving<'_>) -> Result<Value, String> {
+    let group = serving.group;
     let node = named(settings, name)?;
     if node == settings.node {
         return Err(format!(
@@ -287,7 +369,7 @@ fn forget(
             "`{name}` is a member of the group: `holdfast group remove {name}` first"
         ));
     }
-    let changed = Settings::change(data, |settings| {
+    let changed = Settings::change(serving.data, |settings| {
         match settings.removed.len() < REMOVED_MAX {
             true => {
                 book::remove(settings, node, name);
@@ -300,7 +382,7 @@ fn forget(
     });
     let ((), changed) = changed.map_err(|refusal| refusal.to_string())?;
     group.shut_out(node);
-    Ok(shown::document(group, keys, &changed))
+    Ok(serving.document(&changed))
 }
 
 fn named(settings: &Settings, name: &str) -> Result<NodeId, String> {

@@ -21,6 +21,8 @@ use world::{Clock, RealClock};
 use super::{
     Control, Settings, StoreBases,
     bases::Turn,
+    coordinator::{self, Contender},
+    figures, force,
     keys::Keys,
     neighbours::{self, Neighbours},
     open_group,
@@ -50,17 +52,24 @@ pub(crate) fn keep(
     data: &Path,
     settings: &Settings,
     config: &Config,
+    coordinator: Option<&coordinator::Address>,
     screen: Screen,
     stop: &Arc<AtomicBool>,
     watch: Watch<'_>,
 ) -> Result<Exit, Refusal> {
+    let coordinator = coordinator::open(coordinator, config, settings)?;
     let bases = StoreBases::new(data, settings.journal)?;
-    let group = open_group(data, settings, config, &bases)?;
+    let group = open_group(data, settings, config, &bases, coordinator.is_some())?;
     // Before the group goes: its thread for bases may wait for the store to be closed.
     let _bases = bases.ending();
+    figures::show(&group, data);
     let keys = Arc::new(Keys::new(data));
     let _neighbours = Neighbours::start(data, &group, settings, &keys)?;
-    let _control = Control::start(data, &group, &keys)?;
+    let contender = coordinator
+        .map(|coordinator| Contender::start(coordinator, &group, &keys, settings.node, screen))
+        .transpose()?;
+    let leasing = contender.as_ref().map(Contender::leasing);
+    let _control = Control::start(data, &group, &keys, leasing)?;
     screen.remark(format_args!(
         "node `{}` of {}, for other nodes at {}",
         settings.own_name(),
@@ -98,6 +107,11 @@ pub(crate) fn keep(
         // What was applied last may be sealed under a key that came just before.
         settle_keys(&keys, &store, None);
         let site = Site::over(data, store)?;
+        if let Err(refusal) = force::carry(data, settings, &site) {
+            screen.remark(format_args!(
+                "what was forced here is not in the audit log yet: {refusal}"
+            ));
+        }
         match lead(&group, site, stop, screen, watch)? {
             Led::Ended(ended) => exit = ended,
             Led::Again(why) => {
@@ -292,8 +306,9 @@ fn lead(
         scope.spawn(|| {
             let clock = RealClock::new();
             while !done.load(Ordering::Relaxed) {
-                let is_primary = matches!(group.role(), Role::Primary { .. });
-                if stop.load(Ordering::Relaxed) || !is_primary {
+                // Also when it writes again, under another epoch: the store is opened anew for that.
+                let is_over = group.role() != (Role::Primary { epoch });
+                if stop.load(Ordering::Relaxed) || is_over {
                     ends.store(true, Ordering::Relaxed);
                 }
                 if let Ok(derived) = store.derived() {
@@ -307,10 +322,9 @@ fn lead(
         done.store(true, Ordering::Relaxed);
         watched
     });
-    let is_primary = matches!(group.role(), Role::Primary { .. });
     match watched {
-        // What ended it is that another one writes: not a failure of this node.
-        Err(refusal) if !is_primary => {
+        // What ended it is that this authority is over: not a failure of this node.
+        Err(refusal) if group.role() != (Role::Primary { epoch }) => {
             screen.remark(format_args!("this node writes no more: {refusal}"));
             Ok(Led::Ended(Exit::Clean))
         }

@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 
 use replica::{
     group::{Group, Transfer},
-    machine::{Mode, ReplicaStatus, Role, SessionId},
+    machine::{Mode, Policy, ReplicaStatus, Role, SessionId},
 };
 use serde_json::{Value, json};
 use wal::Journal as _;
 
-use super::{Settings, keys::Keys};
+use super::{Settings, coordinator::Leasing, keys::Keys};
 use crate::present::safe;
 
-pub(super) fn document(group: &Group, keys: &Keys, settings: &Settings) -> Value {
+pub(super) fn document(
+    group: &Group,
+    keys: &Keys,
+    settings: &Settings,
+    leasing: Option<&Leasing>,
+) -> Value {
     let status = group.status();
     let role = match group.role() {
         Role::Primary { .. } => "primary",
@@ -42,6 +47,10 @@ pub(super) fn document(group: &Group, keys: &Keys, settings: &Settings) -> Value
         "holder": (status.record.granted.0.0 > 0).then(|| settings.name_of(holder)),
         "members": members,
         "mode": mode_text(config.mode),
+        "policy": match config.policy {
+            Policy::Wait => "wait",
+            Policy::Refuse => "refuse",
+        },
         "end": status.end.to_string(),
         "flushed": status.flushed.to_string(),
         "first_retained": status.first_retained.get(),
@@ -53,6 +62,13 @@ pub(super) fn document(group: &Group, keys: &Keys, settings: &Settings) -> Value
         "fed_by": status.fed_by.map(|(node, _, _)| settings.name_of(node)),
         "silent_seconds": status.fed_by.map(|(_, _, silent)| silent.as_secs_f64()),
         "waiting_writes": status.waiting,
+        "reason": status.record.reason,
+        "coordinator": leasing.map(|leasing| json!({
+            "lease": leasing.holder.map(|node| settings.name_of(node)),
+            "is_own": leasing.is_own,
+            "revision": leasing.revision,
+            "fault": leasing.fault,
+        })),
         "replicas": replicas,
         "nodes": links(group, settings),
         "refused": refusals(group, settings),
@@ -160,6 +176,21 @@ pub(crate) fn status_document(document: &Value) -> String {
     format!("{document:#}")
 }
 
+fn coordinator_text(coordinator: &Value) -> String {
+    if !coordinator.is_object() {
+        return String::new();
+    }
+    let holder = coordinator["lease"].as_str().unwrap_or("nobody");
+    let own = match coordinator["is_own"].as_bool() {
+        Some(true) => " (this node)",
+        _ => "",
+    };
+    match coordinator["fault"].as_str() {
+        Some(fault) => format!("coordinator: {fault}; the lease was of {holder}{own}\n"),
+        None => format!("coordinator: the lease is of {holder}{own}\n"),
+    }
+}
+
 /// One line for the node, one for each replica.
 pub(crate) fn status_text(document: &Value) -> String {
     let text = |key: &str| match &document[key] {
@@ -189,6 +220,7 @@ pub(crate) fn status_text(document: &Value) -> String {
         let silent = document["silent_seconds"].as_f64().unwrap_or_default();
         shown.push_str(&format!("fed by {from}, heard of it {silent:.1} s ago\n"));
     }
+    shown.push_str(&coordinator_text(&document["coordinator"]));
     for (key, what) in [
         (
             "is_amnesiac",

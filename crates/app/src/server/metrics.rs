@@ -62,6 +62,7 @@ pub(super) fn text(call: &Call) -> Result<String, Problem> {
     let mut page = String::new();
     fleet(&mut page, call)?;
     requests(&mut page, call);
+    page.push_str(&crate::node::figures());
     if let Some(events) = &call.shared.events {
         page.push_str(&(events.metrics)());
     }

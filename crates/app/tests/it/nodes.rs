@@ -1,5 +1,6 @@
 //! A site on several machines: three real `up`, each with its own directory, on loopback.
 
+mod force;
 mod joining;
 mod rebuilds;
 mod roles;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use replica::machine::{Event, Node, NodeId, Order, Outcome, ReplicaStatus, Way};
+use replica::machine::{EpochId, Event, Node, NodeId, Order, Outcome, ReplicaStatus, Way};
 use wal::Epoch;
 
 use super::{
@@ -59,6 +59,7 @@ impl Cluster {
         self.tally.count(match &order {
             Order::Promote { force: None, .. } => "promotions ordered",
             Order::Promote { .. } => "promotions forced",
+            Order::Succeed { .. } => "promotions under a lease ordered",
             Order::Switchover { .. } => "switchovers ordered",
             Order::Configure { .. } => "changes of configuration ordered",
             Order::Reattach { .. } => "reattachments ordered",
@@ -374,6 +375,15 @@ impl Cluster {
         let epoch = site.primary.unwrap_or_default();
         let mut ends = self.clock(host);
         ends.0 += std::time::Duration::from_micros(life);
-        self.step(host, Event::Leased { epoch, until: ends })
+        // Drawn without the dice, so that a seed is the same cluster with and without leases.
+        let fresh = EpochId((u128::from(self.now) << 64) | host as u128);
+        self.step(
+            host,
+            Event::Leased {
+                epoch,
+                until: ends,
+                fresh,
+            },
+        )
     }
 }

@@ -15,10 +15,11 @@ use super::{
     files::{self, Files},
     inbox::{Inbox, Notes},
     rebuild::{BaseWork, Begin, Rebuilder},
+    telling,
 };
 use crate::{
     machine::{
-        Durable, Effect, Entry, EpochId, Event, Node, NodeId, Outcome, Position, SessionId, Time,
+        Durable, Effect, Entry, EpochId, Event, Node, Outcome, Position, Refusal, SessionId, Time,
     },
     transport::Heard,
 };
@@ -80,6 +81,8 @@ struct Core {
     reads: mpsc::Sender<ReadWork>,
     /// `None` where no state is derived from this journal.
     bases: Option<mpsc::Sender<BaseWork>>,
+    /// Gone with this thread, and then the one that writes is.
+    writer: telling::Writer,
     /// Answers to effects that were carried out on this thread.
     own: VecDeque<Event>,
 }
@@ -93,6 +96,7 @@ pub(super) fn start(
     let (log, log_work) = mpsc::channel();
     let (reads, read_work) = mpsc::channel();
     let (bases, base_work) = mpsc::channel();
+    let (writer, unwritten) = telling::writer();
     let now = Time(shared.clock.monotonic());
     let (node, effects) = Node::start(
         now,
@@ -110,6 +114,7 @@ pub(super) fn start(
         log,
         reads,
         bases: options.derived.is_some().then_some(bases),
+        writer,
         own: VecDeque::new(),
     };
     let tick = options.limits.heartbeat / 4;
@@ -131,6 +136,7 @@ pub(super) fn start(
             "replica-read",
             Box::new(move || read_loop(&reading, &read_work)),
         )?,
+        spawn("replica-tell", Box::new(move || telling::write(&unwritten)))?,
         spawn(
             "replica-core",
             Box::new(move || {
@@ -232,6 +238,7 @@ impl Core {
             Effect::Unpin { session } => drop(self.pins.remove(&session)),
             Effect::Commit(lsn) => shared.local().show(lsn),
             Effect::Answer { number, outcome } => {
+                let outcome = self.still_true(outcome);
                 if outcome == Outcome::Done {
                     // Whoever ordered it finds it done when it looks.
                     *shared.status() = Some(self.node.status());
@@ -243,8 +250,10 @@ impl Core {
                 *shared.role() = role;
             }
             Effect::Log(line) => {
-                let replica = line.replica.map(|NodeId(node)| format!("{node:032x}"));
-                tracing::info!(replica, epoch = line.epoch.0, "{line}");
+                if line.name.starts_with("promotion.") {
+                    shared.telling.judged(self.node.judgement());
+                }
+                shared.telling.tell(shared.clock.now(), line, &self.writer);
             }
             base => self.act_on_base(base),
         }
@@ -289,6 +298,21 @@ impl Core {
         };
         // Gone only with everything else.
         drop(bases.send(work));
+    }
+
+    /// A process that was stopped between a decision and what comes of it acknowledges nothing when its
+    /// lease is over by then.
+    fn still_true(&self, outcome: Outcome) -> Outcome {
+        let now = Time(self.shared.clock.monotonic());
+        match outcome {
+            Outcome::Written { .. } if self.node.is_lease_over(now) => {
+                Outcome::Unknown(Refusal::LeaseEnded)
+            }
+            Outcome::Confirmed { .. } if self.node.is_lease_over(now) => {
+                Outcome::Refused(Refusal::LeaseEnded)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Nothing is derived from this journal that could be sent: a replica that needs more than the log

@@ -17,6 +17,7 @@ pub(super) struct Files {
     /// Up to where state derived from the log holds everything, and above where it has nothing.
     holds: Option<Lsn>,
     reaches: Lsn,
+    is_leased: bool,
 }
 
 fn failed(error: &crate::Error) -> Error {
@@ -67,6 +68,7 @@ impl Files {
             authority,
             holds: derived.map(|derived| derived.holds),
             reaches,
+            is_leased: options.is_leased,
         };
         Ok((files, Arc::new(local)))
     }
@@ -91,7 +93,7 @@ impl Files {
             committed: self.reaches.max(below_log),
             derived: self.reaches,
             is_damaged: entry.birth != birth(&local) || !is_known || !does_meet,
-            is_leased: false,
+            is_leased: self.is_leased,
             fresh: core::epoch_id(&*shared.random)?,
         })
     }

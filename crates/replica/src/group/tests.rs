@@ -121,6 +121,7 @@ impl Site {
             authority: self.of(node).join("authority"),
             derived,
             limits: limits(),
+            is_leased: false,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             peers: BTreeMap::new(),
             credentials: authority.issue(me).unwrap(),

@@ -8,6 +8,7 @@ use super::{
     Config, Effect, EpochId, EpochStart, Header, NodeId, Outcome, Record, Refusal, Sealed, Version,
     next_promotion,
     node::Node,
+    position::EPOCH_MAX,
     primary::answer,
     promise::Then,
     promotion::{Candidacy, refuse},
@@ -52,6 +53,28 @@ impl Node {
         }
         candidacy.ask(&self.keeper.record().config, self.now, out);
         self.candidacy = Some(candidacy);
+    }
+
+    /// A coordinator's lease was given to this node: a promotion by the rules of one that is not forced.
+    pub(super) fn succeed(
+        &mut self,
+        number: u64,
+        node: NodeId,
+        above: Epoch,
+        lease: String,
+        id: EpochId,
+    ) {
+        if above >= EPOCH_MAX {
+            let what = "the coordinator's epoch is above all that there are".to_owned();
+            let outcome = Outcome::Refused(Refusal::InvalidRequest(what));
+            return answer(number, outcome, &mut self.out);
+        }
+        let is_under_way = self.candidacy.is_some();
+        self.promote(Some(number), node, None, None, id);
+        if let Some(candidacy) = self.candidacy.as_mut().filter(|_| !is_under_way) {
+            candidacy.heard = candidacy.heard.max(above);
+            candidacy.lease = Some(lease);
+        }
     }
 
     fn not_promotable(&self) -> Option<Refusal> {
@@ -177,10 +200,8 @@ impl Node {
             return;
         }
         let authority = (proof.epoch, candidacy.id, me);
-        let reason = candidacy
-            .force
-            .clone()
-            .unwrap_or_else(|| "promoted".to_owned());
+        let said = candidacy.force.as_ref().or(candidacy.lease.as_ref());
+        let reason = said.cloned().unwrap_or_else(|| "promoted".to_owned());
         let record = Record {
             promised: authority,
             granted: authority,

@@ -39,6 +39,14 @@ pub enum Order {
         /// A fencing statement, in the operator's words: what may be lost is accepted.
         force: Option<String>,
     },
+    /// As `Promote`, by the rules of one that is not forced, of a node that holds a coordinator's lease.
+    Succeed {
+        node: NodeId,
+        /// The highest epoch that the coordinator knows of; the promotion asks for a higher one.
+        above: Epoch,
+        /// Which lease, and what it took the place of: goes on record.
+        lease: String,
+    },
     Switchover {
         to: NodeId,
     },
@@ -137,6 +145,8 @@ pub enum Event {
     Leased {
         epoch: Epoch,
         until: super::Time,
+        /// A fresh random number, for the epoch under which a holder whose lease had ended goes on.
+        fresh: EpochId,
     },
     /// The lease is gone for good.
     LeaseLost,

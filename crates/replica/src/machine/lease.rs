@@ -45,6 +45,12 @@ impl Lease {
             })
     }
 
+    /// Nothing may be acknowledged any more, whatever was decided when it was held: asked once more where
+    /// an acknowledgement leaves the node, because a process may be stopped for long in between.
+    pub(super) fn is_over(&self, now: Time) -> bool {
+        self.is_wanted && self.held.is_none_or(|(_, until)| until <= now)
+    }
+
     /// It was held for this promotion and is at its end. One that was never held does not end: who was
     /// just promoted waits for its lease, whatever it held before.
     pub(super) fn has_ended(&self, epoch: Epoch, now: Time, limits: &Limits) -> bool {

@@ -19,6 +19,8 @@ pub(super) struct Log {
     pub(super) committed: Lsn,
     /// What the primary committed, as it said; of that `committed` is what is durable here.
     pub(super) told: Lsn,
+    /// The same, also beyond what was received: what a forced promotion may lose is at least that.
+    pub(super) announced: Lsn,
     pub(super) applied: Lsn,
     pub(super) derived: Lsn,
     /// Derived state lacks a part of the base that the log begins after: nobody may read it, whatever
@@ -66,6 +68,7 @@ impl Log {
             first_retained,
             committed: committed.min(end.lsn),
             told: committed,
+            announced: committed,
             applied: derived,
             derived,
             is_half: false,

@@ -56,6 +56,8 @@ pub struct Node {
     pub(super) lease: Lease,
     /// Found at the start, or by the disk; whether or not the record says so yet.
     pub(super) is_damaged: bool,
+    /// When something was last heard of whoever feeds this log, in this life of the node.
+    pub(super) last_fed: Option<Time>,
     /// What the last promotion of this node was decided on.
     pub(super) judgement: Option<Judgement>,
     /// For the one time that this node goes on as a holder by itself.
@@ -104,6 +106,7 @@ impl Node {
             handed_over: None,
             lease: Lease::new(durable.is_leased),
             is_damaged: durable.is_damaged,
+            last_fed: None,
             judgement: None,
             fresh: Some(durable.fresh),
         };
@@ -122,6 +125,9 @@ impl Node {
             self.handle(event);
         }
         self.go_on();
+        if let Some(receiver) = &self.receiver {
+            self.last_fed = Some(receiver.last_heard);
+        }
         self.out.take()
     }
 
@@ -154,8 +160,13 @@ impl Node {
                 self.log.applied = applied.min(self.log.received.lsn);
                 self.log.derived = derived;
             }
-            Event::Leased { epoch, until } => {
+            Event::Leased {
+                epoch,
+                until,
+                fresh,
+            } => {
                 self.lease.grant(epoch, until);
+                self.fresh.get_or_insert(fresh);
                 self.resume();
             }
             Event::LeaseLost => {
@@ -371,6 +382,10 @@ impl Node {
                 force,
             } => {
                 self.promote(Some(number), node, config, force, epoch_id);
+                Some(())
+            }
+            Order::Succeed { node, above, lease } => {
+                self.succeed(number, node, above, lease, epoch_id);
                 Some(())
             }
             Order::Switchover { to } => self.with_primary(|primary, office| {

@@ -77,6 +77,17 @@ pub struct Plan {
     pub source: Option<Source>,
 }
 
+impl Source {
+    /// The name of the line that tells of it.
+    pub(super) fn line(&self) -> &'static str {
+        match self {
+            Self::Delta { .. } => "source_delta",
+            Self::SnapshotTail { .. } => "source_snapshot_tail",
+            Self::FullBase { .. } => "source_full_base",
+        }
+    }
+}
+
 impl Way {
     pub(super) fn decide(own: Facts<'_>, replica: &Attached, wishes: Wishes<'_>) -> Self {
         let end = replica.flushed;
@@ -137,7 +148,7 @@ impl Way {
     }
 
     /// For the recovery log.
-    pub(super) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::ZeroGap { .. } => "plan_zero_gap",
             Self::CatchUp { .. } => "plan_catch_up",

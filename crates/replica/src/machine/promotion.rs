@@ -19,6 +19,8 @@ pub(super) struct Candidacy {
     pub(super) number: Option<u64>,
     pub(super) config: Option<Config>,
     pub(super) force: Option<String>,
+    /// A coordinator's lease that it is ordered under.
+    pub(super) lease: Option<String>,
     pub(super) id: EpochId,
     pub(super) since: Time,
     last_asked: Time,
@@ -45,6 +47,7 @@ impl Candidacy {
             number,
             config,
             force,
+            lease: None,
             id,
             since: now,
             last_asked: now,

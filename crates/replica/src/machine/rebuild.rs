@@ -46,7 +46,7 @@ impl Sender {
             Err(cause) => return self.renew(cause, State::Degraded, desk.out),
         };
         desk.out
-            .log(Some(replica), Some(id), "source", source.to_string());
+            .log(Some(replica), Some(id), source.line(), source.to_string());
         plan.source = Some(source);
         lane.found = Some(found.clone());
         session.pin(found.base.lsn.next(), desk.out);

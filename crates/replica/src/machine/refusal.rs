@@ -31,7 +31,10 @@ impl fmt::Display for Refusal {
                 f,
                 "the log of this node failed; start it again when its disk is well"
             ),
-            Self::LeaseEnded => write!(f, "the coordinator's lease has ended"),
+            Self::LeaseEnded => write!(
+                f,
+                "this node does not have the coordinator's lease; it goes on when it has it"
+            ),
             Self::ReplicaBehind { own, highest } => write!(
                 f,
                 "this node has everything up to {own}, another one up to {highest}: promote that one"

@@ -34,6 +34,10 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     /// Of a replica: who feeds it, and since when nothing was heard.
     pub fed_by: Option<(NodeId, SessionId, Duration)>,
+    /// Since when nothing was heard of whoever fed this log; `None`: never since this node was started.
+    pub unheard: Option<Duration>,
+    /// What was said to be committed, whether or not it is here.
+    pub announced: Lsn,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +104,8 @@ impl Node {
             waiting: primary.map_or(0, |primary| primary.waiting()),
             is_changing: primary.is_some_and(|primary| primary.change.is_some()),
             replicas: senders.map(|sender| self.replica_status(sender)).collect(),
+            unheard: self.last_fed.map(|last| self.now.since(last)),
+            announced: self.log.announced.max(self.log.committed),
             fed_by: self.receiver.as_ref().map(|receiver| {
                 let quiet = self.now.since(receiver.last_heard);
                 (receiver.primary, receiver.session, quiet)
@@ -115,6 +121,11 @@ impl Node {
     /// What the last promotion of this node was decided on, rule by rule.
     pub fn judgement(&self) -> Option<&Judgement> {
         self.judgement.as_ref()
+    }
+
+    /// A lease that is wanted is over at `now`: what was decided to be acknowledged is not.
+    pub fn is_lease_over(&self, now: Time) -> bool {
+        self.lease.is_over(now)
     }
 
     pub fn config(&self) -> &Config {

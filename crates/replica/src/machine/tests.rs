@@ -8,6 +8,7 @@ mod divergence;
 mod garbage;
 mod groups;
 mod identities;
+mod leases;
 mod outcomes;
 mod promises;
 mod rebuilds;

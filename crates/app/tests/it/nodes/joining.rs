@@ -306,7 +306,7 @@ fn keys_that_are_rotated_are_on_every_member_before_they_are_used() {
         missing.contains("keys/data.key")
     };
     wait_until("it says so", a, says_so);
-    let refused = a.run(["promote", "--alone"]);
+    let refused = a.run(["promote", "--alone", "--fenced-by", "powered off"]);
     assert_eq!(refused.code, 2);
     assert!(
         refused.stderr.contains("keys/data.key"),

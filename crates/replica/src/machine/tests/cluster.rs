@@ -388,7 +388,13 @@ impl Cluster {
     pub(super) fn lease(&mut self, id: u128, seconds: u64) {
         let epoch = self.disks[&id].record.granted.0;
         let until = Time(self.now.0 + Duration::from_secs(seconds));
-        self.step(id, Event::Leased { epoch, until });
+        let fresh = EpochId(self.fresh());
+        let leased = Event::Leased {
+            epoch,
+            until,
+            fresh,
+        };
+        self.step(id, leased);
     }
 
     /// A write that is not expected to be answered at once.

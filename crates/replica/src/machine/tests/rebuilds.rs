@@ -49,7 +49,7 @@ fn what_changed_is_enough_where_that_can_be_told() {
     cluster.delta = true;
     cluster.start(3);
     cluster.pass(4);
-    let sources = cluster.causes(1, "source");
+    let sources = cluster.causes(1, "source_delta");
     assert_eq!(sources, ["what changed after 2 up to 65536/7"]);
     assert!(cluster.is_in_sync(1, 3));
 }
@@ -193,7 +193,7 @@ fn a_hold_beyond_the_limit_becomes_a_question_for_what_changed() {
     cluster.flush(3);
     cluster.pass(3);
     assert!(cluster.names(1).contains(&"escalated"));
-    assert!(cluster.causes(1, "source")[0].starts_with("what changed after 2 "));
+    assert!(cluster.causes(1, "source_delta")[0].starts_with("what changed after 2 "));
     assert!(cluster.is_in_sync(1, 3));
 }
 

@@ -126,6 +126,8 @@ pub(crate) struct Shared {
     /// last one began.
     transfers: Mutex<BTreeMap<SessionId, Transfer>>,
     telling: Telling,
+    /// Why the owner could not write.
+    unfit: Mutex<Option<String>>,
     random: Arc<dyn Random>,
     clock: Arc<dyn Clock>,
 }
@@ -167,6 +169,7 @@ impl Group {
             status: Mutex::default(),
             transfers: Mutex::default(),
             telling: Telling::default(),
+            unfit: Mutex::default(),
             random: Arc::clone(&options.random),
             clock: Arc::clone(&options.clock),
         });
@@ -271,8 +274,21 @@ impl Group {
         self.shared.inbox.push(Event::LeaseLost);
     }
 
+    /// The owner could not write, for this reason, or could again: a promotion without force is refused
+    /// here, whoever orders it.
+    pub fn set_unfit(&self, why: Option<String>) {
+        *self.shared.unfit() = why;
+    }
+
     /// Carries out an operator's order, and waits for its end.
     pub fn order(&self, order: Order) -> Result<Outcome, Error> {
+        let is_unforced = matches!(
+            order,
+            Order::Promote { force: None, .. } | Order::Succeed { .. }
+        );
+        if is_unforced && let Some(why) = &*self.shared.unfit() {
+            return Err(Error::new(Kind::Invalid, why.clone()));
+        }
         let epoch_id = core::epoch_id(&*self.shared.random)?;
         self.shared.ask(|number| Event::Ordered {
             number,
@@ -299,6 +315,12 @@ impl Shared {
             return Err(closed());
         }
         request.wait().ok_or_else(closed)
+    }
+
+    fn unfit(&self) -> MutexGuard<'_, Option<String>> {
+        self.unfit
+            .lock()
+            .expect("never poisoned: holds no code that panics")
     }
 
     fn role(&self) -> MutexGuard<'_, Role> {

@@ -167,7 +167,6 @@ struct Serving<'a> {
 
 impl Serving<'_> {
     fn promote(&self, alone: Option<&String>, settings: &Settings) -> Result<Value, String> {
-        refuse_half_blind(self.keys, settings)?;
         let order = Order::Promote {
             node: settings.node,
             config: None,
@@ -335,18 +334,6 @@ fn carry_keys(keys: &Keys, settings: &Settings, to: &BTreeSet<NodeId>) -> Result
             ));
         }
         clock.sleep(POLL);
-    }
-}
-
-/// Without its keys a node would write what it cannot open.
-fn refuse_half_blind(keys: &Keys, settings: &Settings) -> Result<(), String> {
-    let missing = keys.missing(|node| settings.name_of(node));
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(format!(
-            "this node cannot open what the site has sealed: {}. Start such a node, or put the file back from a backup; `--force` takes over without it",
-            missing.join("; ")
-        )),
     }
 }
 

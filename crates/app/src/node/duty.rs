@@ -105,7 +105,7 @@ pub(crate) fn keep(
         }
         told = None;
         // What was applied last may be sealed under a key that came just before.
-        settle_keys(&keys, &store, None);
+        settle_keys(&group, &keys, &store, settings, None);
         let site = Site::over(data, store)?;
         if let Err(refusal) = force::carry(data, settings, &site) {
             screen.remark(format_args!(
@@ -255,7 +255,7 @@ fn stand_by(
         let now = clock.monotonic();
         if looked.is_none_or(|looked| now - looked >= KEYS_EVERY) {
             looked = Some(now);
-            settle_keys(keys, store, neighbours::holder(group));
+            settle_keys(group, keys, store, settings, neighbours::holder(group));
         }
         clock.sleep(LOOK_EVERY);
     }
@@ -267,11 +267,24 @@ fn stand_by(
 }
 
 /// Rows and key files change together.
-fn settle_keys(keys: &Keys, store: &Store, holder: Option<NodeId>) {
+fn settle_keys(
+    group: &Group,
+    keys: &Keys,
+    store: &Store,
+    settings: &Settings,
+    holder: Option<NodeId>,
+) {
     keys.need(store);
     if let Err(error) = keys.settle(holder) {
         tracing::warn!(%error, "a key of the site was not put in force");
     }
+    let missing = keys.missing(|node| settings.name_of(node));
+    group.set_unfit((!missing.is_empty()).then(|| {
+        format!(
+            "this node cannot open what the site has sealed: {}. Start such a node, or put the file back from a backup; `--force` takes over without it",
+            missing.join("; ")
+        )
+    }));
 }
 
 fn tell_applied(group: &Group, store: &Store) {

@@ -294,6 +294,24 @@ fn a_node_that_lost_its_record_does_not_begin_anew() {
 }
 
 #[test]
+fn a_node_that_could_not_write_is_promoted_by_force_only() {
+    let site = Site::new(1, Mode::Async);
+    let group = site.open(1);
+    let promote = |force: Option<&str>| {
+        group.order(Order::Promote {
+            node: NodeId(1),
+            config: None,
+            force: force.map(str::to_owned),
+        })
+    };
+    group.set_unfit(Some("it lacks a key".to_owned()));
+    let refused = promote(None).unwrap_err();
+    assert!(refused.to_string().contains("it lacks a key"), "{refused}");
+    assert!(matches!(group.role(), Role::Replica { .. }));
+    assert_eq!(promote(Some("there is no other")).unwrap(), Outcome::Done);
+}
+
+#[test]
 fn a_record_is_made_once() {
     let site = Site::new(1, Mode::Async);
     site.make(1);

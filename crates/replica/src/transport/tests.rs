@@ -354,7 +354,11 @@ fn only_members_of_the_cluster_with_their_own_certificate_are_heard() {
         }
         assert_eq!(found, wanted, "{who}");
     }
-    // Whoever looks at the node sees all of them, with the reason, a moment after the answer.
+    shows_causes(&b);
+}
+
+/// Whoever looks at the node sees all of them, with the reason, a moment after the answer.
+fn shows_causes(b: &Node) {
     let clock = RealClock::new();
     for wanted in [
         "it showed the certificate of another node",

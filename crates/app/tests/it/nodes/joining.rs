@@ -68,6 +68,17 @@ fn nodes_that_come_later_move_or_are_removed_are_known_to_all() {
         status["replicas"][0]["in_sync"] == true
     });
 
+    remove_for_ever(a, b, &c, up_c);
+    // Its name is free, its id is not.
+    let file = a.path("c again");
+    run(a, &["node", "invite", "c", &address(), "--to", path(&file)]);
+    assert_ne!(listed(a, "c").unwrap()["node"], before["node"]);
+    for up in [up_a, up_b] {
+        assert_eq!(up.stop(), 0);
+    }
+}
+
+fn remove_for_ever(a: &Sandbox, b: &Sandbox, c: &Sandbox, up_c: Up) {
     // A member is not removed, nor anybody by a node that follows.
     for (node, why) in [
         (a, "holdfast group remove c"),
@@ -85,17 +96,17 @@ fn nodes_that_come_later_move_or_are_removed_are_known_to_all() {
         let cause = link(status, name)["cause"].as_str().unwrap_or_default();
         cause.contains(says)
     };
-    wait_until("c is told", &c, |status| {
+    wait_until("c is told", c, |status| {
         is_told(status, "a") && is_told(status, "b")
     });
-    let shown = run(&c, &["group", "status"]).stdout;
+    let shown = run(c, &["group", "status"]).stdout;
     assert!(shown.contains(says), "{shown}");
     assert_eq!(up_c.stop(), 0);
 
     // Nor does it come back by a start, and the others say who tries.
-    let up_c = Up::start(&c);
+    let up_c = Up::start(c);
     up_c.says("standing by");
-    wait_until("c is told again", &c, |status| {
+    wait_until("c is told again", c, |status| {
         is_told(status, "a") && is_told(status, "b")
     });
     for node in [a, b] {
@@ -104,13 +115,7 @@ fn nodes_that_come_later_move_or_are_removed_are_known_to_all() {
         let shown = run(node, &["group", "status"]).stdout;
         assert!(shown.contains("refused c (removed)"), "{shown}");
     }
-    // Its name is free, its id is not.
-    let file = a.path("c again");
-    run(a, &["node", "invite", "c", &address(), "--to", path(&file)]);
-    assert_ne!(listed(a, "c").unwrap()["node"], before["node"]);
-    for up in [up_a, up_b, up_c] {
-        assert_eq!(up.stop(), 0);
-    }
+    assert_eq!(up_c.stop(), 0);
 }
 
 #[test]
@@ -219,6 +224,10 @@ fn an_invitation_is_opened_by_its_code_and_by_nothing_else() {
     );
 }
 
+fn key(node: &Sandbox, file: &str) -> std::io::Result<Vec<u8>> {
+    std::fs::read(node.data_dir().join("keys").join(file))
+}
+
 /// A node that takes over opens what was sealed before, and goes on with the same signatures, whatever was
 /// rotated since it joined.
 #[test]
@@ -247,7 +256,6 @@ fn keys_that_are_rotated_are_on_every_member_before_they_are_used() {
     ];
     run(a, &add);
     run(a, &["ledger", "seal"]);
-    let key = |node: &Sandbox, file: &str| std::fs::read(node.data_dir().join("keys").join(file));
     for (file, args) in [
         (
             "data.key",
@@ -294,10 +302,14 @@ fn keys_that_are_rotated_are_on_every_member_before_they_are_used() {
     run(b, &["ledger", "seal"]);
     run(b, &["ledger", "verify"]);
 
-    // One that has lost its key says so, and is not promoted without force.
     for up in [up_a, up_b] {
         assert_eq!(up.stop(), 0);
     }
+    lose_a_key(a, b);
+}
+
+/// One that has lost its key says so, and is not promoted without force.
+fn lose_a_key(a: &Sandbox, b: &Sandbox) {
     std::fs::remove_file(a.data_dir().join("keys/data.key")).unwrap();
     let up_a = Up::start(a);
     up_a.says("standing by");

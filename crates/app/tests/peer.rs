@@ -24,6 +24,8 @@ mod facts;
 mod holdfast;
 #[path = "it/hostile_fleet.rs"]
 mod hostile_fleet;
+#[path = "peer/interface.rs"]
+mod interface;
 #[path = "peer/machine.rs"]
 mod machine;
 #[path = "peer/nats.rs"]
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         browser::tests(),
         etcd::tests(),
         exports::tests(),
+        interface::tests(),
         nats::tests(),
         otel::tests(),
         shared::tests(),

@@ -13,7 +13,7 @@ use axum::{
 use scan::export::{self, Asked, Chosen, Format, Request, Subject};
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use utoipa::IntoParams;
 
 use super::{Shared, call::Problem};
@@ -44,7 +44,7 @@ pub(super) struct ExportAsked {
 }
 
 /// What a thread that writes hands to a connection. Ends the writing when nobody reads.
-struct Pipe(mpsc::Sender<Result<Bytes, io::Error>>);
+struct Pipe(mpsc::Sender<Result<Bytes, export::Error>>);
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -59,9 +59,9 @@ impl Write for Pipe {
     }
 }
 
-/// What is recorded, in a format. An error after the first byte breaks the answer off: what is there
-/// of it is not taken for the whole.
-pub(super) fn write(
+/// What is recorded, in a format. What cannot be exported at all is refused; an error after the first
+/// byte breaks the answer off: what is there of it is not taken for the whole.
+pub(super) async fn write(
     shared: Arc<Shared>,
     token: &str,
     format: &str,
@@ -73,7 +73,7 @@ pub(super) fn write(
     let place = shared.exports.take(token);
     let place =
         place.ok_or_else(|| Problem::busy("too many exports at a time; ask again later"))?;
-    let (sender, receiver) = mpsc::channel(WAITING_MAX);
+    let (sender, mut receiver) = mpsc::channel(WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         let stop = || !*shared.stop.borrow();
         let rules = shared.rules.all();
@@ -86,13 +86,19 @@ pub(super) fn write(
             &mut |_, _| stop(),
         );
         if let Err(error) = written {
-            tracing::warn!(%error, "an export broke off");
-            // The reader is told by the connection; one that is gone needs no telling.
-            drop(sender.blocking_send(Err(io::Error::other("the export broke off"))));
+            // One that reads no more needs no telling.
+            drop(sender.blocking_send(Err(error)));
         }
         drop(place);
     });
-    let body = Body::from_stream(ReceiverStream::new(receiver));
+    let first = receiver.recv().await.transpose().map_err(view::Error::from)?;
+    let rest = ReceiverStream::new(receiver).map(|chunk| {
+        chunk.map_err(|error| {
+            tracing::warn!(%error, "an export broke off");
+            io::Error::other("the export broke off")
+        })
+    });
+    let body = Body::from_stream(tokio_stream::iter(first.map(Ok)).chain(rest));
     let mut response = answer::response(StatusCode::OK, format.media_type(), body);
     let name = format!("attachment; filename=\"{called}\"");
     let name = HeaderValue::try_from(name).expect("a name of letters and dots");

@@ -221,7 +221,7 @@ async fn carry_out(
         Does::Export => {
             let format = params.iter().next().map(|(_, format)| format.to_owned());
             let format = format.unwrap_or_default();
-            return export::write(shared, &principal.name, &format, parts.uri.query());
+            return export::write(shared, &principal.name, &format, parts.uri.query()).await;
         }
         Does::Events => return Ok(pass_on(&shared, parts, body).await),
         Does::Carry => return carry::carry(shared, principal, peer, &parts.headers, body).await,
@@ -487,12 +487,18 @@ fn fingerprint(salt: Option<&String>, parts: &Parts, body: &[u8]) -> String {
         })
 }
 
-async fn pass_on(shared: &Shared, parts: Parts, body: Body) -> Response {
+async fn pass_on(shared: &Shared, mut parts: Parts, body: Body) -> Response {
     let Some(events) = &shared.events else {
         let detail = "events are not taken here; events.enabled says whether";
         return answer::problem(StatusCode::NOT_FOUND, "UNKNOWN", detail);
     };
     let routes = TowerToHyperService::new(events.routes.clone());
+    // What this router found in the path would be found once more by that one.
+    let peer = parts.extensions.remove::<ConnectInfo<std::net::SocketAddr>>();
+    parts.extensions.clear();
+    if let Some(peer) = peer {
+        parts.extensions.insert(peer);
+    }
     let request = Request::from_parts(parts, body);
     match hyper::service::Service::call(&routes, request).await {
         Ok(response) => response,

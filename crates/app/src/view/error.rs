@@ -63,6 +63,20 @@ impl From<scan::seal::Error> for Error {
     }
 }
 
+impl From<scan::export::Error> for Error {
+    fn from(error: scan::export::Error) -> Self {
+        use scan::export::Kind as Export;
+        let kind = match error.kind() {
+            Export::Missing => Kind::Missing,
+            Export::Invalid => Kind::Invalid,
+            Export::OutOfRange => Kind::OutOfRange,
+            Export::Storage => Kind::Storage,
+            Export::Write | Export::Stopped => Kind::Closed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)

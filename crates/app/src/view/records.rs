@@ -217,7 +217,7 @@ pub(crate) struct SettingRow {
     pub(crate) scope: String,
     /// Which one; null for everywhere.
     pub(crate) of: Option<String>,
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub(crate) value: Value,
     pub(crate) set_at: Moment,
     pub(crate) set_by: String,

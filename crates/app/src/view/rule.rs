@@ -32,7 +32,7 @@ pub(crate) struct VariableView {
     pub(crate) variable: String,
     /// `int`, `string`, `list`, `mode` or `bool`.
     pub(crate) kind: &'static str,
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub(crate) default: Value,
     pub(crate) description: String,
 }

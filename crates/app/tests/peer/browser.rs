@@ -5,7 +5,7 @@ mod auditor;
 #[path = "browser/driver.rs"]
 mod driver;
 #[path = "browser/site.rs"]
-mod site;
+pub(crate) mod site;
 #[path = "browser/sound.rs"]
 mod sound;
 #[path = "browser/use.rs"]

@@ -89,7 +89,7 @@ struct NewValue {
     scope: Where,
     /// Which site, group or host; left out for everywhere.
     of: Option<String>,
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     value: Value,
 }
 

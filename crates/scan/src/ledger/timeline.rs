@@ -22,8 +22,9 @@ use super::{
 pub const PAGE_MAX: usize = 1000;
 /// Applies that one call looks at: a filter that lets nothing through ends a page nevertheless.
 const LOOKED_AT_MAX: usize = 20_000;
-/// Applies that are read at once.
+/// Applies that are read at once, and at first: one may have some hundreds of changes, and most have one.
 const READ_AT_ONCE: usize = 200;
+const READ_FIRST: usize = 8;
 
 /// Which changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -165,14 +166,17 @@ impl Reading<'_> {
             keys = resumed(keys, self.order, &self.key(&place));
             last = Some(place);
         }
-        for _ in 0..LOOKED_AT_MAX / READ_AT_ONCE {
-            let applies = self.read(&keys)?;
+        let (mut looked_at, mut count) = (0, READ_FIRST.min(self.limit));
+        while looked_at < LOOKED_AT_MAX {
+            let applies = self.read(&keys, count)?;
             if let Some(next) = self.take(&applies, None)? {
                 return Ok(self.ended(Some(next)));
             }
-            if applies.len() < READ_AT_ONCE {
+            if applies.len() < count {
                 return Ok(self.ended(None));
             }
+            looked_at += count;
+            count = (2 * count).min(READ_AT_ONCE);
             if let Some((place, _)) = applies.last() {
                 keys = resumed(keys, self.order, &self.key(place));
                 last = Some(place.clone());
@@ -227,14 +231,8 @@ impl Reading<'_> {
             .transpose()
     }
 
-    fn read(&self, keys: &Keys) -> Result<Vec<Applied>, Error> {
-        let rows = some(
-            self.latest,
-            self.tables.index,
-            keys,
-            self.order,
-            READ_AT_ONCE,
-        )?;
+    fn read(&self, keys: &Keys, count: usize) -> Result<Vec<Applied>, Error> {
+        let rows = some(self.latest, self.tables.index, keys, self.order, count)?;
         let Some(host) = &self.filter.host else {
             return rows
                 .iter()

@@ -5,17 +5,19 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use store::{
     Store,
     socket::{Remote, Serving},
 };
-use world::RealClock;
+use world::{Clock, RealClock};
 
 use crate::{
     exit::Refusal,
     http::sockets::{self, SocketFile},
+    node,
 };
 
 /// In the data directory, for its owner alone. One that a killed `up` left is replaced by the next.
@@ -47,10 +49,31 @@ impl Served {
     }
 }
 
-/// The store of the `up` that has `dir` open; `None` where none does.
+/// How long a command waits for a node that changes its role: an `up` that writes no more ends within
+/// ten seconds, and opens its store again.
+const ROLE_CHANGE_MAX: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The store of the `up` that has `dir` open; `None` where none does. One that changes its role at the
+/// moment is waited for.
 pub(crate) fn reach(dir: &Path) -> Result<Option<Store>, Refusal> {
-    let path: PathBuf = dir.join(SOCKET);
-    let dial = Box::new(move || sockets::connect(&path));
+    let (path, node): (PathBuf, _) = (dir.join(SOCKET), dir.to_owned());
+    let dial = Box::new(move || {
+        let clock = RealClock::new();
+        let begun = clock.monotonic();
+        loop {
+            match sockets::connect(&path) {
+                Err(error)
+                    if is_absent(error.kind())
+                        && clock.monotonic() - begun < ROLE_CHANGE_MAX
+                        && node::is_running(&node) =>
+                {
+                    clock.sleep(LOOK_EVERY);
+                }
+                connected => return connected,
+            }
+        }
+    });
     match Remote::open(SERVER, dial, Arc::new(RealClock::new())) {
         Ok(remote) => Ok(Some(Store::on(Arc::new(remote)))),
         Err(error) if is_nobody(&error) => Ok(None),
@@ -60,23 +83,20 @@ pub(crate) fn reach(dir: &Path) -> Result<Option<Store>, Refusal> {
 
 /// No socket, one that a killed process left, or a process that is ending.
 fn is_nobody(error: &store::Error) -> bool {
-    use io::ErrorKind::{
-        BrokenPipe, ConnectionRefused, ConnectionReset, NotADirectory, NotFound, UnexpectedEof,
-    };
     let kind = error
         .source()
         .and_then(|source| source.downcast_ref::<io::Error>())
         .map(io::Error::kind);
+    kind.is_some_and(is_absent)
+}
+
+fn is_absent(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionRefused, ConnectionReset, NotADirectory, NotFound, UnexpectedEof,
+    };
     matches!(
         kind,
-        Some(
-            BrokenPipe
-                | ConnectionRefused
-                | ConnectionReset
-                | NotADirectory
-                | NotFound
-                | UnexpectedEof
-        )
+        BrokenPipe | ConnectionRefused | ConnectionReset | NotADirectory | NotFound | UnexpectedEof
     )
 }
 

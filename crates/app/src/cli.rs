@@ -68,6 +68,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "HOLDFAST_SERVER_CERT", value_name = "FILE")]
     pub(crate) server_cert: Option<PathBuf>,
 
+    /// Show what this record changed, once it is here: waits 10 s for it at most
+    #[arg(long, global = true, value_name = "LSN")]
+    pub(crate) wait_for: Option<u64>,
+
     /// How results are printed
     #[arg(
         long,

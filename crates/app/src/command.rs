@@ -143,7 +143,7 @@ fn must_be_past(at: Timestamp, text: &str, site: &Site) -> Result<(), Refusal> {
 }
 
 /// The host that is meant where none is named.
-fn this_host() -> String {
+pub(crate) fn this_host() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()

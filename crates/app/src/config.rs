@@ -74,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) events_drains: Vec<Configured>,
     pub(crate) server: server::Server,
     pub(crate) alert_receivers: Vec<alerts::Configured>,
+    /// The record that a command is to show. Asked for with each command, and no setting.
+    pub(crate) wait_for: Option<wal::Lsn>,
 }
 
 /// One key: its name in the file, its environment variable, what it means.
@@ -212,6 +214,12 @@ pub(crate) const KEYS: &[Key] = &[
         example: "\"/etc/holdfast/server.key\"",
         about: "private key of the certificate, PEM; both files are read again when they change",
     },
+    Key {
+        name: "server.url",
+        environment: "HOLDFAST_SERVER_URL",
+        example: "\"https://first.example.org:8420\"",
+        about: "where others find it; told by nodes that stand by. Unless set: the address that it listens on",
+    },
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -286,6 +294,7 @@ impl Config {
             events_drains: drains::configured(&values.events.drain, file.as_deref())?,
             server: server::server(&values.server, file.as_deref())?,
             alert_receivers: alerts::setting::configured(&values.alerts.receiver, file.as_deref())?,
+            wait_for: global.wait_for.map(wal::Lsn::new),
             file,
         };
         Ok(config)

@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     exit::Refusal,
     gate::{Gate, HELD_THREADS},
+    node::Settings,
     ruleset::Ruleset,
     screen::Screen,
     site::{self, Site},
@@ -62,7 +63,11 @@ impl AsRef<dyn Opened> for Open {
 
 fn on_store(site: &Site) -> Result<OnStore, Refusal> {
     let (disk, clock) = (Arc::new(RealDisk), Arc::new(RealClock::new()));
-    OnStore::new(site.store(), site.dir(), disk, clock).map_err(unusable)
+    let open = OnStore::new(site.store(), site.dir(), disk, clock).map_err(unusable)?;
+    match Settings::load(site.dir())? {
+        Some(_) => Ok(open.on_machine(crate::command::this_host())),
+        None => Ok(open),
+    }
 }
 
 /// For questions: nothing is made.

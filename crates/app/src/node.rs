@@ -18,6 +18,7 @@ mod keys;
 mod neighbours;
 mod settings;
 mod shown;
+mod standing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,15 +45,18 @@ use crate::{
 use bases::StoreBases;
 pub(crate) use book::Book;
 pub(crate) use code::Code;
-pub(crate) use control::{Control, Request, ask, carry as carry_keys};
+pub(crate) use control::{Control, Request, ask, carry as carry_keys, is_running};
 pub(crate) use coordinator::Address;
-pub(crate) use duty::keep;
+pub(crate) use duty::{Duties, keep};
 pub(crate) use explained::{promotion_text, replication_text};
 pub(crate) use figures::of_this_node as figures;
 pub(crate) use force::{Bound, Statement, bound_text};
 pub(crate) use invitation::{Envelope, Invitation, join};
 pub(crate) use settings::{MEMBERS_MAX, Member, Settings, draw, is_name};
 pub(crate) use shown::{status_document, status_text};
+#[cfg(test)]
+pub(crate) use standing::Behind;
+pub(crate) use standing::{Primary, Role, Stand, Standing, url};
 
 /// In the data directory.
 pub(crate) const DIR: &str = "node";

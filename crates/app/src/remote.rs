@@ -21,10 +21,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use serde::{Deserialize, Serialize};
 use ureq::{
     Agent,
-    tls::{Certificate, RootCerts, TlsConfig},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
 use utoipa::ToSchema;
-use world::{Disk, RealDisk};
+use world::{Clock, Disk, RealClock, RealDisk};
 use zeroize::Zeroizing;
 
 use self::standing::Standing;
@@ -97,7 +97,14 @@ fn takes_value(arg: &Arg) -> bool {
 }
 
 /// Flags of this end: they are not sent.
-const OWN: [&str; 5] = ["server", "server_cert", "token_file", "data_dir", "config"];
+const OWN: [&str; 6] = [
+    "server",
+    "server_cert",
+    "token_file",
+    "data_dir",
+    "config",
+    "wait_for",
+];
 
 /// A command as words, and the files in it.
 #[derive(Default)]
@@ -241,7 +248,7 @@ pub(crate) fn run(
         input,
         zone: jiff::tz::TimeZone::system().iana_name().map(str::to_owned),
     };
-    let done = ask(&asked, global, url)?;
+    let done = carried_out(&asked, global, url, screen)?;
     for (number, path) in &understood.written {
         let Some(content) = done.files.get(number) else {
             continue;
@@ -312,8 +319,63 @@ fn read_input() -> Result<String, Refusal> {
     Ok(BASE64.encode(input.as_slice()))
 }
 
-fn ask(asked: &Asked, global: &Global, url: &str) -> Result<Done, Refusal> {
+/// What a server answers.
+enum Answered {
+    Done(Done),
+    /// It stands by; the node that writes is to be asked, here.
+    StandsBy {
+        primary: Option<String>,
+    },
+    /// Nothing was done: its roles change at the moment.
+    Changing(Refusal),
+}
+
+/// How long a server that changes its role is asked again: as commands beside it wait.
+const ROLE_CHANGE_MAX: Duration = Duration::from_secs(30);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Asks `url`, and where that stands by the node that writes, once: with the same token, and under the
+/// same certificates, or not at all.
+fn carried_out(asked: &Asked, global: &Global, url: &str, screen: Screen) -> Result<Done, Refusal> {
     let url = url.trim_end_matches('/');
+    let primary = match ask_in_role(asked, global, url)? {
+        Answered::Done(done) => return Ok(done),
+        Answered::Changing(refusal) => return Err(refusal),
+        Answered::StandsBy { primary } => primary,
+    };
+    let Some(primary) = primary else {
+        return Err(Refusal::new(format!(
+            "{url} stands by, and does not know where the node that writes is found"
+        ))
+        .next("name that node with --server; `holdfast group status` on a node shows which one writes"));
+    };
+    screen.remark(format_args!(
+        "{url} stands by; {primary} writes, and is asked instead"
+    ));
+    match ask_in_role(asked, global, &primary)? {
+        Answered::Done(done) => Ok(done),
+        Answered::Changing(refusal) => Err(refusal),
+        Answered::StandsBy { .. } => Err(Refusal::new(format!(
+            "{url} names {primary} as the node that writes, and that one stands by as well"
+        ))
+        .next("try again in a moment; `holdfast group status` on a node shows which one writes")),
+    }
+}
+
+/// Asks again while the server changes its role: nothing was done then.
+fn ask_in_role(asked: &Asked, global: &Global, url: &str) -> Result<Answered, Refusal> {
+    let clock = RealClock::new();
+    loop {
+        match ask(asked, global, url)? {
+            Answered::Changing(_) if clock.monotonic() < ROLE_CHANGE_MAX => {
+                clock.sleep(ASK_AGAIN_AFTER);
+            }
+            answered => return Ok(answered),
+        }
+    }
+}
+
+fn ask(asked: &Asked, global: &Global, url: &str) -> Result<Answered, Refusal> {
     let parsed: ureq::http::Uri = url.parse().map_err(|error| {
         Refusal::new(format!("`{url}` is no URL: {error}")).next("write it as https://HOST:PORT")
     })?;
@@ -344,9 +406,13 @@ fn ask(asked: &Asked, global: &Global, url: &str) -> Result<Done, Refusal> {
         )
     };
     let body = Zeroizing::new(serde_json::to_vec(asked).expect("a plain struct with string keys"));
-    let mut answer = agent(global)?
+    let mut request = agent(global)?
         .post(format!("{url}/api/v1/commands"))
-        .header("Authorization", format!("Bearer {}", token.as_str()))
+        .header("Authorization", format!("Bearer {}", token.as_str()));
+    if let Some(lsn) = global.wait_for {
+        request = request.header("Holdfast-Wait-For", lsn.to_string());
+    }
+    let mut answer = request
         .content_type("application/json")
         .send(&body[..])
         .map_err(unreachable)?;
@@ -354,17 +420,29 @@ fn ask(asked: &Asked, global: &Global, url: &str) -> Result<Done, Refusal> {
     let body = answer.body_mut().with_config().limit(ANSWER_LEN_MAX);
     let body = body.read_to_vec().map_err(unreachable)?;
     if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|error| {
-            Refusal::new(format!("{url} answers what is not understood")).source(error)
-        });
+        return serde_json::from_slice(&body)
+            .map(Answered::Done)
+            .map_err(|error| {
+                Refusal::new(format!("{url} answers what is not understood")).source(error)
+            });
     }
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let detail = problem["detail"].as_str().unwrap_or("no reason was given");
     let refusal = Refusal::new(format!("{url} refuses: {detail} ({status})"));
+    match problem["code"].as_str() {
+        Some("NOT_PRIMARY") => {
+            let primary = problem["primary"].as_str().map(ToOwned::to_owned);
+            return Ok(Answered::StandsBy { primary });
+        }
+        Some("ROLE_CHANGING") => {
+            return Ok(Answered::Changing(refusal.next("try again in a moment")));
+        }
+        _ => {}
+    }
     Err(match status.as_u16() {
         401 => refusal.next("name the file of a token that is valid there with --token-file"),
         403 => refusal.next("ask for a token of a role that may do this"),
-        429 | 503 => refusal.next("try again in a moment"),
+        429 | 503 | 504 => refusal.next("try again in a moment"),
         _ => refusal,
     })
 }
@@ -401,9 +479,23 @@ fn agent(global: &Global) -> Result<Agent, Refusal> {
         };
         let pem = named_file::read(path, SMALL_FILE_LEN_MAX)
             .map_err(|error| refuse(error.to_string()))?;
-        let certificate = Certificate::from_pem(&pem).map_err(|error| refuse(error.to_string()))?;
-        let roots = RootCerts::from([certificate]);
+        let roots = certificates(&pem).map_err(refuse)?;
+        let roots = RootCerts::from(roots);
         config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
     Ok(config.build().into())
+}
+
+/// All of them: nodes of one site may each have their own.
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| error.to_string())? {
+            found.push(certificate);
+        }
+    }
+    match found.is_empty() {
+        true => Err("no certificate is in it".to_owned()),
+        false => Ok(found),
+    }
 }

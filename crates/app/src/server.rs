@@ -15,24 +15,27 @@ mod listen;
 mod metrics;
 mod openapi;
 mod operation;
+mod role;
 mod route;
 mod share;
+mod stage;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 pub(crate) use auth::Principal;
-pub(crate) use listen::{ADMIN_TOKEN, Listening, Server, first_token, listen};
+pub(crate) use listen::{ADMIN_TOKEN, Listening, STOP_TIME_MAX, Server, first_token, listen};
 pub(crate) use openapi::document as openapi_document;
 pub(crate) use operation::Reach;
 pub(crate) use route::unknown;
 pub(crate) use share::{Place, Places};
+pub(crate) use stage::Shown;
 
 use std::{
     collections::HashMap,
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -47,7 +50,16 @@ use store::Store;
 use tokio::sync::{Semaphore, watch};
 use world::{Clock, RealClock, RealDisk, RealRandom, Timestamp};
 
-use crate::{config::Config, console::Sessions, exit::Refusal, ruleset::Ruleset, view};
+use listen::Lasting;
+
+use crate::{
+    config::Config,
+    console::Sessions,
+    exit::Refusal,
+    node::{Role, Stand},
+    ruleset::Ruleset,
+    view,
+};
 
 /// Requests that work on the store at a time, each on a thread of its own. Beyond it they wait in
 /// line: there are no more of them than connections.
@@ -63,16 +75,16 @@ pub(crate) struct Shared {
     pub(crate) clock: RealClock,
     pub(crate) tokens: Tokens,
     /// Who is signed in to the console.
-    pub(crate) sessions: Sessions,
+    pub(crate) sessions: Arc<Sessions>,
     /// Tokens that were looked up, and answers that were made, since the newest commit.
     known: auth::Known,
     kept: kept::Kept,
     overviews: view::Overviews,
     /// When each token was last noted as used.
     used: Mutex<HashMap<Print, Timestamp>>,
-    attempts: attempts::Attempts,
+    attempts: Arc<attempts::Attempts>,
     denials: Denials,
-    counts: metrics::Counts,
+    counts: Arc<metrics::Counts>,
     running: Arc<Semaphore>,
     followers: Places,
     exports: Places,
@@ -84,7 +96,13 @@ pub(crate) struct Shared {
     stop: watch::Receiver<bool>,
     /// Of the events plane, where it runs.
     events: Option<Events>,
+    standing: Option<Asked>,
+    /// The store may commit: this is not what a node serves that stands by.
+    pub(crate) is_writer: bool,
 }
+
+/// Tells how the node that serves stands among the others of its site.
+pub(crate) type Asked = Arc<dyn Fn() -> Stand + Send + Sync>;
 
 /// The events plane as this server shows it.
 pub(crate) struct Events {
@@ -102,18 +120,24 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        store: Store,
-        rules: Ruleset,
-        config: &Config,
-        dir: &Path,
-        events: Option<Events>,
+    fn new(
+        listening: Listening<'_>,
+        lasting: &Lasting,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Refusal> {
+        let Listening {
+            store,
+            rules,
+            config,
+            dir,
+            events,
+            standing,
+            is_writer,
+        } = listening;
         let audit = Audit::of(&store).map_err(crate::site::Site::store_refused)?;
         Ok(Self {
             tokens: Tokens::new(store.clone()).map_err(crate::site::fleet_refused)?,
-            sessions: Sessions::new(config.server.is_encrypted()),
+            sessions: Arc::clone(&lasting.sessions),
             store,
             rules,
             config: config.clone(),
@@ -123,9 +147,12 @@ impl Shared {
             kept: kept::Kept::default(),
             overviews: view::Overviews::default(),
             used: Mutex::default(),
-            attempts: attempts::Attempts::default(),
-            denials: Denials::new(audit),
-            counts: metrics::Counts::default(),
+            attempts: Arc::clone(&lasting.attempts),
+            denials: match is_writer {
+                true => Denials::new(audit),
+                false => Denials::told_only(audit),
+            },
+            counts: Arc::clone(&lasting.counts),
             running: Arc::new(Semaphore::new(RUNNING_MAX)),
             followers: Places::new(stream::FOLLOWERS_MAX),
             exports: Places::new(export::EXPORTS_MAX),
@@ -134,7 +161,19 @@ impl Shared {
             large: Places::new(carry::LARGE_MAX),
             stop,
             events,
+            standing,
+            is_writer,
         })
+    }
+
+    /// How this node stands, where the site has several.
+    pub(crate) fn stand(&self) -> Option<Stand> {
+        self.standing.as_ref().map(|asked| asked())
+    }
+
+    /// The same where another node writes, or none.
+    pub(crate) fn standing_by(&self) -> Option<Stand> {
+        self.stand().filter(|stand| stand.role == Role::Standby)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -62,6 +62,9 @@ impl Site {
                 reach_store(dir, config.mode(), screen)?
             }
         };
+        if let Some(lsn) = config.wait_for {
+            wait_for(&opened.store, lsn)?;
+        }
         Self::of(dir, opened)
     }
 
@@ -238,6 +241,9 @@ fn after_store_error(error: &store::Error) -> &'static str {
     }
     match error.kind() {
         store::Kind::Full => "free space on the file system of the data directory, then try again",
+        store::Kind::Fenced => {
+            "`holdfast group status` shows which node writes: run it there, or with --server URL"
+        }
         store::Kind::InDoubt => "look whether it was recorded before you try again",
         store::Kind::Io if error.to_string().contains(beside::SERVER) => {
             "see whether `holdfast up` runs, and try again"
@@ -326,6 +332,28 @@ pub(crate) const JOURNAL_DIR: &str = "journal";
 pub(crate) const TABLES_DIR: &str = "tables";
 /// The index of the ids of events, beside their journal; made after the journal was opened.
 pub(crate) const IDS_DIR: &str = "ids";
+
+/// As the HTTP interface waits.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Waits until what was acknowledged elsewhere can be read here.
+fn wait_for(store: &Store, lsn: wal::Lsn) -> Result<(), Refusal> {
+    let clock = RealClock::new();
+    loop {
+        let newest = store.newest().map_err(Site::store_refused)?.lsn;
+        if newest >= lsn {
+            return Ok(());
+        }
+        if clock.monotonic() >= WAIT_MAX {
+            return Err(Refusal::new(format!(
+                "after {} s the newest commit here is at lsn {newest}, and {lsn} was waited for",
+                WAIT_MAX.as_secs()
+            ))
+            .next("try again; on a node `holdfast group status` shows how far it is"));
+        }
+        clock.sleep(LOCK_POLL);
+    }
+}
 
 /// The store of the `up` that has `dir` open, or the one in `dir`, made where it is missing.
 fn reach_store(dir: &Path, mode: wal::Mode, screen: Screen) -> Result<Opened, Refusal> {

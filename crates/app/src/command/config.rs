@@ -130,6 +130,10 @@ fn rows(config: &Config) -> Vec<Row> {
             server.tls_cert.origin,
         ),
         (path(server.tls_key.value.as_deref()), server.tls_key.origin),
+        (
+            server.url.value.clone().unwrap_or_else(none),
+            server.url.origin,
+        ),
     ];
     KEYS.iter()
         .zip(values)

@@ -33,13 +33,14 @@ use crate::{
         self,
         events::{Announcer, Told},
     },
-    moment, node,
+    moment,
+    node::{self, Duties, Settings, Standing},
     present::safe,
     remote::carry,
     ruleset::Ruleset,
     screen::Screen,
     sealing::{self, Health, Sealer},
-    server::{self, Listening, Server},
+    server::{self, Listening, STOP_TIME_MAX, Server, Shown},
     site::{self, Site, fleet_refused},
 };
 use show::{First, Show};
@@ -62,27 +63,101 @@ pub(crate) fn run(up: &Up, config: &Config, screen: Screen) -> Result<Exit, Refu
     let coordinator = coordinator.transpose()?;
     // Before the directory is opened: a second one is refused at once, and not after a wait.
     let _running = hold(config)?;
-    match node::Settings::load_listening(dir, up.node_listen)? {
-        Some(settings) => node::keep(
-            dir,
-            &settings,
-            config,
-            coordinator.as_ref(),
-            screen,
-            &stop,
-            &|site, ends| attend(site, up, config, screen, &ends),
-        ),
-        None => attend(Site::open_here(config, screen)?, up, config, screen, &stop),
+    match Settings::load_listening(dir, up.node_listen)? {
+        Some(settings) => of_several(up, &settings, config, coordinator.as_ref(), screen, &stop),
+        None => {
+            let site = Site::open_here(config, screen)?;
+            attend(site, up, config, screen, &stop, None)
+        }
     }
 }
 
-/// Watches the site until `stop` is set.
+/// On a node: its port stays, whatever its role.
+fn of_several(
+    up: &Up,
+    settings: &Settings,
+    config: &Config,
+    coordinator: Option<&node::Address>,
+    screen: Screen,
+    stop: &Arc<AtomicBool>,
+) -> Result<Exit, Refusal> {
+    let dir = config.data_dir()?;
+    let server = listen(config, screen)?;
+    let duties = Roles {
+        up,
+        config,
+        screen,
+        settings,
+        server: server.as_ref(),
+    };
+    if config.events_enabled.value {
+        screen.remark(EVENTS_ARE_HERE);
+    }
+    let kept = node::keep(dir, settings, config, coordinator, screen, stop, &duties);
+    if let Some(server) = server {
+        tell_cut_off(server.stop(None), screen);
+    }
+    kept
+}
+
+/// Said at each start of a node, because it is the one thing that does not go where the rest goes.
+const EVENTS_ARE_HERE: &str = "events are kept on the node that takes them, and are not copied to the others; \
+    while it stands by a node takes none";
+
+/// What this command does in each role of a node.
+struct Roles<'a> {
+    up: &'a Up,
+    config: &'a Config,
+    screen: Screen,
+    settings: &'a Settings,
+    server: Option<&'a Server>,
+}
+
+impl Duties for Roles<'_> {
+    fn url(&self) -> Option<String> {
+        node::url(self.config, self.settings, self.server?.address())
+    }
+
+    fn write(
+        &self,
+        site: Site,
+        standing: Arc<Standing>,
+        ends: Arc<AtomicBool>,
+    ) -> Result<Exit, Refusal> {
+        let on = Some((self.server, standing));
+        attend(site, self.up, self.config, self.screen, &ends, on)
+    }
+
+    fn stand_by(&self, store: &Store, standing: Arc<Standing>) -> Result<Option<Shown>, Refusal> {
+        let Some(server) = self.server else {
+            return Ok(None);
+        };
+        let asked = store.clone();
+        let shown = server.show(Listening {
+            store: store.clone(),
+            rules: Ruleset::load(self.config, self.up.scope.rules_dir.as_deref())?,
+            config: self.config,
+            dir: self.config.data_dir()?,
+            events: None,
+            standing: Some(Arc::new(move || standing.of(&asked))),
+            is_writer: false,
+        })?;
+        self.screen.remark(format_args!(
+            "console and HTTP interface, for reading, at {}",
+            server.url()
+        ));
+        Ok(Some(shown))
+    }
+}
+
+/// Watches the site until `stop` is set. A node has its port already.
 fn attend(
     site: Site,
     up: &Up,
     config: &Config,
     screen: Screen,
     stop: &Arc<AtomicBool>,
+    node: Option<(Option<&Server>, Arc<Standing>)>,
 ) -> Result<Exit, Refusal> {
     let dir = config.data_dir()?;
     let rules = Ruleset::load(config, up.scope.rules_dir.as_deref())?;
@@ -104,7 +179,17 @@ fn attend(
         false => Some(Served::start(dir, site.store().clone())?),
     };
     let intake = Intake::beside(config, screen)?;
-    let server = serve(&site, up, config, intake.as_ref(), screen)?;
+    let own = match node {
+        None => listen(config, screen)?,
+        Some(_) => None,
+    };
+    let (on, standing) = match &node {
+        Some((server, standing)) => (*server, Some(standing)),
+        None => (own.as_ref(), None),
+    };
+    let shown = on
+        .map(|server| serve(server, &site, up, config, intake.as_ref(), standing, screen))
+        .transpose()?;
     let running = Running {
         site: &site,
         config,
@@ -128,13 +213,14 @@ fn attend(
             }
         });
         scope.spawn(|| alerts.stop());
-        server.is_none_or(Server::stop)
+        match (own, shown) {
+            (Some(server), shown) => server.stop(shown),
+            // The port goes on, in the other role.
+            (None, Some(shown)) => shown.end(STOP_TIME_MAX),
+            (None, None) => true,
+        }
     });
-    if !finished {
-        screen.remark(
-            "requests that did not end in time were cut off; none of them was acknowledged",
-        );
-    }
+    tell_cut_off(finished, screen);
     let failure = site.store().failure();
     site.close(screen);
     match failure {
@@ -171,50 +257,68 @@ impl Hurrying {
     }
 }
 
-/// The HTTP interface, and where it is. Goes on without the port when another program has the one that
+fn tell_cut_off(finished: bool, screen: Screen) {
+    if !finished {
+        screen.remark(
+            "requests that did not end in time were cut off; none of them was acknowledged",
+        );
+    }
+}
+
+/// Takes the port of console and HTTP interface. Goes on without it when another program has the one that
 /// nobody asked for.
-fn serve(
-    site: &Site,
-    up: &Up,
-    config: &Config,
-    intake: Option<&Intake>,
-    screen: Screen,
-) -> Result<Option<Server>, Refusal> {
+fn listen(config: &Config, screen: Screen) -> Result<Option<Server>, Refusal> {
     if !config.server.enabled.value {
         return Ok(None);
     }
-    if let Err(error) = carry::clear(site.dir()) {
+    let dir = config.data_dir()?;
+    if let Err(error) = carry::clear(dir) {
         screen.remark(format_args!(
             "files of commands that were carried out before are left in {}: {error}",
-            site.dir().display()
+            dir.display()
         ));
     }
-    let made = server::first_token(site.store(), &site.keys_dir())?;
     let listen = &config.server.listen;
-    let tcp = match server::listen(listen.value)? {
-        Some(tcp) => tcp,
+    match server::listen(listen.value)? {
+        Some(tcp) => Server::start(config, dir, tcp).map(Some),
         None if listen.origin == Origin::Default => {
             screen.remark(format_args!(
                 "there is no HTTP interface: another program listens on {}; server.listen names another port",
                 listen.value
             ));
-            return Ok(None);
+            Ok(None)
         }
-        None => {
-            return Err(
-                Refusal::new(format!("another program listens on {}", listen.value))
-                    .next("stop it, or name another port with server.listen"),
-            );
-        }
-    };
-    let listening = Listening {
+        None => Err(
+            Refusal::new(format!("another program listens on {}", listen.value))
+                .next("stop it, or name another port with server.listen"),
+        ),
+    }
+}
+
+/// Puts the site on the stage, and says where it is.
+fn serve(
+    server: &Server,
+    site: &Site,
+    up: &Up,
+    config: &Config,
+    intake: Option<&Intake>,
+    standing: Option<&Arc<Standing>>,
+    screen: Screen,
+) -> Result<Shown, Refusal> {
+    let made = server::first_token(site.store(), &site.keys_dir())?;
+    let asked = standing.map(|standing| {
+        let (standing, store) = (Arc::clone(standing), site.store().clone());
+        Arc::new(move || standing.of(&store)) as server::Asked
+    });
+    let shown = server.show(Listening {
         store: site.store().clone(),
         rules: Ruleset::load(config, up.scope.rules_dir.as_deref())?,
         config,
         dir: site.dir(),
         events: intake.map(Intake::beside_server),
-    };
-    let server = Server::start(listening, tcp)?;
+        standing: asked,
+        is_writer: true,
+    })?;
     let token = match made {
         Some(path) => format!("its first token was made just now, in {}", path.display()),
         None => known_token(site),
@@ -223,7 +327,7 @@ fn serve(
         "HTTP interface and console at {}; {token}",
         server.url()
     ));
-    Ok(Some(server))
+    Ok(shown)
 }
 
 /// Where a token is that opens it; whoever took the first one away knows what for.
@@ -274,8 +378,14 @@ fn begin(site: &Site, config: &Config, sealing: &Health, screen: Screen) -> Resu
         .status(&this, None)
         .map_err(Site::refused)?
         .is_some();
+    // Another node of the site may be the one that is watched as the machine itself.
+    let is_watched = site
+        .inventory()?
+        .get(&this)
+        .map_err(fleet_refused)?
+        .is_some();
     Ok(First {
-        host: (!is_known).then_some(this),
+        host: (is_watched && !is_known).then_some(this),
     })
 }
 

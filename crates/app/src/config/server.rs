@@ -22,6 +22,8 @@ pub(crate) struct Server {
     /// Certificate and key, PEM; both or neither.
     pub(crate) tls_cert: Setting<Option<PathBuf>>,
     pub(crate) tls_key: Setting<Option<PathBuf>>,
+    /// Where people and programs find it; told to those who ask a node that stands by.
+    pub(crate) url: Setting<Option<String>>,
 }
 
 /// Whether connections are encrypted.
@@ -61,6 +63,7 @@ pub(super) struct FileServer {
     tls: Option<String>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    url: Option<String>,
 }
 
 pub(super) fn server(values: &FileServer, file: Option<&Path>) -> Result<Server, Refusal> {
@@ -87,9 +90,26 @@ pub(super) fn server(values: &FileServer, file: Option<&Path>) -> Result<Server,
         )?,
         tls_cert: path("HOLDFAST_SERVER_TLS_CERT", values.tls_cert.as_ref()),
         tls_key: path("HOLDFAST_SERVER_TLS_KEY", values.tls_key.as_ref()),
+        url: read(
+            ("server.url", "HOLDFAST_SERVER_URL"),
+            values.url.as_deref(),
+            file,
+            None,
+            url,
+            "https://HOST:PORT and nothing behind it",
+        )?,
     };
     must_be_safe(&server)?;
     Ok(server)
+}
+
+fn url(text: &str) -> Option<Option<String>> {
+    let uri: axum::http::Uri = text.parse().ok()?;
+    let is_one = matches!(uri.scheme_str(), Some("https" | "http"))
+        && uri.path() == "/"
+        && uri.query().is_none()
+        && uri.authority().is_some_and(|it| !it.as_str().contains('@'));
+    is_one.then(|| Some(text.trim_end_matches('/').to_owned()))
 }
 
 /// Off this machine only with TLS: a token that crosses a network in the open is everybody's (SVC-3).

@@ -37,8 +37,11 @@ fn written(shared: &Shared, kind: Kind) -> Result<Arc<dyn File>, Error> {
     let (store, keys) = (&shared.store, shared.dir.join(scan::credential::KEYS_DIR));
     let book = Book::new(store.clone())?;
     let key = book.key(&RealDisk, &keys, &RealRandom)?;
-    // So that the export is covered to its end.
-    book.seal(&key, &RealRandom, Reason::Export, shared.now())?;
+    // So that the export is covered to its end. A node that stands by states nothing: there it is covered
+    // as far as the newest statement goes.
+    if shared.is_writer {
+        book.seal(&key, &RealRandom, Reason::Export, shared.now())?;
+    }
     let dir = shared.dir.join(DIR);
     RealDisk.create_dir_all_synced(&dir)?;
     let file = dir.join(format!("{}.zst", uuid::Uuid::new_v4()));

@@ -8,8 +8,13 @@ use super::{
     assets, badge,
     link::Link,
     slider::{self, Span},
+    when,
 };
-use crate::server::Reach;
+use crate::{
+    node::{Primary, Stand},
+    present::counted,
+    server::Reach,
+};
 
 /// Seconds after which a page on a wall is asked for anew. Scans end minutes apart.
 const WALL_REFRESH_SECONDS: u64 = 60;
@@ -31,6 +36,8 @@ pub(super) struct Page<'a> {
     pub(super) alerts: u64,
     /// `None` for a page that does not show a state.
     pub(super) span: Option<Span>,
+    /// Where another node writes.
+    pub(super) stand: Option<&'a Stand>,
 }
 
 /// Who is signed in.
@@ -146,9 +153,41 @@ pub(super) fn page(page: &Page<'_>, content: &Markup) -> Markup {
                     }
                 }
                 @if let Some(span) = &page.span { (slider::slider(page, span)) }
-                main id="main" tabindex="-1" { (content) }
+                main id="main" tabindex="-1" {
+                    @if let Some(stand) = page.stand { (stands_by(stand, page.path)) }
+                    (content)
+                }
                 (foot(page))
                 (keys())
+            }
+        }
+    }
+}
+
+/// What a page of a node says that follows another one: what it shows, how old that may be, and where
+/// something can be done. `path` is of the page.
+pub(super) fn stands_by(stand: &Stand, path: &str) -> Markup {
+    let behind = &stand.behind;
+    html! {
+        aside class="note doubt" aria-label="Role of this node" {
+            p {
+                strong { "For reading: " (stand.node) " stands by. " }
+                @match &stand.primary {
+                    Some(Primary { name, url: Some(url) }) => {
+                        (name) " is the node that writes: " a href=(format!("{url}{path}")) { (url) } "."
+                    }
+                    Some(Primary { name, url: None }) => {
+                        (name) " is the node that writes; it did not say where it is found."
+                    }
+                    None => { "It knows no node that writes at present." }
+                }
+            }
+            p class="small" {
+                "Shown is what was recorded until " (when::full(stand.newest)) ". "
+                @if behind.records > 0 {
+                    (counted(behind.records, "record")) ", " (counted(behind.bytes, "byte")) ", are still to be taken over. "
+                }
+                "Whatever was recorded more than " (format!("{:.1}", behind.time.as_secs_f64())) " s before this page is here."
             }
         }
     }

@@ -23,7 +23,7 @@ pub(super) use changes::changes;
 pub(super) use fleet::fleet;
 pub(super) use host::{evidence, host};
 pub(super) use policy::policy;
-pub(super) use refusal::{forbidden, not_of_the_site, refusal, stale_form};
+pub(super) use refusal::{forbidden, not_of_the_site, refusal, stale_form, stands_by};
 pub(super) use rule::{rule, rules};
 pub(super) use schedule::schedule;
 pub(super) use sign_in::sign_in;

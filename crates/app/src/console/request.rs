@@ -252,6 +252,7 @@ fn visit<'a>(
         at: None,
         is_wall: visitor.asked.contains_key("wall"),
         asked: visitor.asked.clone(),
+        stand: console.shared.standing_by(),
         span: OnceCell::new(),
     }
 }
@@ -260,7 +261,7 @@ fn visit<'a>(
 fn moment_asked(visit: &Visit<'_>) -> Result<Option<Timestamp>, view::Error> {
     match visit.filled("at") {
         None => Ok(None),
-        Some(text) => Ok(Some(view::parse(&text, visit.now)?).filter(|at| *at < visit.now)),
+        Some(text) => Ok(Some(view::parse(&text, visit.now)?).filter(|at| *at < visit.readable())),
     }
 }
 
@@ -332,6 +333,9 @@ pub(super) async fn act(
             auth::denied(&console.shared, &principal, visitor.ip(), &visitor.path);
             return told(page::forbidden(&visit, role));
         }
+        if let Some(stand) = &visit.stand {
+            return told(page::stands_by(&visit, stand));
+        }
         let act = Act {
             shared: &console.shared,
             principal: &principal,
@@ -348,11 +352,12 @@ pub(super) async fn act(
     .await
 }
 
-pub(super) async fn sign_in_page(visitor: Visitor) -> Response {
+pub(super) async fn sign_in_page(State(console): State<Console>, visitor: Visitor) -> Response {
     let back = visitor.asked.get("back").map_or("/", String::as_str);
     let ended = visitor.asked.contains_key("ended");
     let why = "Your session has ended: it was not used for long, or the token may not be used any more. Sign in again.";
-    let page = page::sign_in(visitor.theme(), back, ended.then_some(why));
+    let stand = console.shared.standing_by();
+    let page = page::sign_in(visitor.theme(), back, ended.then_some(why), stand.as_ref());
     told((StatusCode::OK, page))
 }
 
@@ -361,7 +366,7 @@ pub(super) async fn sign_in(
     visitor: Visitor,
     Form(form): Form<BTreeMap<String, String>>,
 ) -> Response {
-    let theme = visitor.theme();
+    let (theme, stand) = (visitor.theme(), console.shared.standing_by());
     let back = form
         .get("back")
         .and_then(|back| link::own(back))
@@ -369,7 +374,10 @@ pub(super) async fn sign_in(
         .to_owned();
     if !visitor.is_same_site {
         let why = "That form came from another site. Sign in here.";
-        return told((StatusCode::FORBIDDEN, page::sign_in(theme, "/", Some(why))));
+        return told((
+            StatusCode::FORBIDDEN,
+            page::sign_in(theme, "/", Some(why), stand.as_ref()),
+        ));
     }
     let shared = Arc::clone(&console.shared);
     let token =
@@ -396,7 +404,7 @@ pub(super) async fn sign_in(
     let why = format!("Not signed in: {denied}");
     told((
         StatusCode::UNAUTHORIZED,
-        page::sign_in(theme, &back, Some(&why)),
+        page::sign_in(theme, &back, Some(&why), stand.as_ref()),
     ))
 }
 

@@ -130,7 +130,7 @@ fn trend(
     score: Option<f64>,
     find: &dyn Fn(Timestamp) -> Result<Option<f64>, view::Error>,
 ) -> Result<Trend, view::Error> {
-    let to = visit.moment();
+    let to = visit.readable();
     let first = visit.span()?.from;
     let reach = to
         .nanos()

@@ -12,7 +12,7 @@ use super::{
     slider::Span,
     trend::{self, Scores},
 };
-use crate::{moment, view};
+use crate::{moment, node::Stand, view};
 
 /// Everything that a page is made from.
 pub(super) struct Visit<'a> {
@@ -26,6 +26,8 @@ pub(super) struct Visit<'a> {
     pub(super) now: Timestamp,
     pub(super) is_wall: bool,
     pub(super) alerts: u64,
+    /// Where another node writes: nothing can be changed here.
+    pub(super) stand: Option<Stand>,
     /// Read once, for the slider and the charts.
     pub(super) span: OnceCell<Span>,
 }
@@ -48,9 +50,21 @@ impl<'a> Visit<'a> {
         self.viewer.role >= role
     }
 
+    /// The page shows what is now, on the node that writes, to somebody of this role.
+    pub(super) fn may_change(&self, role: Role) -> bool {
+        self.at.is_none() && self.stand.is_none() && self.at_least(role)
+    }
+
     /// What is about the whole site is for these eyes too.
     pub(super) fn sees_everything(&self) -> bool {
         self.viewer.sees_everything
+    }
+
+    /// The same, or the last moment that can be asked about before it: on a node that stands by something
+    /// may still come that was recorded after it.
+    pub(super) fn readable(&self) -> Timestamp {
+        let newest = self.stand.as_ref().map_or(self.now, |stand| stand.newest);
+        self.moment().min(newest)
     }
 
     /// What the query says under a name.
@@ -149,6 +163,7 @@ impl Framed<'_, '_> {
             is_wall: visit.is_wall,
             alerts: visit.alerts,
             span: self.span,
+            stand: visit.stand.as_ref(),
         };
         Ok(frame::page(&page, content))
     }

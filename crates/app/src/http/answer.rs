@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use events::{Ack, Kind, otlp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Seconds that a producer is told to wait when the disk is full or the journal is dead: somebody
 /// must do something first.
@@ -120,13 +120,26 @@ pub(crate) fn response(
 
 /// RFC 9457, with the stable code.
 pub(crate) fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
-    let body = json!({
+    problem_with(status, code, detail, &[])
+}
+
+/// The same with members of its own, for programs.
+pub(crate) fn problem_with(
+    status: StatusCode,
+    code: &str,
+    detail: &str,
+    more: &[(&str, Value)],
+) -> Response {
+    let mut body = json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("error"),
         "status": status.as_u16(),
         "code": code,
         "detail": detail,
     });
+    for (name, value) in more {
+        body[*name] = value.clone();
+    }
     response(status, "application/problem+json", body.to_string())
 }
 

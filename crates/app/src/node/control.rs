@@ -434,6 +434,11 @@ pub(crate) fn carry(data: &Path) -> Result<(), String> {
     }
 }
 
+/// An `up` runs on this directory of a node, whatever its role.
+pub(crate) fn is_running(data: &Path) -> bool {
+    sockets::connect(&dir(data).join(SOCKET)).is_ok()
+}
+
 /// Hands an order to the `up` that runs on this directory.
 pub(crate) fn ask(data: &Path, request: &Request) -> Result<Value, Refusal> {
     let path = dir(data).join(SOCKET);

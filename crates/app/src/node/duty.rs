@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -19,7 +19,7 @@ use wal::Journal as _;
 use world::{Clock, RealClock};
 
 use super::{
-    Control, Settings, StoreBases,
+    Control, Settings, Standing, StoreBases,
     bases::Turn,
     coordinator::{self, Contender},
     figures, force,
@@ -32,6 +32,7 @@ use crate::{
     config::Config,
     exit::{Exit, Refusal},
     screen::Screen,
+    server,
     site::{self, Site},
 };
 
@@ -40,12 +41,33 @@ const KEYS_EVERY: Duration = Duration::from_secs(1);
 /// Handles of the store that requests under way still have keep its directory: they end within the ten
 /// seconds that a stop may take.
 const REOPEN_MAX: Duration = Duration::from_secs(20);
+/// How long a node that has just opened its store waits to be told that it writes, before it shows itself
+/// as one that stands by.
+const SETTLE: Duration = Duration::from_millis(500);
 /// A store that could not write is opened again so much later: what it wants for comes from other machines.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
-/// Does the work of `up` for as long as the node writes, given its site and a flag that is set when
-/// that, or the process, is to end.
-pub(crate) type Watch<'a> = &'a dyn Fn(Site, Arc<AtomicBool>) -> Result<Exit, Refusal>;
+/// What `up` does in each of the two roles.
+pub(crate) trait Duties: Sync {
+    /// Where clients find what is served, for the other nodes to tell.
+    fn url(&self) -> Option<String>;
+
+    /// Does the work of `up` for as long as the node writes. `ends` is set when that, or the process, is
+    /// to end.
+    fn write(
+        &self,
+        site: Site,
+        standing: Arc<Standing>,
+        ends: Arc<AtomicBool>,
+    ) -> Result<Exit, Refusal>;
+
+    /// Serves what is applied, for reading, until the answer is ended.
+    fn stand_by(
+        &self,
+        store: &Store,
+        standing: Arc<Standing>,
+    ) -> Result<Option<server::Shown>, Refusal>;
+}
 
 /// Keeps the node until it is stopped.
 pub(crate) fn keep(
@@ -55,7 +77,7 @@ pub(crate) fn keep(
     coordinator: Option<&coordinator::Address>,
     screen: Screen,
     stop: &Arc<AtomicBool>,
-    watch: Watch<'_>,
+    duties: &dyn Duties,
 ) -> Result<Exit, Refusal> {
     let coordinator = coordinator::open(coordinator, config, settings)?;
     let bases = StoreBases::new(data, settings.journal)?;
@@ -80,59 +102,44 @@ pub(crate) fn keep(
         begin_cluster(&group, settings)?;
     }
     let clock = RealClock::new();
-    let (mut exit, mut told) = (Exit::Clean, None);
+    let kept = Kept {
+        data,
+        settings,
+        group: &group,
+        screen,
+        stop,
+        duties,
+        keys: &keys,
+        bases: &bases,
+        told: Mutex::default(),
+    };
+    let mut exit = Exit::Clean;
     while !stop.load(Ordering::Relaxed) {
         let Some(turn) = wait_for_store(&group, &bases, screen, stop)? else {
             break;
         };
         let store = open_store(data, &group, &clock)?;
         turn.opened(&store);
-        stand_by(data, &group, &store, &keys, settings, &bases, screen, stop)?;
-        if stop.load(Ordering::Relaxed) || bases.is_wanted() {
+        if !kept.stand_by(&store)? {
             close(&store, screen);
             continue;
         }
-        if let Err(error) = store.lead() {
-            // The authority went again before it was used, or too few have copies.
-            tell(
-                &mut told,
-                screen,
-                format!("this node does not write yet: {error}"),
-            );
-            drop(store);
-            clock.sleep(LOOK_EVERY);
-            continue;
-        }
-        told = None;
-        // What was applied last may be sealed under a key that came just before.
-        settle_keys(&group, &keys, &store, settings, None);
+        // Rows of what was forced come before anything that is written here.
         let site = Site::over(data, store)?;
         if let Err(refusal) = force::carry(data, settings, &site) {
             screen.remark(format_args!(
                 "what was forced here is not in the audit log yet: {refusal}"
             ));
         }
-        match lead(&group, site, stop, screen, watch)? {
+        match kept.lead(site)? {
             Led::Ended(ended) => exit = ended,
             Led::Again(why) => {
-                tell(
-                    &mut told,
-                    screen,
-                    format!("the store is opened again: {why}"),
-                );
+                kept.tell(format!("the store is opened again: {why}"));
                 clock.sleep(REOPEN_PAUSE);
             }
         }
     }
     Ok(exit)
-}
-
-/// Says `text`, unless that was what was said last.
-fn tell(told: &mut Option<String>, screen: Screen, text: String) {
-    if told.as_ref() != Some(&text) {
-        screen.remark(&text);
-        *told = Some(text);
-    }
 }
 
 /// The node that made the cluster writes, until another one was made primary: there is nobody else that
@@ -216,80 +223,202 @@ fn open_store(data: &Path, group: &Arc<Group>, clock: &RealClock) -> Result<Stor
     }
 }
 
-/// Shows what is applied to the commands beside, until this node is to write or to stop, or its store is to
-/// be replaced.
-#[allow(clippy::too_many_arguments, reason = "what `up` has in hand")]
-fn stand_by(
-    data: &Path,
-    group: &Group,
-    store: &Store,
-    keys: &Keys,
-    settings: &Settings,
-    bases: &StoreBases,
+/// Says `text`, unless that was what was said last.
+fn tell(told: &mut Option<String>, screen: Screen, text: String) {
+    if told.as_ref() != Some(&text) {
+        screen.remark(&text);
+        *told = Some(text);
+    }
+}
+
+/// A node that is kept, and what that takes.
+struct Kept<'a> {
+    data: &'a Path,
+    settings: &'a Settings,
+    group: &'a Arc<Group>,
     screen: Screen,
-    stop: &AtomicBool,
-) -> Result<(), Refusal> {
-    let clock = RealClock::new();
-    let is_primary = || matches!(group.role(), Role::Primary { .. });
-    // Whoever wrote before goes on with that within moments.
-    let begun = clock.monotonic();
-    while clock.monotonic() - begun < LOOK_EVERY * 10 {
-        if is_primary() || bases.is_wanted() {
-            return Ok(());
-        }
-        clock.sleep(LOOK_EVERY);
-    }
-    let served = Served::start(data, store.clone())?;
-    screen.remark(format_args!(
-        "standing by: `{}` follows what others write and can be asked; `holdfast promote` makes it the one that writes",
-        settings.own_name()
-    ));
-    let mut looked = None;
-    while !is_primary() && !bases.is_wanted() && !stop.load(Ordering::Relaxed) {
-        if let Some(failure) = store.failure() {
-            served.stop();
-            return Err(Refusal::new(format!("this copy cannot follow any more: {failure}"))
-                .next("start it again; where that does not help it must be made anew: `holdfast node invite`"));
-        }
-        tell_applied(group, store);
-        let now = clock.monotonic();
-        if looked.is_none_or(|looked| now - looked >= KEYS_EVERY) {
-            looked = Some(now);
-            settle_keys(group, keys, store, settings, neighbours::holder(group));
-        }
-        clock.sleep(LOOK_EVERY);
-    }
-    served.stop();
-    if bases.is_wanted() {
-        screen.remark("the copy here is closed, because it is made anew from the node that writes");
-    }
-    Ok(())
+    stop: &'a Arc<AtomicBool>,
+    duties: &'a dyn Duties,
+    keys: &'a Keys,
+    bases: &'a StoreBases,
+    /// What was said last of why it does not write.
+    told: Mutex<Option<String>>,
 }
 
-/// Rows and key files change together.
-fn settle_keys(
-    group: &Group,
-    keys: &Keys,
-    store: &Store,
-    settings: &Settings,
-    holder: Option<NodeId>,
-) {
-    keys.need(store);
-    if let Err(error) = keys.settle(holder) {
-        tracing::warn!(%error, "a key of the site was not put in force");
-    }
-    let missing = keys.missing(|node| settings.name_of(node));
-    group.set_unfit((!missing.is_empty()).then(|| {
-        format!(
-            "this node cannot open what the site has sealed: {}. Start such a node, or put the file back from a backup; `--force` takes over without it",
-            missing.join("; ")
-        )
-    }));
+/// What is served while a node stands by, in the order in which it ends.
+struct Shown {
+    pages: Option<server::Shown>,
+    commands: Served,
 }
 
-fn tell_applied(group: &Group, store: &Store) {
-    if let (Some(applied), Ok(derived)) = (store.applied(), store.derived()) {
-        group.applied(applied, derived.reaches);
+impl Shown {
+    /// Requests in flight are waited for as long as this.
+    fn end(self, wait: Duration) {
+        if let Some(pages) = self.pages {
+            pages.end(wait);
+        }
+        self.commands.stop();
+    }
+}
+
+impl Kept<'_> {
+    /// Says `text`, unless that was what was said last.
+    fn tell(&self, text: String) {
+        // Nothing is left half done by a panic: each change is one assignment.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        tell(&mut told, self.screen, text);
+    }
+
+    /// Shows what is applied, until the store commits here; false where the process is to stop or the store
+    /// to be replaced.
+    fn stand_by(&self, store: &Store) -> Result<bool, Refusal> {
+        let clock = RealClock::new();
+        let begun = clock.monotonic();
+        let standing = self.standing()?;
+        let (mut shown, mut looked) = (None, None);
+        let leads = loop {
+            if self.stop.load(Ordering::Relaxed) || self.bases.is_wanted() {
+                break Ok(false);
+            }
+            if let Some(failure) = store.failure() {
+                break Err(Refusal::new(format!("this copy cannot follow any more: {failure}"))
+                    .next("start it again; where that does not help it must be made anew: `holdfast node invite`"));
+            }
+            let mut waits = false;
+            if self.is_primary() {
+                match store.lead() {
+                    Ok(()) => {
+                        // What was applied last may be sealed under a key that came just before.
+                        self.settle_keys(store, None);
+                        break Ok(true);
+                    }
+                    // The authority went again before it was used, or too few have copies.
+                    Err(error) => self.tell(format!("this node does not write yet: {error}")),
+                }
+                waits = true;
+            }
+            standing.look(store);
+            // Whoever wrote before goes on with that within moments.
+            if shown.is_none() && (waits || clock.monotonic() - begun > SETTLE) {
+                shown = Some(self.show(store, &standing)?);
+            }
+            tell_applied(self.group, store);
+            let now = clock.monotonic();
+            if !waits && looked.is_none_or(|looked| now - looked >= KEYS_EVERY) {
+                looked = Some(now);
+                self.settle_keys(store, neighbours::holder(self.group));
+            }
+            clock.sleep(LOOK_EVERY);
+        };
+        let is_wanted = self.bases.is_wanted();
+        if is_wanted {
+            self.screen.remark(
+                "the copy here is closed, because it is made anew from the node that writes",
+            );
+        }
+        if let Some(shown) = shown {
+            // Only where the store is to be replaced does anybody have to be waited for.
+            shown.end(match is_wanted {
+                true => server::STOP_TIME_MAX,
+                false => Duration::ZERO,
+            });
+        }
+        leads
+    }
+
+    /// Rows and key files change together.
+    fn settle_keys(&self, store: &Store, holder: Option<NodeId>) {
+        self.keys.need(store);
+        if let Err(error) = self.keys.settle(holder) {
+            tracing::warn!(%error, "a key of the site was not put in force");
+        }
+        let missing = self.keys.missing(|node| self.settings.name_of(node));
+        self.group.set_unfit((!missing.is_empty()).then(|| {
+            format!(
+                "this node cannot open what the site has sealed: {}. Start such a node, or put the file back from a backup; `--force` takes over without it",
+                missing.join("; ")
+            )
+        }));
+    }
+
+    fn is_primary(&self) -> bool {
+        matches!(self.group.role(), Role::Primary { .. })
+    }
+
+    fn standing(&self) -> Result<Arc<Standing>, Refusal> {
+        let found = Settings::load(self.data)?;
+        let settings = found.as_ref().unwrap_or(self.settings);
+        Ok(Arc::new(Standing::new(self.group, settings)))
+    }
+
+    fn show(&self, store: &Store, standing: &Arc<Standing>) -> Result<Shown, Refusal> {
+        let commands = Served::start(self.data, store.clone())?;
+        self.screen.remark(format_args!(
+            "standing by: `{}` follows what others write and can be asked; `holdfast promote` makes it the one that writes",
+            self.settings.own_name()
+        ));
+        let pages = self.duties.stand_by(store, Arc::clone(standing))?;
+        Ok(Shown { pages, commands })
+    }
+
+    /// Watches; ends when the node has to stop writing as well.
+    fn lead(&self, site: Site) -> Result<Led, Refusal> {
+        let Role::Primary { epoch } = self.group.role() else {
+            return Ok(Led::Ended(Exit::Clean));
+        };
+        self.tell(format!("this node writes, in epoch {}", epoch.0));
+        let standing = self.standing()?;
+        let ends = Arc::new(AtomicBool::new(false));
+        let done = AtomicBool::new(false);
+        let store = site.store().clone();
+        let watched = thread::scope(|scope| {
+            scope.spawn(|| self.attend(epoch, &store, &standing, &ends, &done));
+            let watched = standing
+                .announce(&store, self.duties.url().as_deref())
+                .and_then(|()| {
+                    let standing = Arc::clone(&standing);
+                    self.duties.write(site, standing, Arc::clone(&ends))
+                });
+            done.store(true, Ordering::Relaxed);
+            watched
+        });
+        match watched {
+            // What ended it is that this authority is over: not a failure of this node.
+            Err(refusal) if self.group.role() != (Role::Primary { epoch }) => {
+                self.tell(format!("this node writes no more: {refusal}"));
+                Ok(Led::Ended(Exit::Clean))
+            }
+            // Whether the last write stands was not known when it was answered: it is read from the journal.
+            Err(refusal) if is_fenced(&store) || lacks_copies(self.group) => {
+                Ok(Led::Again(refusal.to_string()))
+            }
+            watched => watched.map(Led::Ended),
+        }
+    }
+
+    /// Beside whoever writes: says what is applied, and when it is to end.
+    fn attend(
+        &self,
+        epoch: wal::Epoch,
+        store: &Store,
+        standing: &Standing,
+        ends: &AtomicBool,
+        done: &AtomicBool,
+    ) {
+        let clock = RealClock::new();
+        while !done.load(Ordering::Relaxed) {
+            // Also when it writes again, under another epoch: the store is opened anew for that.
+            let is_over = self.group.role() != (Role::Primary { epoch });
+            if self.stop.load(Ordering::Relaxed) || is_over {
+                ends.store(true, Ordering::Relaxed);
+            }
+            if let Ok(derived) = store.derived() {
+                let visible = store.stats().visible.lsn;
+                self.group.applied(visible, derived.reaches);
+            }
+            standing.look(store);
+            clock.sleep(LOOK_EVERY);
+        }
     }
 }
 
@@ -300,52 +429,9 @@ enum Led {
     Again(String),
 }
 
-/// Watches; ends when the node has to stop writing as well.
-fn lead(
-    group: &Arc<Group>,
-    site: Site,
-    stop: &Arc<AtomicBool>,
-    screen: Screen,
-    watch: Watch<'_>,
-) -> Result<Led, Refusal> {
-    let Role::Primary { epoch } = group.role() else {
-        return Ok(Led::Ended(Exit::Clean));
-    };
-    screen.remark(format_args!("this node writes, in epoch {}", epoch.0));
-    let ends = Arc::new(AtomicBool::new(false));
-    let done = AtomicBool::new(false);
-    let store = site.store().clone();
-    let watched = thread::scope(|scope| {
-        scope.spawn(|| {
-            let clock = RealClock::new();
-            while !done.load(Ordering::Relaxed) {
-                // Also when it writes again, under another epoch: the store is opened anew for that.
-                let is_over = group.role() != (Role::Primary { epoch });
-                if stop.load(Ordering::Relaxed) || is_over {
-                    ends.store(true, Ordering::Relaxed);
-                }
-                if let Ok(derived) = store.derived() {
-                    let visible = store.stats().visible.lsn;
-                    group.applied(visible, derived.reaches);
-                }
-                clock.sleep(LOOK_EVERY);
-            }
-        });
-        let watched = watch(site, Arc::clone(&ends));
-        done.store(true, Ordering::Relaxed);
-        watched
-    });
-    match watched {
-        // What ended it is that this authority is over: not a failure of this node.
-        Err(refusal) if group.role() != (Role::Primary { epoch }) => {
-            screen.remark(format_args!("this node writes no more: {refusal}"));
-            Ok(Led::Ended(Exit::Clean))
-        }
-        // Whether the last write stands was not known when it was answered: it is read from the journal.
-        Err(refusal) if is_fenced(&store) || lacks_copies(group) => {
-            Ok(Led::Again(refusal.to_string()))
-        }
-        watched => watched.map(Led::Ended),
+fn tell_applied(group: &Group, store: &Store) {
+    if let (Some(applied), Ok(derived)) = (store.applied(), store.derived()) {
+        group.applied(applied, derived.reaches);
     }
 }
 

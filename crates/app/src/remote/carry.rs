@@ -51,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) config: Option<PathBuf>,
     /// True once the server stops: the command is ended then.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Commands that change something are carried out too.
+    pub(crate) is_writer: bool,
 }
 
 /// Why a command is not carried out.
@@ -60,13 +62,15 @@ pub(crate) enum Refused {
     Invalid(String),
     /// The asker's role does not reach.
     Denied(String),
+    /// It records something, and this node does not.
+    Changes,
     /// This machine could not.
     Failed(String),
 }
 
 /// Carries a command out. Takes as long as the command.
 pub(crate) fn carry_out(asked: Asked, around: &Surroundings) -> Result<Done, Refused> {
-    if let Some(told) = check(&asked, around.standing)? {
+    if let Some(told) = check(&asked, around)? {
         return Ok(told);
     }
     // Of a name that nobody had or guesses: what a killed server left is never taken for this one's.
@@ -98,7 +102,7 @@ pub(crate) fn clear(data_dir: &Path) -> std::io::Result<()> {
 }
 
 /// `Some` is an answer that needs no process: a help text, or wrong usage.
-fn check(asked: &Asked, asker: Standing) -> Result<Option<Done>, Refused> {
+fn check(asked: &Asked, around: &Surroundings) -> Result<Option<Done>, Refused> {
     if asked.words.len() > WORDS_MAX || asked.files.len() > FILES_MAX {
         return Err(Refused::Invalid(format!(
             "a command has at most {WORDS_MAX} words and {FILES_MAX} files"
@@ -138,13 +142,16 @@ fn check(asked: &Asked, asker: Standing) -> Result<Option<Done>, Refused> {
             "`holdfast {name}` runs where it is typed"
         )));
     }
-    if asker < wanted {
+    if around.standing < wanted {
         let wanted = format!("{wanted:?}").to_lowercase();
         return Err(Refused::Denied(format!(
             "`holdfast {name}` is for the role {wanted}"
         )));
     }
     check_arguments(&command, &matches, asked)?;
+    if !around.is_writer && !standing::only_reads(&name) {
+        return Err(Refused::Changes);
+    }
     Ok(None)
 }
 

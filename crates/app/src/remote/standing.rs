@@ -76,6 +76,7 @@ const STANDINGS: &[(&str, Standing)] = &[
     ("node join", Here),
     ("node list", Here),
     ("node meet", Here),
+    ("node remove", Here),
     ("group status", Here),
     ("group add", Here),
     ("group remove", Here),
@@ -128,6 +129,49 @@ const STANDINGS: &[(&str, Standing)] = &[
     ("reference", Here),
 ];
 
+/// Of those that a server carries out, the ones that record nothing. One that is not listed is taken for one
+/// that does.
+const READS: &[&str] = &[
+    "host list",
+    "host show",
+    "credential list",
+    "status",
+    "history",
+    "diff",
+    "rules list",
+    "rules show",
+    "rules test",
+    "rules lint",
+    "rules coverage",
+    "fix list",
+    "fix show",
+    "policy verify",
+    "policy show",
+    "alert list",
+    "alert show",
+    "alert receivers",
+    "waiver list",
+    "variable list",
+    "schedule",
+    "maintenance list",
+    "audit",
+    "doctor",
+    "config show",
+    "journal explain",
+    "export",
+    "import list",
+    "import show",
+    "ledger verify",
+    "ledger key show",
+    "token list",
+    "audit verify",
+];
+
+/// Whether a node may carry a command out that records nothing itself.
+pub(crate) fn only_reads(name: &str) -> bool {
+    READS.contains(&name)
+}
+
 /// The standing of the command that was given; of one that is not listed nobody's.
 pub(crate) fn of(matches: &ArgMatches) -> (String, Standing) {
     let mut names = Vec::new();
@@ -148,7 +192,7 @@ mod tests {
 
     use clap::{Command, CommandFactory};
 
-    use super::STANDINGS;
+    use super::{Here, READS, STANDINGS};
     use crate::cli::Cli;
 
     /// Every command that can be given, by its words.
@@ -180,5 +224,13 @@ mod tests {
         let there: BTreeSet<String> = commands(&Cli::command()).into_iter().collect();
         assert_eq!(listed, there);
         assert_eq!(listed.len(), STANDINGS.len());
+    }
+
+    #[test]
+    fn what_only_reads_is_a_command_that_a_server_carries_out() {
+        for name in READS {
+            let found = STANDINGS.iter().find(|(known, _)| known == name);
+            assert!(found.is_some_and(|(_, it)| *it != Here), "{name}");
+        }
     }
 }

@@ -143,7 +143,8 @@ impl Known {
 pub(super) fn at_once(shared: &Shared, text: &str, position: Lsn) -> Option<Principal> {
     let (print, now) = (Print::of(text)?, shared.now());
     let token = shared.known.find(print, position)?;
-    let may_be_used = token.standing(now) == Standing::Valid && is_noted(shared, print, now);
+    let is_noted = !shared.is_writer || is_noted(shared, print, now);
+    let may_be_used = token.standing(now) == Standing::Valid && is_noted;
     may_be_used.then(|| token.into())
 }
 
@@ -218,7 +219,8 @@ fn is_noted(shared: &Shared, print: Print, now: Timestamp) -> bool {
 
 /// Best effort: what a list of tokens says of use is not worth refusing a request.
 fn note_use(shared: &Shared, print: Print, now: Timestamp) {
-    if is_noted(shared, print, now) {
+    // Only the node that writes notes it.
+    if is_noted(shared, print, now) || !shared.is_writer {
         return;
     }
     {

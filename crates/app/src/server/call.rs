@@ -10,11 +10,14 @@ use axum::{
 use flate2::{Compression, write::GzEncoder};
 use scan::token::Scope;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use store::Store;
+use wal::Lsn;
 use world::Timestamp;
 use zeroize::Zeroizing;
 
-use super::{Principal, Shared};
+use super::{Principal, Shared, role};
 use crate::{
     http::answer,
     view::{self, Reader},
@@ -47,6 +50,8 @@ pub(super) struct Problem {
     pub(super) code: &'static str,
     pub(super) detail: String,
     pub(super) retry_after: Option<u64>,
+    /// Members of its own, for programs.
+    pub(super) more: Vec<(&'static str, Value)>,
 }
 
 impl Problem {
@@ -56,7 +61,13 @@ impl Problem {
             code,
             detail: detail.into(),
             retry_after: None,
+            more: Vec::new(),
         }
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.more.push((name, value.into()));
+        self
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -75,7 +86,7 @@ impl Problem {
     }
 
     pub(super) fn into_response(self) -> Response {
-        let mut response = answer::problem(self.status, self.code, &self.detail);
+        let mut response = answer::problem_with(self.status, self.code, &self.detail, &self.more);
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -109,6 +120,7 @@ impl From<view::Error> for Problem {
             Kind::Refused => (StatusCode::UNPROCESSABLE_ENTITY, "REFUSED"),
             Kind::Full => (StatusCode::SERVICE_UNAVAILABLE, "FULL"),
             Kind::Closed => (StatusCode::SERVICE_UNAVAILABLE, "STOPPING"),
+            Kind::Fenced => return role::changing(&error.detail),
             Kind::Storage => {
                 // The detail names files and rows of this machine: it is for its log, not for askers.
                 tracing::error!(error = error.detail, "a request failed on the store");
@@ -270,6 +282,8 @@ pub(super) struct Answer {
     pub(super) tag: Option<String>,
     /// Where to look for what comes of it.
     pub(super) location: Option<String>,
+    /// Of a change: where it is recorded.
+    pub(super) lsn: Option<Lsn>,
     /// It holds a secret: it is remembered and cached nowhere.
     pub(super) is_secret: bool,
     /// The body is compressed.
@@ -298,6 +312,7 @@ impl Answer {
             media_type: "application/json",
             tag: None,
             location: None,
+            lsn: None,
             is_secret: false,
             is_packed: false,
             turns: None,
@@ -311,6 +326,7 @@ impl Answer {
             media_type: "application/json",
             tag: None,
             location: None,
+            lsn: None,
             is_secret: false,
             is_packed: false,
             turns: None,
@@ -335,6 +351,15 @@ impl Answer {
                 Some(tag) => format!("{tag}-{PACKING}\""),
                 None => tag,
             });
+        }
+        self
+    }
+
+    /// Says of a change where it is recorded. What was done in transactions of its own, or before, is by now.
+    pub(super) fn recorded(mut self, is_change: bool, store: &Store) -> Self {
+        let newest = || store.newest_here().map(|commit| commit.lsn);
+        if is_change {
+            self.lsn = self.lsn.or_else(newest);
         }
         self
     }
@@ -386,6 +411,9 @@ impl Answer {
         }
         if let Some(tag) = tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
             headers.insert(header::ETAG, tag);
+        }
+        if let Some(lsn) = self.lsn {
+            headers.insert(role::LSN, HeaderValue::from(lsn.get()));
         }
         if let Some(place) = self
             .location

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
-use super::{Place, Principal, Shared, auth, call::Problem};
+use super::{Place, Principal, Shared, auth, call::Problem, role};
 use crate::{
     http::answer,
     remote::{
@@ -62,6 +62,7 @@ pub(super) async fn carry(
     drop((body, coming));
     let place = shared.carried.take(&principal.name).ok_or_else(busy)?;
     let around = surroundings(&shared, &principal);
+    let recorded = shared.store.clone();
     let done = tokio::task::spawn_blocking(move || {
         let done = carry::carry_out(asked, &around);
         drop((place, large));
@@ -70,6 +71,10 @@ pub(super) async fn carry(
     // A panic was told by the panic hook.
     let done = done.await.map_err(|_| failed("the work was lost"))?;
     let done = done.map_err(|refused| match refused {
+        Refused::Changes => match role::must_write(&shared) {
+            Err(problem) => problem,
+            Ok(()) => role::changing("this node begins to write"),
+        },
         Refused::Invalid(detail) => Problem::invalid(detail),
         Refused::Failed(detail) => {
             tracing::error!(detail, "a command was not carried out");
@@ -81,11 +86,13 @@ pub(super) async fn carry(
         }
     })?;
     let body = serde_json::to_vec(&done).expect("a plain struct with string keys");
-    Ok(answer::response(
-        StatusCode::OK,
-        "application/json",
-        Bytes::from(body),
-    ))
+    let mut response = answer::response(StatusCode::OK, "application/json", Bytes::from(body));
+    if let Some(commit) = recorded.newest_here() {
+        response
+            .headers_mut()
+            .insert(role::LSN, commit.lsn.get().into());
+    }
+    Ok(response)
 }
 
 fn surroundings(shared: &Shared, principal: &Principal) -> Surroundings {
@@ -100,6 +107,7 @@ fn surroundings(shared: &Shared, principal: &Principal) -> Surroundings {
         data_dir: shared.dir.clone(),
         config: shared.config.file.clone(),
         stop: shared.stop.clone(),
+        is_writer: role::must_write(shared).is_ok(),
     }
 }
 

@@ -91,7 +91,11 @@ pub(super) async fn write(
         }
         drop(place);
     });
-    let first = receiver.recv().await.transpose().map_err(view::Error::from)?;
+    let first = receiver
+        .recv()
+        .await
+        .transpose()
+        .map_err(view::Error::from)?;
     let rest = ReceiverStream::new(receiver).map(|chunk| {
         chunk.map_err(|error| {
             tracing::warn!(%error, "an export broke off");

@@ -1,4 +1,4 @@
-//! Listening: the port, TLS in front of it, and an orderly end.
+//! Listening: the port, TLS in front of it, and an orderly end. What is served is on a [`Stage`].
 
 use std::{
     io,
@@ -22,10 +22,17 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use world::{Clock, Disk, RealClock, RealDisk, RealRandom};
 
-use super::{Events, RUNNING_MAX, Shared, route, tls};
+use super::{
+    Asked, Events, RUNNING_MAX, Shared,
+    attempts::Attempts,
+    metrics::Counts,
+    route,
+    stage::{Shown, Stage},
+    tls,
+};
 use crate::{
     config::Config,
-    console,
+    console::{self, Sessions},
     exit::Refusal,
     http::door::{Door, Sources, serve_connection, stopped, turn_away},
     ruleset::Ruleset,
@@ -49,7 +56,7 @@ const DENIALS_STEP: Duration = Duration::from_secs(20);
 /// Threads that serve connections: they only move bytes.
 const SERVING_THREADS: usize = 2;
 /// How long requests in flight may take once the server stops: within the ten seconds of a stop.
-const STOP_TIME_MAX: Duration = Duration::from_secs(7);
+pub(crate) const STOP_TIME_MAX: Duration = Duration::from_secs(7);
 
 /// The token of whoever installed this, below the keys.
 pub(crate) const ADMIN_TOKEN: &str = "admin.token";
@@ -71,13 +78,25 @@ pub(crate) fn listen(address: SocketAddr) -> Result<Option<StdListener>, Refusal
     }
 }
 
-/// What a server is started with.
+/// What is put on the stage of a server.
 pub(crate) struct Listening<'a> {
     pub(crate) store: Store,
     pub(crate) rules: Ruleset,
     pub(crate) config: &'a Config,
     pub(crate) dir: &'a Path,
     pub(crate) events: Option<Events>,
+    /// Of a node of several.
+    pub(crate) standing: Option<Asked>,
+    /// The store may commit: this is not what a node serves that stands by.
+    pub(crate) is_writer: bool,
+}
+
+/// What outlives what is on the stage.
+#[derive(Clone, Debug)]
+pub(super) struct Lasting {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) attempts: Arc<Attempts>,
 }
 
 /// A running server. Dropping it stops it without waiting for requests in flight.
@@ -88,27 +107,25 @@ pub(crate) struct Server {
     places: Arc<Semaphore>,
     address: SocketAddr,
     is_encrypted: bool,
-    shared: Arc<Shared>,
+    stage: Stage,
+    lasting: Lasting,
 }
 
 impl Server {
-    /// Listens and serves from here on. Fails before it serves anything.
-    pub(crate) fn start(listening: Listening<'_>, tcp: StdListener) -> Result<Self, Refusal> {
-        let Listening {
-            store,
-            rules,
-            config,
-            dir,
-            events,
-        } = listening;
+    /// Listens from here on; nothing is on its stage yet.
+    pub(crate) fn start(config: &Config, dir: &Path, tcp: StdListener) -> Result<Self, Refusal> {
         let refuse = |error: io::Error| Refusal::new("the server cannot be started").source(error);
         let address = tcp.local_addr().map_err(refuse)?;
         let (stop, stopped) = watch::channel(false);
-        let shared = Shared::new(store, rules, config, dir, events, stopped.clone())?;
-        let shared = Arc::new(shared);
-        let certificate = match config.server.is_encrypted() {
+        let is_encrypted = config.server.is_encrypted();
+        let certificate = match is_encrypted {
             true => Some(Certificate::load(config, dir)?),
             false => None,
+        };
+        let lasting = Lasting {
+            sessions: Arc::new(Sessions::new(is_encrypted)),
+            counts: Arc::default(),
+            attempts: Arc::default(),
         };
         let runtime = Builder::new_multi_thread()
             .worker_threads(SERVING_THREADS)
@@ -122,33 +139,35 @@ impl Server {
         let listener = TcpListener::from_std(tcp).map_err(refuse)?;
         drop(entered);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let connections = Arc::clone(&shared.counts.connections);
-        let door = Door::new(&connections, Arc::clone(&places), &stopped);
-        let routes = route::router(&shared).merge(console::router(Arc::clone(&shared)));
-        let routes = route::around(&shared, routes);
-        let is_encrypted = certificate.is_some();
+        let door = Door::new(&lasting.counts.connections, Arc::clone(&places), &stopped);
         if let Some(certificate) = &certificate {
             runtime.spawn(certificate.clone().keep_fresh(stopped));
         }
+        let stage = Stage::empty();
         let spare = Spare {
             places: Arc::new(Semaphore::new(SPARE_MAX)),
-            routes: route::around(&shared, route::when_full(&shared)),
+            routes: stage.spare_door(),
         };
-        runtime.spawn(serve(door, listener, routes, certificate, spare));
-        runtime.spawn(tell_denials(Arc::clone(&shared)));
+        runtime.spawn(serve(door, listener, stage.door(), certificate, spare));
         Ok(Self {
             runtime,
             stop,
             places,
             address,
             is_encrypted,
-            shared,
+            stage,
+            lasting,
         })
     }
 
-    #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    /// Serves this, until the answer is ended or dropped. Fails before it serves anything.
+    pub(crate) fn show(&self, listening: Listening<'_>) -> Result<Shown, Refusal> {
+        let (stop, stopped) = watch::channel(false);
+        let shared = Arc::new(Shared::new(listening, &self.lasting, stopped)?);
+        let routes = route::router(&shared).merge(console::router(Arc::clone(&shared)));
+        let routes = route::around(&shared, routes);
+        self.runtime.spawn(tell_denials(Arc::clone(&shared)));
+        Ok(self.stage.show(&shared, routes, stop))
     }
 
     /// Where a browser finds it, the port that the system chose included.
@@ -157,10 +176,15 @@ impl Server {
         format!("{scheme}://{}", self.address)
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Takes no more connections, finishes requests in flight, and ends. False when some were still
     /// in flight after [`STOP_TIME_MAX`]; none of those was acknowledged.
-    pub(crate) fn stop(self) -> bool {
+    pub(crate) fn stop(self, shown: Option<Shown>) -> bool {
         self.stop.send_replace(true);
+        self.stage.hurry();
         let all = u32::try_from(CONNECTIONS_MAX).expect("limits are small");
         let finished = self.runtime.block_on(async {
             timeout(STOP_TIME_MAX, self.places.acquire_many(all))
@@ -168,7 +192,10 @@ impl Server {
                 .is_ok()
         });
         self.runtime.shutdown_timeout(Duration::from_secs(1));
-        self.shared.flush_denials(true);
+        if let Some(shown) = shown {
+            // Work of those that were cut off may go on; it was waited for already.
+            shown.end(Duration::ZERO);
+        }
         finished
     }
 }

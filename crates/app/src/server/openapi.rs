@@ -24,6 +24,10 @@ struct Problem {
     code: String,
     /// For people; may change.
     detail: String,
+    /// With `NOT_PRIMARY`: where the node that writes is found, if that is known.
+    primary: Option<String>,
+    /// With `NOT_APPLIED`: the record that can be read here.
+    applied: Option<u64>,
 }
 
 /// The document, indented.
@@ -62,7 +66,13 @@ fn made() -> Value {
             "description": "Hosts, their verdicts, and what changed. Every request carries a token: \
                 `Authorization: Bearer hf_...`. Every refusal is a problem with a stable code. \
                 Mutations take an `Idempotency-Key`: sent again within a day, they are answered \
-                again and change nothing.",
+                again and change nothing. They answer in `Holdfast-Lsn` which record they are, and a read \
+                with `Holdfast-Wait-For` shows that record or later. On a site of several nodes every answer \
+                says in `Holdfast-Role` whether the node is `primary` or `standby`, in `Holdfast-Applied` up \
+                to which record it shows, in `Holdfast-Lag-Records`, `-Bytes` and `-Seconds` how far it is \
+                behind, and in `Holdfast-Primary` where the node that writes is found. A standby answers \
+                what would change something, and what is asked of events, with 503 `NOT_PRIMARY`; between \
+                two roles everything is answered with 503 `ROLE_CHANGING`. Both may be tried again.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
@@ -175,6 +185,10 @@ fn parameters(operation: &Operation) -> Value {
             "the ETag of what is known; 304 when it is the same",
         );
     }
+    header(
+        "Holdfast-Wait-For",
+        "the number of a record: waits until it can be read here, 10 s at most",
+    );
     if matches!(operation.does, Does::Follow) {
         header("Last-Event-ID", "goes on after this change");
     }
@@ -192,7 +206,11 @@ fn refusals(operation: &Operation) -> Vec<(u16, &'static str)> {
         ),
         (404, "Nothing of that name"),
         (429, "Too many failed attempts, or too much in flight"),
-        (503, "Not now: too busy, stopping, or the disk is full"),
+        (
+            503,
+            "Not now: too busy, stopping, the disk is full, or another node writes",
+        ),
+        (504, "The record that was waited for is not here yet"),
     ];
     if operation.changes_something() {
         all.extend([

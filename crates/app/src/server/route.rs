@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, RawPathParams, Request, rejection::RawPathParamsRejection},
+    extract::{ConnectInfo, RawPathParams, RawQuery, Request, rejection::RawPathParamsRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::Response,
@@ -27,10 +27,11 @@ use super::{
     call::{Answer, Call, PACKING, Problem},
     carry, export, kept,
     operation::{BODY_LEN_MAX, Does, Operation, Reach},
-    stream,
+    role, stream,
 };
 use crate::{
     http::{answer, origin},
+    node::Role,
     site,
 };
 
@@ -68,10 +69,15 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
 }
 
 fn signs_of_life(shared: &Arc<Shared>) -> Router {
-    let of_ready = Arc::clone(shared);
+    let (of_health, of_ready) = (Arc::clone(shared), Arc::clone(shared));
+    let health = move || {
+        let stand = of_health.stand();
+        health(stand.map_or("alone", |stand| stand.role.name()))
+    };
+    let ready = move |query: RawQuery| ready(Arc::clone(&of_ready), query);
     Router::new()
         .route("/health", get(health))
-        .route("/ready", get(move || ready(Arc::clone(&of_ready))))
+        .route("/ready", get(ready))
 }
 
 /// What is served where all places are taken: whether this lives, and to everything else that it is full.
@@ -91,6 +97,9 @@ pub(super) fn around(shared: &Arc<Shared>, router: Router) -> Router {
 }
 
 async fn watch(shared: Arc<Shared>, request: Request, next: Next) -> Response {
+    // Before the answer is made: it shows this much, and may show more.
+    let mut stand = shared.stand();
+    let wanted = role::wanted(request.headers()).ok().flatten();
     let begun = tokio::time::Instant::now();
     let is_loopback = shared.config.server.listen.value.ip().is_loopback();
     let refused = match is_loopback {
@@ -103,6 +112,7 @@ async fn watch(shared: Arc<Shared>, request: Request, next: Next) -> Response {
         Some(why) => answer::problem(StatusCode::FORBIDDEN, "CROSS_SITE", why),
         None => in_form(next.run(request).await),
     };
+    let is_done = response.status().is_success();
     let headers = response.headers_mut();
     let mut put = |name: header::HeaderName, value: &'static str| {
         headers
@@ -119,6 +129,18 @@ async fn watch(shared: Arc<Shared>, request: Request, next: Next) -> Response {
     if is_api {
         put(header::CACHE_CONTROL, "no-store");
     }
+    if let Some(stand) = &mut stand {
+        // What was waited for is there where that is answered as asked.
+        if is_api && is_done {
+            stand.applied = stand.applied.max(wanted.unwrap_or_default());
+        }
+        role::tell(headers, stand);
+    }
+    let mut put = |name: header::HeaderName, value: &'static str| {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    };
     if shared.config.server.is_encrypted() {
         put(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }
@@ -143,12 +165,19 @@ fn in_form(response: Response) -> Response {
 }
 
 /// The process answers; whether it can work is asked of /ready.
-async fn health() -> Response {
-    let body = json!({"status": "ok"}).to_string();
+pub(super) async fn health(role: &'static str) -> Response {
+    let body = json!({"status": "ok", "role": role}).to_string();
     answer::response(StatusCode::OK, "application/json", body)
 }
 
-async fn ready(shared: Arc<Shared>) -> Response {
+/// Whether what this node serves in its role can be had; with `?role=`, whether that is its role besides.
+async fn ready(shared: Arc<Shared>, RawQuery(query): RawQuery) -> Response {
+    let role = shared.stand().map(|stand| stand.role);
+    let wanted = query
+        .as_deref()
+        .and_then(|query| query.strip_prefix("role="));
+    // A site of one machine has one that writes.
+    let is_other = wanted.is_some_and(|wanted| wanted != role.unwrap_or(Role::Primary).name());
     let asked = Arc::clone(&shared);
     let store = tokio::task::spawn_blocking(move || asked.store.snapshot().map(drop));
     let store = timeout(PLACE_TIME_MAX, store).await;
@@ -158,16 +187,21 @@ async fn ready(shared: Arc<Shared>) -> Response {
         .and_then(|events| (events.readiness)());
     let why = if *shared.stop.borrow() {
         Some("stopping")
+    } else if is_other {
+        Some("this node has another role")
     } else if !matches!(store, Ok(Ok(Ok(())))) {
         Some("the store does not answer")
     } else {
         events
     };
     let (status, body) = match why {
-        None => (StatusCode::OK, json!({"status": "ready"})),
+        None => (
+            StatusCode::OK,
+            json!({"status": "ready", "role": role.map_or("alone", Role::name)}),
+        ),
         Some(why) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            json!({"status": "not ready", "why": why}),
+            json!({"status": "not ready", "role": role.map_or("alone", Role::name), "why": why}),
         ),
     };
     answer::response(status, "application/json", body.to_string())
@@ -214,6 +248,8 @@ async fn carry_out(
         .flatten()
         .map(|token| Zeroizing::new(token.to_owned()));
     let (principal, position) = let_in(&shared, &operation, &parts, peer).await?;
+    let admitted = role::admit(&shared, &operation, &parts.headers).await?;
+    let position = admitted.or(position).filter(|_| operation.is_kept);
     match operation.does {
         Does::Follow => {
             return stream::follow(shared, principal, parts.uri.query(), &parts.headers).await;
@@ -232,20 +268,16 @@ async fn carry_out(
         Does::Change(_) => fingerprint(salt.as_deref(), &parts, &body),
         _ => String::new(),
     };
-    let position = position.filter(|_| operation.is_kept);
     let packs = operation.is_kept && takes_packed(&parts.headers);
     let kept = position.map(|position| {
         let key = kept::Key::new(operation.id, parts.uri.to_string(), packs, &principal);
         (key, position)
     });
-    let is_kept = operation.is_kept;
-    let params = params
-        .iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (is_kept, changes) = (operation.is_kept, operation.changes_something());
     let wanted = parts.headers.get(header::IF_NONE_MATCH).cloned();
     let call = Call {
         now: shared.now(),
-        params: params.collect(),
+        params: owned(&params),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         principal,
@@ -268,12 +300,20 @@ async fn carry_out(
         },
         None => make().await?,
     };
+    let answer = answer.recorded(changes, &shared.store);
     let mut response = answer.into_response(wanted.as_ref());
     if is_kept {
         let by = HeaderValue::from_static("accept-encoding");
         response.headers_mut().insert(header::VARY, by);
     }
     Ok(response)
+}
+
+fn owned(params: &RawPathParams) -> Vec<(String, String)> {
+    let params = params.iter();
+    params
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// Whether the asker says that it takes compressed bodies.
@@ -494,7 +534,9 @@ async fn pass_on(shared: &Shared, mut parts: Parts, body: Body) -> Response {
     };
     let routes = TowerToHyperService::new(events.routes.clone());
     // What this router found in the path would be found once more by that one.
-    let peer = parts.extensions.remove::<ConnectInfo<std::net::SocketAddr>>();
+    let peer = parts
+        .extensions
+        .remove::<ConnectInfo<std::net::SocketAddr>>();
     parts.extensions.clear();
     if let Some(peer) = peer {
         parts.extensions.insert(peer);
@@ -555,7 +597,7 @@ fn attempt(
     {
         return again(call, found);
     }
-    let answer = does(call, &mut transaction)?;
+    let mut answer = does(call, &mut transaction)?;
     if let Some(key) = key {
         let body = String::from_utf8(answer.body.to_vec()).ok();
         let remembered = answered::Answer {
@@ -566,7 +608,7 @@ fn attempt(
         };
         answers.put_in(&mut transaction, who, key, &remembered)?;
     }
-    transaction.commit()?;
+    answer.lsn = Some(transaction.commit()?.lsn);
     Ok(answer)
 }
 

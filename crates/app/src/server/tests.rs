@@ -7,6 +7,7 @@ mod kept;
 mod limits;
 mod roles;
 mod site;
+mod standby;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,7 @@ use world::{Disk, RealClock, RealDisk, RealRandom, Timestamp};
 
 use super::*;
 use crate::{cli::Global, config::Config};
+use std::path::Path;
 
 /// How long a test waits for bytes before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running server, and a token of each role.
 pub(super) struct Place {
     pub(super) server: Server,
+    pub(super) shown: Shown,
     pub(super) address: SocketAddr,
     pub(super) store: Store,
     tokens: BTreeMap<&'static str, String>,
@@ -55,6 +58,7 @@ pub(super) fn config(dir: &Path) -> Config {
         server: None,
         server_cert: None,
         token_file: None,
+        wait_for: None,
         data_dir: Some(dir.to_owned()),
         config: Some(file),
         output: None,
@@ -78,6 +82,11 @@ impl Place {
 
     /// On the store that `serve` makes of the one on this disk.
     pub(super) fn behind(serve: impl FnOnce(&Store) -> Store) -> Self {
+        Self::standing(serve, None)
+    }
+
+    /// On a node that says of itself how it stands.
+    pub(super) fn standing(serve: impl FnOnce(&Store) -> Store, standing: Option<Asked>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         let store = serve(&open_store(dir.path()));
@@ -87,13 +96,17 @@ impl Place {
             config: &config,
             dir: dir.path(),
             events: None,
+            is_writer: standing.is_none(),
+            standing,
         };
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         tcp.set_nonblocking(true).unwrap();
         let address = tcp.local_addr().unwrap();
-        let server = Server::start(listening, tcp).unwrap();
+        let server = Server::start(&config, dir.path(), tcp).unwrap();
+        let shown = server.show(listening).unwrap();
         let mut place = Self {
             server,
+            shown,
             address,
             store,
             tokens: BTreeMap::new(),
@@ -122,7 +135,7 @@ impl Place {
         // Made a while ago, so that one that has expired could be made.
         let at = Timestamp::from_nanos(1);
         let mut transaction = self.store.begin().unwrap();
-        let tokens = &self.server.shared().tokens;
+        let tokens = &self.shown.shared().tokens;
         let made = tokens.add_in(&mut transaction, &request, &RealRandom, at, "test");
         transaction.commit().unwrap();
         made.unwrap().1.to_string()

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Full,
     /// The store is closed: the process stops.
     Closed,
+    /// Another node may record at present, or whether this one did is not known yet.
+    Fenced,
     Storage,
 }
 
@@ -91,6 +93,7 @@ fn of_store(error: &store::Error) -> Kind {
         store::Kind::OutOfRange => Kind::OutOfRange,
         store::Kind::Full => Kind::Full,
         store::Kind::Closed => Kind::Closed,
+        store::Kind::Fenced => Kind::Fenced,
         _ => Kind::Storage,
     }
 }

@@ -4,6 +4,7 @@ mod force;
 mod joining;
 mod rebuilds;
 mod roles;
+mod standby;
 
 use std::{
     collections::BTreeSet,
@@ -182,8 +183,9 @@ fn a_site_goes_on_elsewhere_when_the_node_that_writes_is_killed() {
     up_a.says("standing by");
     wait_until("all copies", writes, |status| in_sync(status) == 2);
     assert_eq!(status(a)["role"], "replica");
-    let refused = a.run(["variable", "set", "var_accounts_tmout", "600"]);
-    assert_ne!(refused.code, 0);
+    let refused = a.run(["variable", "set", "shell-idle-timeout", "seconds", "600"]);
+    refused.is_refused_naming("follows another one");
+    refused.tells_next_step();
     let clock = RealClock::new();
     while hosts(a) != hosts(writes) {
         assert!(clock.monotonic() < PATIENCE);

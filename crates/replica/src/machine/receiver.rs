@@ -151,6 +151,8 @@ impl Receiver {
         if !taken.is_empty() {
             self.missing = None;
             log.append(&taken);
+            let bytes = taken.iter().map(|entry| entry.bytes.len() as u64).sum();
+            log.trail.appended(log.received.lsn, bytes, self.last_heard);
             out.push(Effect::Append(taken));
         } else if last.lsn <= log.flushed.lsn {
             // All of it came before: what was said about it then may be lost.

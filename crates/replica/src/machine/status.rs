@@ -38,6 +38,8 @@ pub struct Status {
     pub unheard: Option<Duration>,
     /// What was said to be committed, whether or not it is here.
     pub announced: Lsn,
+    /// What was received and is not applied here, in bytes, and since when the oldest of it waits.
+    pub unapplied: (u64, Duration),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +112,11 @@ impl Node {
                 let quiet = self.now.since(receiver.last_heard);
                 (receiver.primary, receiver.session, quiet)
             }),
+            unapplied: {
+                let (bytes, since) = self.log.trail.behind(self.log.applied);
+                let waits = since.map_or(Duration::ZERO, |since| self.now.since(since));
+                (bytes, waits)
+            },
         }
     }
 

@@ -165,6 +165,18 @@ impl NoWay {
     }
 }
 
+impl NoWay {
+    /// A host that is scanned as the machine itself, by another machine.
+    pub fn of_another(machine: &str) -> Self {
+        Self(Failure::new(
+            Reason::HostUnreachable,
+            format!(
+                "the host is scanned as the machine itself, and this machine is `{machine}`: retire it and add it by its address, and any node can scan it"
+            ),
+        ))
+    }
+}
+
 impl Way for NoWay {
     fn ready(&self) -> Result<(), Failure> {
         Err(self.0.clone())

@@ -37,6 +37,8 @@ pub struct OnStore {
     settings: Settings,
     waivers: Waivers,
     clock: Arc<dyn Clock>,
+    /// Whose own host this one is, where several machines have the store in turn.
+    machine: Option<String>,
 }
 
 impl fmt::Debug for OnStore {
@@ -101,7 +103,17 @@ impl OnStore {
             waivers: Waivers::new(store.clone()).map_err(|error| error.detail)?,
             vault,
             clock,
+            machine: None,
         })
+    }
+
+    /// One of several machines, known by this name: a host that is scanned as the machine itself is the
+    /// one of that name. What is found here would be recorded under another one's name.
+    pub fn on_machine(self, name: String) -> Self {
+        Self {
+            machine: Some(name),
+            ..self
+        }
     }
 
     fn ssh(&self, host: &Host, endpoint: ssh::Endpoint, access: &Arc<dyn Access>) -> Arc<dyn Way> {
@@ -178,7 +190,10 @@ impl Opened for OnStore {
 
     fn way(&self, host: &Host, access: &Arc<dyn Access>) -> Arc<dyn Way> {
         match &host.reach {
-            Reach::Local => Arc::new(Local),
+            Reach::Local => match &self.machine {
+                Some(machine) if *machine != host.name => Arc::new(NoWay::of_another(machine)),
+                _ => Arc::new(Local),
+            },
             Reach::Offline => Arc::new(NoWay::offline()),
             Reach::Ssh { address, port, .. } => {
                 let endpoint = ssh::Endpoint {

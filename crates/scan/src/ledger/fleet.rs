@@ -428,7 +428,7 @@ pub(super) fn fleet(
     for found in &found {
         let board = found.board.as_deref();
         let is_known = known.standing(&found.name, &found.host, board).is_some();
-        let board = board.filter(|_| !is_known).map(|board| decode(board));
+        let board = board.filter(|_| !is_known).map(decode);
         boards.push(board.transpose()?);
     }
     read_lists(tables, latest, &boards, known)?;

@@ -27,9 +27,11 @@ pub(in crate::console) fn administration(visit: &Visit<'_>) -> Result<Markup, vi
     };
     let content = html! {
         div class="title" { h1 { "Administration" } p class="soft" { "Everything done here is in the audit log, under the name of your token." } }
-        div class="grid" {
-            (add_host(visit))
-            @if tokens.is_some() { (make_token(visit)) }
+        @if visit.stand.is_none() {
+            div class="grid" {
+                (add_host(visit))
+                @if tokens.is_some() { (make_token(visit)) }
+            }
         }
         @if let Some(tokens) = &tokens { (token_table(visit, tokens)) }
         (host_table(visit, &hosts.hosts, hosts.total))
@@ -144,6 +146,9 @@ fn token_table(visit: &Visit<'_>, tokens: &[TokenRow]) -> Markup {
 /// What cannot be taken back: the first button says what it comes to, the second does it. Without script
 /// too.
 fn asked_again(visit: &Visit<'_>, does: &str, name: &str, comes_to: &str, to: Link) -> Markup {
+    if visit.stand.is_some() {
+        return html! {};
+    }
     html! {
         details class="sure" {
             summary class="plain" { (does) span class="unseen" { " " (name) } }

@@ -29,7 +29,7 @@ pub(in crate::console) fn alerts(visit: &Visit<'_>) -> Result<Markup, view::Erro
         name => row.state.name() == name,
     };
     let shown: Vec<&AlertRow> = all.iter().filter(|row| lets_through(choice, row)).collect();
-    let may_change = visit.at.is_none() && visit.at_least(Role::Operator);
+    let may_change = visit.may_change(Role::Operator);
     let content = html! {
         div class="title" { h1 { "Alerts" } p class="soft" { "The same thing again counts up, and makes no second alert. What is over resolves itself." } }
         nav class="filter choices" aria-label="States" {

@@ -10,6 +10,7 @@ use crate::{
         link::Link,
         visit::Visit,
     },
+    node::Stand,
     view::{self, Kind},
 };
 
@@ -35,6 +36,11 @@ fn told(error: &view::Error) -> (StatusCode, &'static str, &'static str) {
             StatusCode::CONFLICT,
             "Somebody else was faster",
             "Another change came in between. Go back, look at it, and try again.",
+        ),
+        Kind::Fenced => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The nodes change their roles",
+            "Go back and try again in a moment. If it says that something is not known, look whether it was done.",
         ),
         Kind::Sealed | Kind::Full | Kind::Closed | Kind::Storage => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -73,6 +79,28 @@ pub(in crate::console) fn not_of_the_site(visit: &Visit<'_>) -> (StatusCode, Mar
         visit,
         StatusCode::FORBIDDEN,
         "Your token may not do that",
+        &detail,
+        next,
+    )
+}
+
+/// A form on a node that records nothing.
+pub(in crate::console) fn stands_by(visit: &Visit<'_>, stand: &Stand) -> (StatusCode, Markup) {
+    let detail = match &stand.primary {
+        Some(primary) => format!(
+            "Nothing was done: `{}` stands by, and `{}` is the node that writes.",
+            stand.node, primary.name
+        ),
+        None => format!(
+            "Nothing was done: `{}` stands by, and knows no node that writes.",
+            stand.node
+        ),
+    };
+    let next = "Do it on the node that writes; the note at the top leads there.";
+    whole(
+        visit,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This node is for reading",
         &detail,
         next,
     )

@@ -157,7 +157,7 @@ pub(in crate::console) fn rule(visit: &Visit<'_>, id: &str) -> Result<Markup, vi
             }
         }
         (places(visit, &rule))
-        @if visit.at.is_none() && visit.at_least(Role::Operator) {
+        @if visit.may_change(Role::Operator) {
             p class="small" { a href=(visit.link("/waivers").with("rule", id)) { "Ask for a waiver of this rule" } }
         }
     };

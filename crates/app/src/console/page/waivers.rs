@@ -11,7 +11,7 @@ use crate::{
 pub(in crate::console) fn waivers(visit: &Visit<'_>) -> Result<Markup, view::Error> {
     let mut all = view::waivers(&visit.reader, visit.at)?;
     all.reverse();
-    let may_change = visit.at.is_none() && visit.at_least(Role::Operator);
+    let may_change = visit.may_change(Role::Operator);
     let (open, over): (Vec<_>, Vec<_>) = all
         .iter()
         .partition(|row| matches!(row.standing, "requested" | "approved"));

@@ -107,7 +107,7 @@ fn changes_are_told_as_they_come_and_gone_on_with_after_a_break() {
         .collect();
     assert_eq!(verdicts, ["pass", "fail"]);
     // A stop ends streams too.
-    assert!(place.server.stop());
+    assert!(place.server.stop(Some(place.shown)));
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
 }
@@ -142,10 +142,10 @@ fn a_moment_is_answered_as_it_was() {
     record(&place.store, "one", "r", Outcome::Pass);
     // Not the time of the scan: one that is recorded late counts from when it was recorded. The text is
     // of the millisecond, rounded: two later, the moment is over in any case.
-    let moment = place.server.shared().now();
+    let moment = place.shown.shared().now();
     let at = crate::moment::rfc3339(moment).replace('Z', "999Z");
     let over = moment.plus(Duration::from_millis(3));
-    std::iter::repeat_with(|| place.server.shared().now())
+    std::iter::repeat_with(|| place.shown.shared().now())
         .find(|now| *now > over)
         .unwrap();
     record(&place.store, "one", "r", Outcome::Fail);

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Signs in with a token; what the browser would send from then on.
-fn signed_in(place: &Place, token: &str) -> String {
+pub(super) fn signed_in(place: &Place, token: &str) -> String {
     let form = format!("token={token}");
     let sent =
         Sent::new("POST", "/sign-in").body("application/x-www-form-urlencoded", form.as_bytes());
@@ -12,7 +12,7 @@ fn signed_in(place: &Place, token: &str) -> String {
     cookie.split(';').next().unwrap().to_owned()
 }
 
-fn look(place: &Place, cookie: &str, path: &str) -> Heard {
+pub(super) fn look(place: &Place, cookie: &str, path: &str) -> Heard {
     place.send(&Sent::new("GET", path).header("Cookie", cookie))
 }
 
@@ -21,7 +21,7 @@ fn look(place: &Place, cookie: &str, path: &str) -> Heard {
 fn a_token_of_one_host_is_shown_nothing_of_the_others() {
     let place = Place::new();
     let month = Duration::from_secs(30 * 86_400);
-    let expires = crate::moment::rfc3339(place.server.shared().now().plus(month));
+    let expires = crate::moment::rfc3339(place.shown.shared().now().plus(month));
     for name in ["mine", "secret-host"] {
         let host = serde_json::json!({ "name": name, "address": "192.0.2.7", "site": name });
         let added = place.tell(Role::Operator, "POST", "/api/v1/hosts", &host);
@@ -31,7 +31,7 @@ fn a_token_of_one_host_is_shown_nothing_of_the_others() {
         set.must_be(200);
         let scan = serde_json::json!({ "host": name });
         place.tell(Role::Operator, "POST", "/api/v1/scans", &scan);
-        let rule = place.server.shared().rules.all()[0].id.clone();
+        let rule = place.shown.shared().rules.all()[0].id.clone();
         let waiver = serde_json::json!({
             "rule": rule, "target": "host", "name": name, "owner": "Carla", "reason": "it must be",
             "expires": expires,
@@ -198,7 +198,7 @@ fn a_file_is_called_by_what_it_holds_and_the_moment_that_it_is_of() {
     place
         .tell(Role::Operator, "POST", "/api/v1/hosts", &host)
         .must_be(201);
-    let year = crate::moment::rfc3339(place.server.shared().now())[..4].to_owned();
+    let year = crate::moment::rfc3339(place.shown.shared().now())[..4].to_owned();
     let check = |path: &str, expected: &str| {
         let heard = place.ask(Role::Auditor, "GET", path).must_be(200);
         let called = heard.header("content-disposition").unwrap().to_owned();

@@ -177,10 +177,11 @@ fn a_tag_lasts_as_long_as_the_state_while_the_moment_that_is_told_moves_on() {
         let tag = first.header("etag").unwrap().to_owned();
         let clock = RealClock::new();
         // A page of hosts tells no moment.
-        while path != KEPT[1] {
+        let tells_a_moment = path != KEPT[1];
+        loop {
             let again = ask();
             assert_eq!(again.header("etag"), Some(&*tag), "{path}");
-            if first.json()["at"] != again.json()["at"] {
+            if !tells_a_moment || first.json()["at"] != again.json()["at"] {
                 break;
             }
             assert!(clock.monotonic() < PATIENCE, "{path} stands still");
@@ -245,7 +246,7 @@ fn a_maintenance_that_ends_by_itself_ends_in_the_very_next_answer() {
 #[test]
 fn a_waiver_that_ends_by_itself_ends_in_the_very_next_answer() {
     let place = with_host(Store::clone);
-    let shared = place.server.shared();
+    let shared = place.shown.shared();
     let rule = shared.rules.all()[0].id.clone();
     changes::record(&shared.store, "one", &rule, Outcome::Fail);
     let (ends, expires) = soon();

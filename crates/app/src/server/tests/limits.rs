@@ -211,7 +211,7 @@ fn a_stop_under_load_loses_nothing_that_was_acknowledged() {
         {
             std::thread::yield_now();
         }
-        let finished = place.server.stop();
+        let finished = place.server.stop(Some(place.shown));
         assert!(finished, "requests were cut off");
         clients
             .into_iter()
@@ -325,7 +325,10 @@ fn a_stop_while_many_read_cuts_no_answer() {
                 stream
             }));
         }
-        assert!(place.server.stop(), "requests were cut off");
+        assert!(
+            place.server.stop(Some(place.shown)),
+            "requests were cut off"
+        );
         for reader in readers {
             reader.join().unwrap();
         }

@@ -251,7 +251,7 @@ fn a_waiver_is_asked_for_by_one_token_and_approved_by_another() {
     let rules = place.ask(Role::Viewer, "GET", "/api/v1/rules").json();
     let rule = rules["rules"][0]["rule"].as_str().unwrap();
     let expires =
-        crate::moment::rfc3339(place.server.shared().now().plus(Duration::from_secs(9999)));
+        crate::moment::rfc3339(place.shown.shared().now().plus(Duration::from_secs(9999)));
     let body = json!({
         "rule": rule, "target": "group", "name": "web", "owner": "anna",
         "reason": "replaced in March", "expires": expires,
@@ -329,7 +329,7 @@ fn alerts_are_listed_shown_and_dealt_with_and_only_by_whoever_may() {
         subject: Some(subject.to_owned()),
         detail: Some("it cannot sign".to_owned()),
     };
-    let now = place.server.shared().now();
+    let now = place.shown.shared().now();
     evaluator.look(now, &[wrong("a"), wrong("b")]).unwrap();
 
     let first = place
@@ -406,7 +406,7 @@ fn statements_and_every_scan_of_a_host_are_read_page_by_page() {
     let keys = tempfile::tempdir().unwrap();
     let key = book.key(&RealDisk, keys.path(), &RealRandom).unwrap();
     for _ in 0..3 {
-        let at = place.server.shared().now();
+        let at = place.shown.shared().now();
         let scan = Scan {
             id: uuid::Uuid::new_v4(),
             host: "h".to_owned(),

@@ -110,3 +110,18 @@ fn nobody_is_dialled_for_a_credential_that_does_not_open() {
     assert_eq!(scan(&place, &host), Reason::HostUnreachable);
     came.recv_timeout(PATIENCE).unwrap().unwrap();
 }
+
+/// A site that several machines keep in turn: what the second finds on itself is not the first one's.
+#[test]
+fn a_host_that_is_the_machine_itself_is_scanned_by_that_machine_alone() {
+    let place = Place::new();
+    let host = Host::new("first", Reach::Local, world::Timestamp::from_nanos(1));
+    let access: Arc<dyn Access> = Arc::new(Nowhere);
+    for (machine, is_scanned) in [("first", true), ("second", false)] {
+        let (disk, clock) = (Arc::new(RealDisk), Arc::new(RealClock::new()));
+        let opened = OnStore::without_queue(&place.store, place.dir.path(), disk, clock);
+        let way = opened.unwrap().on_machine(machine.to_owned());
+        let ready = way.way(&host, &access).ready();
+        assert_eq!(ready.is_ok(), is_scanned, "{machine}");
+    }
+}

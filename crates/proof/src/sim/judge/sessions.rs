@@ -99,7 +99,7 @@ impl Sessions {
             }
             _ => {
                 if let Some(session) = known {
-                    session.has_source |= line.name == "source";
+                    session.has_source |= line.name.starts_with("source_");
                     let plan = line.name.starts_with("plan_").then_some(line.name);
                     session.plan = plan.or(session.plan);
                 }

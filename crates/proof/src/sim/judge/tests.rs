@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use replica::machine::{Body, EpochId, Header, Line, Message, NodeId, Record, SessionId};
+use replica::machine::{Body, EpochId, Header, History, Line, Message, NodeId, Record, SessionId};
 
 use super::{sequence::tests::entry, *};
 use crate::sim::{cluster::IDENTITY, site, swarm::Swarm};
@@ -260,6 +260,25 @@ fn a_session_that_ends_twice_or_never_began_is_found() {
         told(&mut sessions, 3, "session_created"),
         Some(Checker::Lines)
     );
+}
+
+#[test]
+fn a_base_that_is_begun_before_its_source_was_told_is_found() {
+    let mut sessions = Sessions::default();
+    let begin = Body::BaseBegin {
+        session: SessionId(1),
+        endpoint: 1,
+        base: Position::default(),
+        history: History::default(),
+        since: None,
+        parts: 0,
+    };
+    for name in ["session_created", "plan_rebuild"] {
+        assert_eq!(told(&mut sessions, 1, name), None, "{name}");
+    }
+    assert_eq!(found(sessions.sent(0, &begin)), Some(Checker::Lines));
+    assert_eq!(told(&mut sessions, 1, "source_full_base"), None);
+    assert_eq!(found(sessions.sent(0, &begin)), None);
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl Cluster {
         self.judge_end()
     }
 
-    fn happen(&mut self, happening: Happening) -> Verdict {
+    pub(crate) fn happen(&mut self, happening: Happening) -> Verdict {
         match happening {
             Happening::Work { host, life, work } => self.work(host, life, work),
             Happening::Start(host) => self.start(host),

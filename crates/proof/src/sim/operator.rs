@@ -27,6 +27,8 @@ const HOPELESS: Moment = 30 * SECOND;
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
     asked: BTreeMap<u64, (Host, Moment)>,
+    /// Those of them that accept a loss.
+    forced: BTreeSet<u64>,
     /// Processes that cannot go on.
     pub(crate) to_restart: BTreeSet<Host>,
     wrote: Option<Host>,
@@ -42,6 +44,7 @@ impl Operator {
 
     pub(crate) fn lost(&mut self, host: Host) {
         self.asked.retain(|_, (of, _)| *of != host);
+        self.forced.retain(|number| self.asked.contains_key(number));
     }
 
     pub(crate) fn wrote(&mut self, host: Host, epoch: Epoch) {
@@ -67,6 +70,7 @@ impl Cluster {
         if matches!(&order, Order::Promote { force: Some(_), .. }) {
             self.judge.forgive();
             self.clients.forgive();
+            self.operator.forced.insert(number);
         }
         self.operator.asked.insert(number, (host, self.now));
         let epoch_id = self.fresh_epoch();
@@ -80,6 +84,7 @@ impl Cluster {
 
     pub(crate) fn order_ended(&mut self, host: Host, number: u64, outcome: &Outcome) -> Verdict {
         self.operator.asked.remove(&number);
+        self.operator.forced.remove(&number);
         let _ = host;
         self.tally.count(match outcome {
             Outcome::Done => "orders carried out",
@@ -301,9 +306,10 @@ impl Cluster {
         }
     }
 
-    /// After an accepted loss: once all nodes are of one mind again, promises count again.
+    /// After an accepted loss: once all nodes are of one mind again, promises count again. Not while an
+    /// order that accepts it is under way: until it ends they are of one mind about what it may cut.
     fn settle(&mut self) -> Verdict {
-        if !self.judge.is_unsettled {
+        if !self.judge.is_unsettled || !self.operator.forced.is_empty() {
             return Ok(());
         }
         let Some(writer) = self.writer() else {
@@ -322,6 +328,10 @@ impl Cluster {
                 && site.disk.record_lane.is_empty()
                 && known.is_some_and(|it| it == own)
         });
+        // One that has just started knows of less than the others, whose older records may be gone.
+        let hosts = (0..self.sites.len()).filter(|host| is_in(&self.sites[*host]));
+        let told = hosts.map(|host| self.judge.committed_at(host)).max();
+        let is_agreed = is_agreed && told <= Some(self.judge.committed_at(writer));
         if !is_agreed {
             return Ok(());
         }
@@ -385,5 +395,63 @@ impl Cluster {
                 fresh,
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wal::Lsn;
+
+    use super::*;
+    use crate::sim::trace::Trace;
+
+    /// One in which somebody writes, all are of one mind, and something is committed.
+    fn agreed() -> Cluster {
+        let mut cluster = Cluster::new(2, Trace::Off);
+        cluster.swarm.faults.clear();
+        while cluster.judge.sequence.end() < Lsn::new(5) || cluster.judge.is_unsettled {
+            let (at, happening) = cluster.agenda.next().unwrap();
+            cluster.now = at;
+            cluster.happen(happening).unwrap();
+            cluster.judge.forgive();
+            cluster.settle().unwrap();
+        }
+        cluster
+    }
+
+    /// Nodes that are of one mind still are just after the order: what was committed then, and cut by the
+    /// promotion, was taken for a loss that nobody had accepted.
+    #[test]
+    fn a_loss_is_not_over_while_the_order_that_accepts_it_is_under_way() {
+        let mut cluster = agreed();
+        let writer = cluster.writer().unwrap();
+        let other = (writer + 1) % cluster.sites.len();
+        cluster
+            .promote(other, Some("it is gone".to_owned()))
+            .unwrap();
+        cluster.settle().unwrap();
+        assert!(cluster.judge.is_unsettled);
+
+        let number = cluster.number;
+        cluster.order_ended(other, number, &Outcome::Done).unwrap();
+        cluster.settle().unwrap();
+        assert!(!cluster.judge.is_unsettled);
+    }
+
+    /// One that has just started does not know what is committed. What others take as committed then began
+    /// behind the end of a sequence that was made of what it knew.
+    #[test]
+    fn a_loss_is_not_over_while_the_one_that_writes_knows_of_less_than_others() {
+        let mut cluster = agreed();
+        let writer = cluster.writer().unwrap();
+        let committed = cluster.judge.committed_at(writer);
+        cluster.judge.forgive();
+        cluster.judge.started(writer, Lsn::ZERO);
+        cluster.settle().unwrap();
+        assert!(cluster.judge.is_unsettled);
+
+        cluster.judge.started(writer, committed);
+        cluster.settle().unwrap();
+        assert!(!cluster.judge.is_unsettled);
     }
 }

@@ -83,6 +83,25 @@ fn two_nodes_that_commit_different_records_are_found() {
     );
 }
 
+/// An accepted loss excuses what was before it, and what is told until all agree again.
+#[test]
+fn what_all_agreed_on_after_a_loss_may_not_be_lost_again() {
+    let mut judge = Judge::default();
+    let (one, mut two) = (disk(3, 1), disk(2, 1));
+    two.image.log.append(entry(1, 3, 77), Epoch(1));
+    for host in [0, 1] {
+        judge.committed(host, Lsn::new(3), &one).unwrap();
+    }
+    judge.compare(0, &one.image).unwrap();
+    judge.forgive();
+    assert_eq!(found(judge.compare(1, &two.image)), None);
+    assert_eq!(found(judge.settle(0, &one.image)), None);
+    assert_eq!(
+        found(judge.compare(1, &two.image)),
+        Some(Checker::Committed)
+    );
+}
+
 #[test]
 fn an_epoch_that_falls_or_changes_its_id_is_found_and_a_new_disk_has_none() {
     let mut judge = Judge::default();

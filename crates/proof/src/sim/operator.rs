@@ -371,10 +371,16 @@ impl Cluster {
             .operator
             .lease
             .is_none_or(|(_, until)| until < self.now);
-        if is_over && self.operator.asked.is_empty() && self.may_promote() {
-            return self.promote_somebody();
+        if !is_over || !self.operator.asked.is_empty() || !self.may_promote() {
+            return Ok(());
         }
-        Ok(())
+        // Who is a holder by its own record needs no promotion: it goes on under its next start.
+        let is_wanted = self.is_hopeless() && self.writer().is_none();
+        let holder = self.holder().filter(|host| self.sites[*host].is_up());
+        match holder.filter(|_| is_wanted && self.dice.one_in(3)) {
+            Some(holder) => self.lease(holder, life),
+            None => self.promote_somebody(),
+        }
     }
 
     fn lease(&mut self, host: Host, life: Moment) -> Verdict {
@@ -382,7 +388,7 @@ impl Cluster {
         self.operator.lease = Some((host, until));
         let site = &mut self.sites[host];
         site.lease_ends = Some(until);
-        let epoch = site.primary.unwrap_or_default();
+        let epoch = site.primary.unwrap_or(site.record().granted.0);
         let mut ends = self.clock(host);
         ends.0 += std::time::Duration::from_micros(life);
         // Drawn without the dice, so that a seed is the same cluster with and without leases.

@@ -4,11 +4,7 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 
-use crate::{
-    Peer,
-    browser::site::Site,
-    holdfast::Run,
-};
+use crate::{Peer, browser::site::Site, holdfast::Run};
 
 static SCHEMATHESIS: Peer = Peer::new(
     "Schemathesis",

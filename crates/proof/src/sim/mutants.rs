@@ -17,7 +17,7 @@ use super::{
 };
 
 /// What has to be there to build this program.
-const PARTS: [&str; 4] = ["proof", "replica", "wal", "world"];
+const PARTS: [&str; 5] = ["proof", "replica", "store", "wal", "world"];
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -191,6 +191,28 @@ mod tests {
             let planted = mutant.planted(&source).unwrap();
             assert_ne!(planted, source, "{}", mutant.name);
             assert!(!mutant.found_by.is_empty(), "{}", mutant.name);
+        }
+    }
+
+    /// What one of them is built of and is not copied makes each planted bug one that does not compile.
+    #[test]
+    fn every_crate_that_the_program_is_built_of_is_copied() {
+        let root = crate::tree::workspace_root(&env::current_dir().unwrap()).unwrap();
+        let all = fs::read_dir(root.join("crates")).unwrap();
+        let all = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let all: Vec<String> = all.collect();
+        for part in PARTS {
+            let manifest = root.join("crates").join(part).join("Cargo.toml");
+            let manifest: toml::Table =
+                toml::from_str(&fs::read_to_string(manifest).unwrap()).unwrap();
+            let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
+            let tables = tables
+                .into_iter()
+                .filter_map(|name| manifest.get(name)?.as_table());
+            for needed in tables.flat_map(|table| table.keys()) {
+                let is_there = !all.contains(needed) || PARTS.contains(&needed.as_str());
+                assert!(is_there, "{part} needs {needed}");
+            }
         }
     }
 

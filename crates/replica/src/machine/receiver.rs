@@ -348,8 +348,15 @@ impl Receiver {
 
     pub(super) fn base_part(&mut self, index: u32, bytes: Vec<u8>, out: &mut Outbox) {
         let session = self.session;
-        let Some(base) = self.base.as_mut().filter(|_| self.stage == Stage::Live) else {
+        if self.stage != Stage::Live {
             return;
+        }
+        // A part is sent once the one before is stored. Otherwise this session began here a second time, by a
+        // late `Attach`, and what was stored before is of no use: nothing but another session helps.
+        let has_begun = self.base.as_ref().is_some_and(|base| index <= base.stored);
+        let Some(base) = self.base.as_mut().filter(|_| has_begun) else {
+            let reason = format!("part {index} of a base that this session did not begin");
+            return self.fail(reason, out);
         };
         if index == base.stored && index < base.parts && !base.is_storing {
             base.is_storing = true;

@@ -479,6 +479,11 @@ impl Cluster {
 
     pub(super) fn release_parts(&mut self) {
         self.hold_parts = false;
+        self.release_held_parts();
+    }
+
+    /// Those that are held; the next ones are held again.
+    pub(super) fn release_held_parts(&mut self) {
         for (id, event) in std::mem::take(&mut self.held) {
             self.step(id, event);
         }

@@ -4,7 +4,7 @@ use wal::Lsn;
 
 use super::cluster::{Cluster, config, is_written, limits};
 use crate::machine::{
-    Body, Event, Header, Limits, Message, Mode, NodeId, Position, SessionId, State,
+    Attach, Body, Event, Header, Limits, Message, Mode, NodeId, Position, SessionId, State,
 };
 
 /// Node 3 is away while records are written and removed up to `recycled`.
@@ -231,6 +231,32 @@ fn readers_are_not_let_in_between_two_sessions_that_each_bring_a_base() {
     cluster.run();
     cluster.release_parts();
     cluster.pass(2);
+    assert!(cluster.is_in_sync(1, 3));
+    assert_eq!(cluster.disks[&3].committed, cluster.disks[&1].committed);
+}
+
+/// An `Attach` of an earlier session came late, and then one of this session again: the replica had begun it
+/// anew, without its base, and took no part; the primary sent it for ever, and was answered each heartbeat.
+#[test]
+fn a_replica_that_begins_a_session_again_amid_a_base_is_rebuilt_by_the_next_one() {
+    let mut cluster = left_behind(4);
+    cluster.hold_parts = true;
+    cluster.start(3);
+    cluster.pass(1);
+    // The first part is stored, the last one is under way.
+    cluster.release_held_parts();
+    let session = cluster.replica(1, 3).session.unwrap();
+    assert!(!cluster.is_in_sync(1, 3));
+    for id in [SessionId(77), session.id] {
+        let attach = Attach {
+            session: id,
+            endpoint: session.endpoint,
+            config: cluster.disks[&1].record.config.clone(),
+        };
+        cluster.say(1, 3, Body::Attach(attach));
+    }
+    cluster.release_parts();
+    cluster.pass(20);
     assert!(cluster.is_in_sync(1, 3));
     assert_eq!(cluster.disks[&3].committed, cluster.disks[&1].committed);
 }

@@ -28,7 +28,7 @@ use crate::exit::Refusal;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What was lost is said again after so long.
-const REPEAT_EVERY: Duration = Duration::from_secs(30);
+const REPEAT_EVERY: Duration = Duration::from_secs(2);
 
 /// What nodes say to each other, as JSON: what a program does not know of it, it passes over.
 #[derive(Debug, Serialize, Deserialize)]

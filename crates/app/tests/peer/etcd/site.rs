@@ -43,6 +43,14 @@ pub(crate) fn in_sync(status: &Value) -> usize {
     replicas.iter().filter(|it| it["in_sync"] == true).count()
 }
 
+fn connected(status: &Value) -> usize {
+    let others = status["nodes"].as_array().cloned().unwrap_or_default();
+    others
+        .iter()
+        .filter(|it| it["is_connected"] == true)
+        .count()
+}
+
 pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
@@ -83,6 +91,10 @@ impl Site {
             a.done(&["group", "add", name]);
         }
         a.until("two copies", |status| in_sync(status) == 2);
+        // Only the first one knows both of the others, until it has told them.
+        for node in self.nodes() {
+            node.until("both others", |status| connected(status) == 2);
+        }
         a.done(&["group", "mode", "sync:1"]);
         a.adds("new-first");
         ups

@@ -13,6 +13,7 @@ use crate::crash::{self, breach::Fault, dice::Dice, process::Product};
 
 mod clients;
 mod disks;
+mod etcd;
 mod faults;
 mod history;
 mod judge;
@@ -20,6 +21,7 @@ mod linear;
 mod logs;
 mod network;
 mod nodes;
+mod outages;
 mod rounds;
 mod rows;
 mod tally;
@@ -54,6 +56,9 @@ pub(crate) struct Options {
         default_value = "kill"
     )]
     faults: Vec<Nemesis>,
+    /// Who says which node writes, instead of orders: an etcd of the run's own
+    #[arg(long, value_enum)]
+    coordinator: Option<Coordinator>,
     /// The `holdfast` to run [default: built now, in the profile of this program]
     #[arg(long, value_name = "PATH")]
     binary: Option<std::path::PathBuf>,
@@ -62,8 +67,16 @@ pub(crate) struct Options {
     keep: bool,
 }
 
+/// What nodes can have as a coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Coordinator {
+    /// From PATH
+    Etcd,
+}
+
 /// Runs with what the command line asks for. Exit code 1 for a finding.
 pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
+    options.are_possible()?;
     if options.faults.contains(&Nemesis::FullDisk)
         && disks::is_possible()
         && let Some(exit) = disks::with_own_mounts()?
@@ -87,6 +100,10 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
         .tempdir()?;
     sandbox.disable_cleanup(options.keep);
     let product = crash::install(&binary, sandbox.path())?;
+    let etcd = match options.coordinator {
+        Some(Coordinator::Etcd) => Some(etcd::program(&product)?),
+        None => None,
+    };
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&product.stop))?;
     }
@@ -96,6 +113,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
         kills: options.kills,
         nodes: options.nodes.into(),
         faults: options.faults.clone(),
+        coordinator: etcd.as_ref(),
         shows_progress: true,
         tally: Tally::default(),
     };
@@ -124,16 +142,26 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
 }
 
 impl Options {
+    fn are_possible(&self) -> io::Result<()> {
+        let is_alone = self.coordinator.is_none();
+        match self.faults.iter().find(|it| it.is_of_coordinator()) {
+            Some(fault) if is_alone => Err(io::Error::other(format!(
+                "{} goes wrong with a coordinator: add --coordinator etcd",
+                fault.name()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The command that makes the same choices.
     fn again(&self, seed: u64) -> String {
-        use clap::ValueEnum as _;
-        let faults: Vec<String> = self
-            .faults
-            .iter()
-            .filter_map(|it| Some(it.to_possible_value()?.get_name().to_owned()))
-            .collect();
+        let faults: Vec<String> = self.faults.iter().map(|it| it.name()).collect();
+        let coordinator = match self.coordinator {
+            Some(Coordinator::Etcd) => " --coordinator etcd",
+            None => "",
+        };
         format!(
-            "cargo proof cluster --seed {seed} --kills {} --nodes {} --faults {}",
+            "cargo proof cluster --seed {seed} --kills {} --nodes {} --faults {}{coordinator}",
             self.kills,
             self.nodes,
             faults.join(",")
@@ -147,6 +175,8 @@ struct Campaign<'p> {
     kills: u32,
     nodes: usize,
     faults: Vec<Nemesis>,
+    /// The etcd to be run, if nodes are to have one.
+    coordinator: Option<&'p Product>,
     shows_progress: bool,
     tally: Tally,
 }
@@ -160,7 +190,8 @@ impl Campaign<'_> {
             let dir = self.product.sandbox.join(format!("cluster-{number}"));
             let wanted = Wanted {
                 nodes: self.nodes,
-                network: self.faults.contains(&Nemesis::Partition),
+                coordinator: self.coordinator,
+                network: self.faults.iter().any(|it| it.needs_network()),
                 small_disk: self.faults.contains(&Nemesis::FullDisk),
             };
             let mut cluster = Cluster::make(self.product, &dir, wanted)?;
@@ -176,7 +207,11 @@ impl Campaign<'_> {
         let tally = &mut self.tally;
         self.faults.retain(|nemesis| {
             let (may, why) = match nemesis {
-                Nemesis::Partition => (Network::is_possible(), "it needs root and `ip`"),
+                Nemesis::SlowLink => (
+                    Network::is_possible() && Network::may_be_slow(),
+                    "it needs root, `ip`, `tc` and a kernel with tbf",
+                ),
+                _ if nemesis.needs_network() => (Network::is_possible(), "it needs root and `ip`"),
                 Nemesis::FullDisk => (disks::is_possible(), "it needs root to mount a disk"),
                 _ => (true, ""),
             };
@@ -216,6 +251,7 @@ impl Campaign<'_> {
                 tally: &mut self.tally,
                 number,
                 acknowledged: &mut acknowledged,
+                unleased: Vec::new(),
             };
             round.run(nemesis)?;
             if self.shows_progress {
@@ -225,6 +261,8 @@ impl Campaign<'_> {
                 );
             }
         }
+        // Before the nodes, so that nobody takes over from those that are stopped.
+        drop(cluster.coordinator.take());
         for node in 0..cluster.nodes.len() {
             cluster.stop(node)?;
         }

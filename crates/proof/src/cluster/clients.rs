@@ -32,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// One client in so many asks every node in turn.
 const ROAMERS: u16 = 4;
 
+/// How long a client that writes hardly anything rests after each row.
+const REST: Duration = Duration::from_millis(5);
+
 /// The socket of a node's store, in its data directory.
 pub(super) const STORE_SOCKET: &str = "store.socket";
 
@@ -47,6 +50,8 @@ struct Shared {
     sockets: Vec<PathBuf>,
     round: u32,
     stop: AtomicBool,
+    /// Hardly anything is to be written.
+    rests: AtomicBool,
     clock: Arc<RealClock>,
     /// The first acknowledgement of each node after it was last asked for one.
     firsts: Vec<Mutex<Option<Duration>>>,
@@ -69,6 +74,7 @@ impl Load {
             sockets,
             round,
             stop: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
             clock: Arc::clone(clock),
             firsts: (0..nodes).map(|_| Mutex::default()).collect(),
             streams: (0..nodes).map(|_| Mutex::default()).collect(),
@@ -86,6 +92,11 @@ impl Load {
     /// Acknowledgements so far.
     pub(super) fn acknowledged(&self) -> u32 {
         self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// From here on only the first client that stays and the first that roams write, a row at a time.
+    pub(super) fn rest(&self, rests: bool) {
+        self.shared.rests.store(rests, Ordering::Relaxed);
     }
 
     /// Forgets which nodes acknowledged.
@@ -156,6 +167,12 @@ impl<'a> Client<'a> {
 
     fn work(mut self) -> Vec<Operation> {
         while !self.shared.stop.load(Ordering::Relaxed) {
+            if self.shared.rests.load(Ordering::Relaxed) {
+                self.shared.clock.sleep(REST);
+                if self.number != 0 && self.number != ROAMERS - 1 {
+                    continue;
+                }
+            }
             let is_content = match self.store() {
                 Some((store, table)) => self.attempt(&store, table),
                 None => false,

@@ -12,13 +12,20 @@ use super::{
     super::crash::breach::{Breach, Fault},
     clients::Load,
     disks,
-    nodes::{Cluster, POLL},
+    etcd::LIFE,
+    judge::Unleased,
+    network::End,
+    nodes::POLL,
     rounds::Round,
 };
 
 /// How long a node stays cut off, or its disk full. Half of the time longer than the silence after which
 /// others give it up.
 const APART_MAX: Duration = Duration::from_secs(6);
+
+/// Of a slow link, in bits a second: from less than the clients write to more.
+const RATE_MIN: u64 = 256 << 10;
+const RATE_MAX: u64 = 16 << 20;
 
 /// Connections that a stranger opens to each node at once: more than a node takes.
 const STRANGERS: u64 = 80;
@@ -30,36 +37,97 @@ const GARBAGE_LEN_MAX: u64 = 64 << 10;
 const IDENTITY: [&str; 2] = ["node", "keys"];
 
 impl Round<'_, '_> {
-    /// Of two sides one goes on: that of the node that writes, or the other one with a new one.
+    /// Of two sides one goes on: that of the node that writes, or the other one with a new one. A coordinator is
+    /// on the others' side.
     pub(super) fn cut_off(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
-        let network = |cluster: &Cluster<'_>, node, is_cut| match &cluster.network {
-            Some(network) if is_cut => network.cut(node),
-            Some(network) => network.mend(node),
-            None => Ok(()),
-        };
         self.tally.partitions += 1;
         let lasts = self.dice.between(Duration::ZERO, APART_MAX);
         let others_go_on = self.cluster.nodes.len() > 2;
         if self.dice.coin() {
             let other = self.other(writes);
-            network(self.cluster, other, true)?;
+            self.cluster.network().cut(other)?;
             load.forget_firsts();
             if others_go_on {
-                self.first_of(load, &[writes])?;
+                self.first_of(load, &self.those_who_may(writes))?;
             }
             self.cluster.clock.sleep(lasts);
-            return Ok(network(self.cluster, other, false)?);
+            return Ok(self.cluster.network().mend(other)?);
         }
-        network(self.cluster, writes, true)?;
+        self.cluster.network().cut(writes)?;
+        let from = self.cluster.clock.monotonic();
         load.give_up_on(writes);
         load.forget_firsts();
-        let promoted = self.promote(writes)?;
+        let promoted = self.succeed(writes)?;
         if others_go_on {
-            self.first_of(load, &[promoted])?;
+            self.first_of(load, &self.those_who_may(promoted))?;
         }
         self.cluster.clock.sleep(lasts);
-        network(self.cluster, writes, false)?;
-        self.first_of(load, &[promoted]).map(drop)
+        if self.cluster.coordinator.is_some() {
+            self.unleased.push(Unleased {
+                node: Some(writes),
+                from: from + LIFE,
+                until: self.cluster.clock.monotonic(),
+            });
+        }
+        self.cluster.network().mend(writes)?;
+        self.first_of(load, &self.those_who_may(promoted)).map(drop)
+    }
+
+    /// What a node sends is lost, and what it is sent arrives. It hears all others and they do not hear it, or
+    /// one of them does not.
+    pub(super) fn mute(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
+        self.tally.partitions += 1;
+        let lasts = self.dice.between(Duration::ZERO, APART_MAX);
+        let other = self.other(writes);
+        let (from, to) = match self.dice.below(3) {
+            0 => (writes, self.others(writes)),
+            1 => (other, self.others(other)),
+            _ => (writes, vec![other]),
+        };
+        let is_cut_off = to.len() == self.cluster.nodes.len() - 1 && from == writes;
+        let mut to: Vec<End> = to.into_iter().map(End::Node).collect();
+        if is_cut_off && self.cluster.coordinator.is_some() {
+            // With its lease it would stay the one that is to write.
+            to.push(End::Middle);
+        }
+        for end in &to {
+            self.cluster.network().lose(from, *end)?;
+        }
+        let begun = self.cluster.clock.monotonic();
+        load.forget_firsts();
+        if is_cut_off {
+            load.give_up_on(writes);
+            self.succeed(writes)?;
+        } else if self.cluster.nodes.len() > 2 {
+            self.first_of(load, &self.those_who_may(writes))?;
+        }
+        self.cluster.clock.sleep(lasts);
+        if to.contains(&End::Middle) {
+            self.unleased.push(Unleased {
+                node: Some(from),
+                from: begun + LIFE,
+                until: self.cluster.clock.monotonic(),
+            });
+        }
+        for end in &to {
+            self.cluster.network().deliver(from, *end)?;
+        }
+        self.somebody_writes(load)
+    }
+
+    /// Everything to and from a node comes late, and some of it never.
+    pub(super) fn slow_down(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
+        self.tally.slow_links += 1;
+        let lasts = self.dice.between(Duration::ZERO, APART_MAX);
+        let rate = self.dice.range(RATE_MIN, RATE_MAX);
+        let slow = match self.dice.coin() {
+            true => writes,
+            false => self.other(writes),
+        };
+        self.cluster.network().slow_down(slow, rate)?;
+        self.cluster.clock.sleep(lasts);
+        self.cluster.network().speed_up(slow)?;
+        self.somebody_writes(load)
     }
 
     /// The last node's disk is full. It may give up its log, with a reason; the others go on.
@@ -67,7 +135,7 @@ impl Round<'_, '_> {
         let node = self.cluster.nodes.len() - 1;
         if self.cluster.primary() == Some(node) {
             let other = self.other(node);
-            self.switch_over_to(node, other, load)?;
+            self.switch_over_to(node, other, load).map(drop)?;
         }
         let dir = self.cluster.nodes[node].dir.clone();
         disks::fill(&dir)?;
@@ -116,7 +184,7 @@ impl Round<'_, '_> {
             self.cluster.wait_in_sync()?;
         }
         load.forget_firsts();
-        self.first_of(load, &[writes])?;
+        self.first_of(load, &self.those_who_may(writes))?;
         let more = self.dice.between(Duration::ZERO, Duration::from_secs(1));
         self.cluster.clock.sleep(more);
         self.cluster.kill(other)?;
@@ -138,7 +206,7 @@ impl Round<'_, '_> {
         }
         self.cluster.stranger(addresses[writes])?;
         load.forget_firsts();
-        self.first_of(load, &[writes])?;
+        self.first_of(load, &self.those_who_may(writes))?;
         drop(held);
         if self.cluster.primary() == Some(writes) {
             return Ok(());

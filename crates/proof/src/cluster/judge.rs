@@ -31,6 +31,39 @@ pub(super) struct Judged {
     pub(super) transfers: u64,
 }
 
+/// When no lease could be valid: the coordinator was out of reach for longer than one lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unleased {
+    /// Of all nodes, or of this one.
+    pub(super) node: Option<usize>,
+    pub(super) from: Duration,
+    pub(super) until: Duration,
+}
+
+/// Nobody acknowledges what begins and ends without one.
+pub(super) fn leases_were_there(
+    operations: &[Operation],
+    unleased: &[Unleased],
+) -> Result<(), Breach> {
+    for span in unleased {
+        let acknowledged = operations.iter().find(|it| {
+            it.lsn().is_some()
+                && span.node.is_none_or(|node| node == it.node)
+                && span.from < it.begun
+                && it.ended < span.until
+        });
+        if let Some(operation) = acknowledged {
+            let [from, until] = [span.from, span.until].map(|it| it.as_secs_f64());
+            return Err(Breach::new(
+                "without a lease nothing is acknowledged",
+                format!("no lease from {from:.3} to {until:.3} s"),
+                operation.words(),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Compares what clients were told with what every node has after it.
 pub(super) fn judge(operations: &[Operation], copies: &[Copy]) -> Result<Judged, Breach> {
     one_position_each(operations)?;

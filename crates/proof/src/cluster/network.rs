@@ -1,7 +1,8 @@
 //! A network of the proof's own: namespaces with a bridge in the middle, of which nothing is seen outside.
 //!
-//! A node's end is taken off the bridge to cut it off, both ways. Needs root; the clients reach their nodes
-//! over socket files, which no network touches.
+//! A node's end is taken off the bridge to cut it off, both ways. What it sends to one address is lost when it
+//! is told that a machine which is not there has it. Needs root; the clients reach their nodes over socket
+//! files, which no network touches.
 
 use std::{
     io,
@@ -11,6 +12,23 @@ use std::{
 
 /// Where every node listens in its namespace.
 const PORT: u16 = 7400;
+
+/// Of whatever is to be reached by all nodes: it is on the bridge itself.
+const MIDDLE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
+
+/// A hardware address that nobody has.
+const NOBODY: &str = "02:00:00:00:00:00";
+
+/// What a slow link takes at once, and how long it lets wait what it could not send yet, before it loses it.
+const BURST: &str = "16kb";
+const QUEUE: &str = "1s";
+
+/// Where what a node sends can go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Node(usize),
+    Middle,
+}
 
 /// The namespaces, gone when this is.
 #[derive(Debug)]
@@ -36,6 +54,9 @@ impl Network {
         run(&["netns", "add", middle])?;
         run(&["-n", middle, "link", "add", "lan", "type", "bridge"])?;
         run(&["-n", middle, "link", "set", "lan", "up"])?;
+        run(&["-n", middle, "link", "set", "lo", "up"])?;
+        let address = format!("{MIDDLE}/24");
+        run(&["-n", middle, "address", "add", &address, "dev", "lan"])?;
         for (node, end) in network.ends.iter().enumerate() {
             let port = port(node);
             run(&["netns", "add", end])?;
@@ -55,9 +76,18 @@ impl Network {
         (ip(node), PORT).into()
     }
 
-    /// What starts a program in a node's namespace.
-    pub(super) fn prefix(&self, node: usize) -> [&str; 4] {
-        ["ip", "netns", "exec", &self.ends[node]]
+    /// For what is on no node, and to be reached by all.
+    pub(super) fn address_in_the_middle(port: u16) -> SocketAddr {
+        (MIDDLE, port).into()
+    }
+
+    /// What starts a program in a namespace.
+    pub(super) fn prefix(&self, end: End) -> Vec<String> {
+        let namespace = match end {
+            End::Node(node) => &self.ends[node],
+            End::Middle => &self.middle,
+        };
+        ["ip", "netns", "exec", namespace].map(str::to_owned).into()
     }
 
     pub(super) fn cut(&self, node: usize) -> io::Result<()> {
@@ -66,6 +96,52 @@ impl Network {
 
     pub(super) fn mend(&self, node: usize) -> io::Result<()> {
         run(&["-n", &self.middle, "link", "set", &port(node), "up"])
+    }
+
+    /// What `from` sends to `to` is lost from here on, without a word, and what comes from there arrives.
+    pub(super) fn lose(&self, from: usize, to: End) -> io::Result<()> {
+        let (end, to) = (&self.ends[from], ip_of(to));
+        let entry = ["-n", end, "neighbour", "replace", &to, "dev", "eth0"];
+        run(&[&entry[..], &["lladdr", NOBODY, "nud", "permanent"]].concat())
+    }
+
+    pub(super) fn deliver(&self, from: usize, to: End) -> io::Result<()> {
+        let (end, to) = (&self.ends[from], ip_of(to));
+        run(&["-n", end, "neighbour", "delete", &to, "dev", "eth0"])
+    }
+
+    /// Whether this kernel has what a slow link takes.
+    pub(super) fn may_be_slow() -> bool {
+        Self::make(1).is_ok_and(|network| network.slow_down(0, 1 << 20).is_ok())
+    }
+
+    /// So many bits a second go either way.
+    pub(super) fn slow_down(&self, node: usize, rate: u64) -> io::Result<()> {
+        let rate = format!("{rate}bit");
+        for (namespace, device) in self.sides(node) {
+            let device = ["-n", namespace, "qdisc", "add", "dev", &device, "root"];
+            let limits = ["tbf", "rate", &rate, "burst", BURST, "latency", QUEUE];
+            run_of("tc", &[&device[..], &limits].concat())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn speed_up(&self, node: usize) -> io::Result<()> {
+        for (namespace, device) in self.sides(node) {
+            run_of(
+                "tc",
+                &["-n", namespace, "qdisc", "delete", "dev", &device, "root"],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Of a node's link, by which something is sent.
+    fn sides(&self, node: usize) -> [(&str, String); 2] {
+        [
+            (&self.ends[node], "eth0".to_owned()),
+            (&self.middle, port(node)),
+        ]
     }
 }
 
@@ -87,16 +163,30 @@ fn ip(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 77, last)
 }
 
+fn ip_of(end: End) -> String {
+    match end {
+        End::Node(node) => ip(node).to_string(),
+        End::Middle => MIDDLE.to_string(),
+    }
+}
+
+fn run(words: &[&str]) -> io::Result<()> {
+    run_of("ip", words)
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "this program exists to run others"
 )]
-fn run(words: &[&str]) -> io::Result<()> {
-    let output = Command::new("ip").args(words).output()?;
+fn run_of(program: &str, words: &[&str]) -> io::Result<()> {
+    let output = Command::new(program).args(words).output()?;
     if output.status.success() {
         return Ok(());
     }
     let told = String::from_utf8_lossy(&output.stderr);
     let words = words.join(" ");
-    Err(io::Error::other(format!("ip {words}: {}", told.trim())))
+    Err(io::Error::other(format!(
+        "{program} {words}: {}",
+        told.trim()
+    )))
 }

@@ -22,7 +22,8 @@ use super::{
     },
     clients::STORE_SOCKET,
     disks,
-    network::Network,
+    etcd::Etcd,
+    network::{End, Network},
     rows,
 };
 
@@ -50,8 +51,10 @@ pub(super) struct Node<'p> {
 
 /// What a cluster is made of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(super) struct Wanted<'p> {
     pub(super) nodes: usize,
+    /// The etcd to be their coordinator.
+    pub(super) coordinator: Option<&'p Product>,
     pub(super) network: bool,
     pub(super) small_disk: bool,
 }
@@ -61,6 +64,8 @@ pub(super) struct Cluster<'p> {
     product: &'p Product,
     /// Where the nodes have one of their own.
     pub(super) network: Option<Network>,
+    /// Who takes over by itself needs its lease; without it all wait for orders.
+    pub(super) coordinator: Option<Etcd<'p>>,
     /// The last node's directory is a small disk.
     pub(super) has_small_disk: bool,
     pub(super) clock: Arc<RealClock>,
@@ -68,7 +73,7 @@ pub(super) struct Cluster<'p> {
 }
 
 /// A port that was free a moment ago.
-fn address() -> io::Result<SocketAddr> {
+pub(super) fn address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
@@ -81,7 +86,11 @@ pub(super) fn succeeds(ended: Ended) -> Result<Ended, Fault> {
 
 impl<'p> Cluster<'p> {
     /// A site on so many nodes, all running and in sync, under sync:1.
-    pub(super) fn make(product: &'p Product, dir: &Path, wanted: Wanted) -> Result<Self, Fault> {
+    pub(super) fn make(
+        product: &'p Product,
+        dir: &Path,
+        wanted: Wanted<'p>,
+    ) -> Result<Self, Fault> {
         let nodes = NAMES.iter().take(wanted.nodes).map(|name| Node {
             name,
             dir: dir.join(name),
@@ -93,6 +102,7 @@ impl<'p> Cluster<'p> {
                 true => Some(Network::make(wanted.nodes)?),
                 false => None,
             },
+            coordinator: None,
             has_small_disk: wanted.small_disk,
             clock: Arc::new(RealClock::new()),
             nodes: nodes.collect(),
@@ -102,6 +112,10 @@ impl<'p> Cluster<'p> {
             disks::mount(&node.dir)?;
         }
         cluster.found(dir)?;
+        if let Some(program) = wanted.coordinator {
+            let network = cluster.network.as_ref();
+            cluster.coordinator = Some(Etcd::make(program, dir.join("etcd"), network)?);
+        }
         for index in 0..cluster.nodes.len() {
             cluster.start(index)?;
         }
@@ -113,6 +127,10 @@ impl<'p> Cluster<'p> {
             cluster.run(0, &["group", "add", other])?;
         }
         cluster.wait_in_sync()?;
+        // Only the first one knows all others, until it has told them: whoever goes on without it has to.
+        cluster.wait_for("every node is connected with every other", |cluster| {
+            Ok(cluster.are_connected())
+        })?;
         cluster.run(0, &["group", "mode", "sync:1"])?;
         Ok(cluster)
     }
@@ -149,6 +167,16 @@ impl<'p> Cluster<'p> {
         Ok(())
     }
 
+    pub(super) fn etcd(&mut self) -> &mut Etcd<'p> {
+        let etcd = self.coordinator.as_mut();
+        etcd.expect("its faults are refused without one")
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        let network = self.network.as_ref();
+        network.expect("faults that need one have it made")
+    }
+
     fn address(&self, node: usize) -> io::Result<SocketAddr> {
         match &self.network {
             Some(_) => Ok(Network::address(node)),
@@ -170,13 +198,17 @@ impl<'p> Cluster<'p> {
         if self.has_small_disk {
             environment.push(("HOLDFAST_PROOF_SIZES", OsString::from(SMALL_SIZES)));
         }
-        let prefix = self.network.as_ref().map(|network| network.prefix(node));
-        let prefix = prefix.as_ref().map_or(&[][..], |prefix| prefix);
-        let words = ["up", "--no-walk"];
+        let prefix = self.network.as_ref().map(|it| it.prefix(End::Node(node)));
+        let prefix: Vec<&str> = prefix.iter().flatten().map(String::as_str).collect();
+        let coordinator = self.coordinator.as_ref().map(Etcd::address);
+        let mut words = vec!["up", "--no-walk"];
+        if let Some(address) = &coordinator {
+            words.extend(["--coordinator", address]);
+        }
         let dir = &self.nodes[node].dir;
         let up = self
             .product
-            .start_behind(prefix, dir, &words, &environment, None)?;
+            .start_behind(&prefix, dir, &words, &environment, None)?;
         self.nodes[node].up = Some(up);
         Ok(())
     }
@@ -225,12 +257,27 @@ impl<'p> Cluster<'p> {
 
     /// Who writes by their own account; of two the one under the higher epoch.
     pub(super) fn primary(&self) -> Option<usize> {
-        let writes = (0..self.nodes.len()).filter_map(|node| {
+        self.primary_but(None)
+    }
+
+    /// The same without one that is not asked: it would be waited for.
+    pub(super) fn primary_but(&self, unasked: Option<usize>) -> Option<usize> {
+        let asked = (0..self.nodes.len()).filter(|node| Some(*node) != unasked);
+        let writes = asked.filter_map(|node| {
             let status = self.status(node)?;
             let epoch = status["epoch"].as_u64()?;
             (status["role"] == "primary").then_some((epoch, node))
         });
         writes.max().map(|(_, node)| node)
+    }
+
+    fn are_connected(&self) -> bool {
+        (0..self.nodes.len()).all(|node| {
+            let status = self.status(node).unwrap_or_default();
+            let links = status["nodes"].as_array().cloned().unwrap_or_default();
+            let connected = links.iter().filter(|it| it["is_connected"] == true);
+            connected.count() == self.nodes.len() - 1
+        })
     }
 
     /// How many copies the node that writes counts.
@@ -272,6 +319,9 @@ impl<'p> Cluster<'p> {
 
     /// What was started and neither killed nor stopped runs.
     pub(super) fn all_live(&mut self) -> Result<(), Fault> {
+        if let Some(etcd) = &mut self.coordinator {
+            etcd.lives()?;
+        }
         for node in &mut self.nodes {
             let Some(up) = &mut node.up else { continue };
             if up.has_ended()? {
@@ -345,6 +395,7 @@ impl<'p> Cluster<'p> {
         let mut other = Self {
             product: self.product,
             network: None,
+            coordinator: None,
             has_small_disk: false,
             clock: Arc::clone(&self.clock),
             nodes: vec![node],
@@ -403,13 +454,13 @@ impl Node<'_> {
     }
 }
 
-fn path(path: &Path) -> Result<String, Fault> {
+pub(super) fn path(path: &Path) -> Result<String, Fault> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| io::Error::other(format!("{} is not text", path.display())).into())
 }
 
-/// The last of what a node told.
-fn tail(told: &str) -> String {
+/// The last of what a process told.
+pub(super) fn tail(told: &str) -> String {
     let lines: Vec<&str> = told.lines().collect();
     lines[lines.len().saturating_sub(12)..].join("\n    ")
 }

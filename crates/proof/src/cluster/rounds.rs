@@ -1,7 +1,8 @@
 //! One round: clients write, something goes wrong, and afterwards all of it is compared.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
+use clap::ValueEnum as _;
 use rustix::process::Signal;
 use world::Clock;
 
@@ -11,8 +12,9 @@ use super::{
         dice::Dice,
     },
     clients::Load,
-    judge::{self, Copy},
+    judge::{self, Copy, Unleased},
     nodes::{Cluster, PATIENCE, POLL},
+    outages::Outage,
     tally::Tally,
 };
 
@@ -25,8 +27,14 @@ pub(super) enum Nemesis {
     Pause,
     /// Nothing goes wrong: another node is to write
     Switchover,
+    /// The same while hardly anything is written
+    IdleSwitchover,
     /// The node that writes, or another one, is cut off; of two sides one goes on
     Partition,
+    /// What a node sends is lost, to all or to one of the others, and it hears them
+    OneWay,
+    /// A node's link carries little, and late
+    SlowLink,
     /// The disk of a node that copies is full for a while
     FullDisk,
     /// An earlier copy of a node's directory is put back
@@ -35,6 +43,34 @@ pub(super) enum Nemesis {
     Wipe,
     /// Garbage on a node's port, and a node of another cluster
     Stranger,
+    /// SIGKILL for the coordinator, which is started again; at times for the node that writes as well
+    CoordinatorKill,
+    /// SIGSTOP for the coordinator, which goes on; at times a kill of the node that writes
+    CoordinatorPause,
+    /// The node that writes does not reach the coordinator
+    CoordinatorPartition,
+}
+
+impl Nemesis {
+    /// As it is asked for.
+    pub(super) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    pub(super) fn is_of_coordinator(self) -> bool {
+        use Nemesis::{CoordinatorKill, CoordinatorPartition, CoordinatorPause};
+        matches!(
+            self,
+            CoordinatorKill | CoordinatorPause | CoordinatorPartition
+        )
+    }
+
+    /// Whether nodes need a network of the proof's own for it.
+    pub(super) fn needs_network(self) -> bool {
+        use Nemesis::{CoordinatorPartition, OneWay, Partition, SlowLink};
+        matches!(self, Partition | OneWay | SlowLink | CoordinatorPartition)
+    }
 }
 
 /// Clients at once.
@@ -49,6 +85,10 @@ const AFTERWARDS_MAX: Duration = Duration::from_millis(500);
 /// How long a paused node stays so. Half of them longer than the silence after which others give it up.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
 
+/// How long hardly anything was written when another node is to write: what was under way has long ended.
+const IDLE_MIN: Duration = Duration::from_millis(300);
+const IDLE_MAX: Duration = Duration::from_secs(2);
+
 /// One round on a cluster that is in sync.
 pub(super) struct Round<'c, 'p> {
     pub(super) cluster: &'c mut Cluster<'p>,
@@ -58,6 +98,8 @@ pub(super) struct Round<'c, 'p> {
     pub(super) number: u32,
     /// Acknowledgements of all rounds on this cluster: position and node.
     pub(super) acknowledged: &'c mut Vec<(u64, usize)>,
+    /// When nobody, or one node, could have a lease.
+    pub(super) unleased: Vec<Unleased>,
 }
 
 impl Round<'_, '_> {
@@ -72,6 +114,7 @@ impl Round<'_, '_> {
         let operations = load.stop();
         happened?;
         continued?;
+        judge::leases_were_there(&operations, &self.unleased)?;
         let highest = operations.iter().filter_map(|it| it.lsn()).max();
         let mut copies = Vec::new();
         for node in 0..self.cluster.nodes.len() {
@@ -100,25 +143,48 @@ impl Round<'_, '_> {
         })?;
         let delay = self.dice.between(Duration::ZERO, DELAY_MAX);
         self.cluster.clock.sleep(delay);
-        let Some(writes) = self.cluster.primary() else {
-            let words = self.cluster.words();
-            return Err(Breach::new("somebody writes", "-", words).into());
-        };
+        let writes = self.writer()?;
         match nemesis {
             Nemesis::Kill => self.kill(writes, load)?,
             Nemesis::Pause => self.pause(writes, load)?,
             Nemesis::Switchover => self.switch_over(writes, load)?,
+            Nemesis::IdleSwitchover => self.switch_over_idle(writes, load)?,
             Nemesis::Partition => self.cut_off(writes, load)?,
+            Nemesis::OneWay => self.mute(writes, load)?,
+            Nemesis::SlowLink => self.slow_down(writes, load)?,
             Nemesis::FullDisk => self.fill_disk(load)?,
             Nemesis::OldDisk => self.put_back(writes, false, load)?,
             Nemesis::Wipe => self.put_back(writes, true, load)?,
             Nemesis::Stranger => self.let_strangers_in(writes, load)?,
+            Nemesis::CoordinatorKill => self.interrupt(Outage::Kill, writes, load)?,
+            Nemesis::CoordinatorPause => self.interrupt(Outage::Pause, writes, load)?,
+            Nemesis::CoordinatorPartition => self.part_from_coordinator(writes, load)?,
         }
         let took = self.cluster.wait_in_sync()?;
         self.tally.rejoin.note(took);
         let more = self.dice.between(Duration::ZERO, AFTERWARDS_MAX);
         self.cluster.clock.sleep(more);
         self.cluster.all_live()
+    }
+
+    /// With a coordinator nobody may for a moment, on a machine too busy for leases.
+    fn writer(&mut self) -> Result<usize, Fault> {
+        if self.cluster.coordinator.is_some() {
+            return self.wait_for_writer("somebody writes", None);
+        }
+        self.cluster.primary().ok_or_else(|| {
+            let words = self.cluster.words();
+            Breach::new("somebody writes", "-", words).into()
+        })
+    }
+
+    fn wait_for_writer(&mut self, what: &str, gone: Option<usize>) -> Result<usize, Fault> {
+        let found = Cell::new(None);
+        self.cluster.wait_for(what, |cluster| {
+            found.set(cluster.primary_but(gone));
+            Ok(found.get().is_some())
+        })?;
+        Ok(found.get().expect("it was waited for"))
     }
 
     fn kill(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
@@ -132,14 +198,18 @@ impl Round<'_, '_> {
                 self.cluster.start(other)
             }
             1 => {
-                // Nobody is promoted: it goes on where it was.
+                // Nobody is promoted: it goes on where it was. With a coordinator whoever has the lease first.
                 load.forget_firsts();
                 let at = self.cluster.kill(writes)?;
                 load.forget_firsts();
                 self.tally.kills += 1;
                 self.cluster.start(writes)?;
-                let first = self.first_of(load, &[writes])?;
-                self.tally.restart.note(first.saturating_sub(at));
+                let (first, by) = self.first_of(load, &self.those_who_may(writes))?;
+                let times = match by == writes {
+                    true => &mut self.tally.restart,
+                    false => &mut self.tally.failover,
+                };
+                times.note(first.saturating_sub(at));
                 Ok(())
             }
             2 | 3 => self.kill_twice(writes, load),
@@ -158,11 +228,11 @@ impl Round<'_, '_> {
         }
     }
 
-    /// The one that was promoted is killed as well, soon: before it writes, or just after.
+    /// The one that follows it is killed as well, soon: before it writes, or just after.
     fn kill_twice(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
         self.cluster.kill(writes)?;
         self.tally.kills += 1;
-        let promoted = self.promote(writes)?;
+        let promoted = self.succeed(writes)?;
         // Another promotion needs a majority.
         self.cluster.start(writes)?;
         let soon = self
@@ -179,16 +249,37 @@ impl Round<'_, '_> {
         Ok(())
     }
 
-    /// Another one is promoted at once, and acknowledges.
+    /// Another one follows it, and acknowledges.
     fn fail_over(&mut self, killed: usize, at: Duration, load: &Load) -> Result<(), Fault> {
-        let promoted = self.promote(killed)?;
+        let promoted = self.succeed(killed)?;
         if self.cluster.nodes.len() == 2 {
             // With nobody to copy to, nothing is acknowledged.
             self.cluster.start(killed)?;
         }
-        let first = self.first_of(load, &[promoted])?;
-        self.tally.failover.note(first.saturating_sub(at));
+        let (first, by) = self.first_of(load, &self.those_who_may(promoted))?;
+        if by != killed {
+            self.tally.failover.note(first.saturating_sub(at));
+        }
         Ok(())
+    }
+
+    /// Who writes after `gone` cannot: ordered to, or by itself with a coordinator's lease.
+    pub(super) fn succeed(&mut self, gone: usize) -> Result<usize, Fault> {
+        if self.cluster.coordinator.is_none() {
+            return self.promote(gone);
+        }
+        let found = self.wait_for_writer("another node takes over by itself", Some(gone))?;
+        self.tally.takeovers += 1;
+        Ok(found)
+    }
+
+    /// Of whom an acknowledgement is waited for when `node` is to write: with a coordinator anybody may have the
+    /// lease by then.
+    pub(super) fn those_who_may(&self, node: usize) -> Vec<usize> {
+        match self.cluster.coordinator {
+            Some(_) => (0..self.cluster.nodes.len()).collect(),
+            None => vec![node],
+        }
     }
 
     /// Orders another one to write. Which, by the dice; where that one is told that it has less, another.
@@ -222,50 +313,93 @@ impl Round<'_, '_> {
         self.tally.pauses += 1;
         load.give_up_on(writes);
         load.forget_firsts();
-        let promoted = self.promote(writes)?;
+        if self.cluster.coordinator.is_some() && self.dice.coin() {
+            // Its lease may not have ended by then, or another one be amid its promotion.
+            let lasts = self.dice.between(Duration::ZERO, PAUSE_MAX);
+            self.cluster.clock.sleep(lasts);
+            self.cluster.signal(writes, Signal::CONT)?;
+            return self.somebody_writes(load);
+        }
+        let promoted = self.succeed(writes)?;
         if self.cluster.nodes.len() > 2 {
-            self.first_of(load, &[promoted])?;
+            let (first, _) = self.first_of(load, &self.those_who_may(promoted))?;
+            self.tally.pause.note(first.saturating_sub(at));
         }
         let lasts = self.dice.between(Duration::ZERO, PAUSE_MAX);
         let passed = self.cluster.clock.monotonic() - at;
         self.cluster.clock.sleep(lasts.saturating_sub(passed));
         self.cluster.signal(writes, Signal::CONT)?;
-        self.first_of(load, &[promoted]).map(drop)
+        self.first_of(load, &self.those_who_may(promoted)).map(drop)
     }
 
     fn switch_over(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
         let other = self.other(writes);
-        self.switch_over_to(writes, other, load)
+        let took = self.switch_over_to(writes, other, load)?;
+        self.tally.switchover.note(took);
+        Ok(())
     }
 
+    /// Two clients go on, with a row every few milliseconds, so that the first one taken is seen.
+    fn switch_over_idle(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
+        load.rest(true);
+        let idle = self.dice.between(IDLE_MIN, IDLE_MAX);
+        self.cluster.clock.sleep(idle);
+        self.cluster.wait_in_sync()?;
+        let other = self.other(writes);
+        let took = self.switch_over_to(writes, other, load)?;
+        self.tally.idle_switchover.note(took);
+        load.rest(false);
+        Ok(())
+    }
+
+    /// From the order to the first acknowledgement by the other one.
     pub(super) fn switch_over_to(
         &mut self,
         writes: usize,
         other: usize,
         load: &Load,
-    ) -> Result<(), Fault> {
+    ) -> Result<Duration, Fault> {
         let name = self.cluster.nodes[other].name;
         load.forget_firsts();
         let at = self.cluster.clock.monotonic();
         self.cluster.run(writes, &["switchover", name])?;
         self.tally.switchovers += 1;
-        let first = self.first_of(load, &[other])?;
-        self.tally.switchover.note(first.saturating_sub(at));
-        Ok(())
+        let (first, _) = self.first_of(load, &[other])?;
+        Ok(first.saturating_sub(at))
     }
 
-    /// One that runs and is another one.
-    pub(super) fn other(&mut self, than: usize) -> usize {
-        let others: Vec<usize> = (0..self.cluster.nodes.len())
+    /// Those that run and are others.
+    pub(super) fn others(&self, than: usize) -> Vec<usize> {
+        (0..self.cluster.nodes.len())
             .filter(|node| *node != than && self.cluster.nodes[*node].up.is_some())
-            .collect();
+            .collect()
+    }
+
+    pub(super) fn other(&mut self, than: usize) -> usize {
+        let others = self.others(than);
         self.dice.pick(&others).copied().unwrap_or(than)
     }
 
-    /// Waits for the first acknowledgement of one of `nodes` since all were forgotten.
-    pub(super) fn first_of(&mut self, load: &Load, nodes: &[usize]) -> Result<Duration, Fault> {
-        let first = || nodes.iter().filter_map(|node| load.first(*node)).min();
-        self.wait(load, "a node that was promoted acknowledges", |_| {
+    /// Whoever: an acknowledgement from here on.
+    pub(super) fn somebody_writes(&mut self, load: &Load) -> Result<(), Fault> {
+        load.forget_firsts();
+        let all: Vec<usize> = (0..self.cluster.nodes.len()).collect();
+        self.first_of(load, &all).map(drop)
+    }
+
+    /// Waits for the first acknowledgement of one of `nodes` since all were forgotten: when, and whose.
+    pub(super) fn first_of(
+        &mut self,
+        load: &Load,
+        nodes: &[usize],
+    ) -> Result<(Duration, usize), Fault> {
+        let first = || {
+            let firsts = nodes.iter().map(|node| (load.first(*node), *node));
+            firsts
+                .filter_map(|(first, node)| Some((first?, node)))
+                .min()
+        };
+        self.wait(load, "a node that is to write acknowledges", |_| {
             first().is_some()
         })?;
         Ok(first().expect("it was waited for"))

@@ -17,17 +17,31 @@ pub(super) struct Tally {
     pub(super) replica_kills: u32,
     pub(super) pauses: u32,
     pub(super) partitions: u32,
+    pub(super) slow_links: u32,
+    /// Of the coordinator, for all nodes.
+    pub(super) outages: u32,
+    /// Of the coordinator, for the node that writes alone.
+    pub(super) outages_for_one: u32,
     pub(super) switchovers: u32,
     pub(super) promotions: u32,
     pub(super) denials: u32,
+    /// By nodes that nobody ordered to write.
+    pub(super) takeovers: u32,
     pub(super) skipped: Vec<String>,
     pub(super) judged: Judged,
-    /// From the kill to the first acknowledgement by another node, which was ordered to write at once.
+    /// From the kill to the first acknowledgement by another node, which was ordered to write at once, or has
+    /// the coordinator's lease.
     pub(super) failover: Times,
+    /// From the pause to the first acknowledgement by another node.
+    pub(super) pause: Times,
     /// From the kill to the first acknowledgement by the same node, started again at once.
     pub(super) restart: Times,
     /// From the order to the first acknowledgement by the other node.
     pub(super) switchover: Times,
+    /// The same where hardly anything was written.
+    pub(super) idle_switchover: Times,
+    /// From the end of an outage of the coordinator, longer than a lease, to the first acknowledgement.
+    pub(super) outage: Times,
     /// Until every other node is in sync again.
     pub(super) rejoin: Times,
     pub(super) records_compared: u64,
@@ -81,9 +95,16 @@ impl fmt::Display for Tally {
         row("kills of other nodes", self.replica_kills.into())?;
         row("pauses of the node that wrote", self.pauses.into())?;
         row("partitions", self.partitions.into())?;
+        row("slow links", self.slow_links.into())?;
+        row("outages of the coordinator", self.outages.into())?;
+        row(
+            "  for the node that wrote alone",
+            self.outages_for_one.into(),
+        )?;
         row("switchovers", self.switchovers.into())?;
         row("promotions", self.promotions.into())?;
         row("promotions that were denied", self.denials.into())?;
+        row("takeovers without an order", self.takeovers.into())?;
         row(
             "acknowledged writes, read from every node",
             self.judged.acknowledged,
@@ -99,7 +120,10 @@ impl fmt::Display for Tally {
         for (name, times) in [
             ("kill to first write elsewhere", &self.failover),
             ("kill to first write there, started again", &self.restart),
+            ("pause to first write elsewhere", &self.pause),
             ("switchover to first write", &self.switchover),
+            ("switchover, idle, to first write", &self.idle_switchover),
+            ("coordinator back to first write", &self.outage),
             ("until all were in sync again", &self.rejoin),
         ] {
             writeln!(f, "{name:<46}{times}")?;

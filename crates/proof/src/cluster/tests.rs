@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     history::{Action, Operation, Told, Transfer, What},
-    judge::{Copy, judge},
+    judge::{Copy, Unleased, judge, leases_were_there},
     rows::{ACCOUNTS, Account, Held, OPENING_BALANCE},
     *,
 };
@@ -28,6 +28,7 @@ fn what_several_nodes_acknowledged_survives_kills_pauses_and_switchovers() {
         kills: KILLS,
         nodes: 3,
         faults: vec![Nemesis::Kill, Nemesis::Pause, Nemesis::Switchover],
+        coordinator: None,
         shows_progress: false,
         tally: Tally::default(),
     };
@@ -194,4 +195,36 @@ fn each_history_that_cannot_be_is_found() {
         let breach = judge(&operations, &copies).expect_err(promise).to_string();
         assert!(breach.contains(promise), "{promise}: {breach}");
     }
+}
+
+#[test]
+fn what_is_acknowledged_without_a_lease_is_found_wherever_that_cannot_have_been() {
+    // Client 0 wrote at node 0: from 10 to 15 ms, from 20 to 25 ms and so on, the last one from 90 to 95 ms.
+    let (operations, _) = sound();
+    for (node, from, until, is_found) in [
+        (None, 95, 200, false),
+        // It may have been decided before.
+        (None, 90, 200, false),
+        // It may have been decided when the coordinator was back.
+        (None, 89, 95, false),
+        (None, 89, 96, true),
+        (Some(0), 0, 200, true),
+        (Some(1), 0, 200, false),
+    ] {
+        let span = Unleased {
+            node,
+            from: Duration::from_millis(from),
+            until: Duration::from_millis(until),
+        };
+        let judged = leases_were_there(&operations, &[span]);
+        assert_eq!(judged.is_err(), is_found, "{span:?}: {judged:?}");
+    }
+    let mut refused = operations;
+    refused.iter_mut().for_each(|it| it.told = Told::Unknown);
+    let always = Unleased {
+        node: None,
+        from: Duration::ZERO,
+        until: Duration::MAX,
+    };
+    leases_were_there(&refused, &[always]).unwrap();
 }

@@ -158,12 +158,18 @@ impl Product {
         let stderr = Pipe::drain(child.stderr.take());
         Ok(Running {
             product: self,
-            words: format!("holdfast {}", words.join(" ")),
+            words: format!("{} {}", self.name(), words.join(" ")),
             started: self.clock.monotonic(),
             child,
             stdout,
             stderr,
         })
+    }
+
+    /// For people.
+    fn name(&self) -> String {
+        let name = self.binary.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     /// A process that another thread is starting this moment may hold the descriptor through which

@@ -273,12 +273,13 @@ impl Round<'_, '_> {
         Ok(found)
     }
 
-    /// Of whom an acknowledgement is waited for when `node` is to write: with a coordinator anybody may have the
-    /// lease by then.
+    /// Of whom an acknowledgement is waited for when `node` is to write. With a coordinator anybody may have the
+    /// lease by then; of two the one that comes back may have been promoted later.
     pub(super) fn those_who_may(&self, node: usize) -> Vec<usize> {
-        match self.cluster.coordinator {
-            Some(_) => (0..self.cluster.nodes.len()).collect(),
-            None => vec![node],
+        let count = self.cluster.nodes.len();
+        match self.cluster.coordinator.is_some() || count == 2 {
+            true => (0..count).collect(),
+            false => vec![node],
         }
     }
 
@@ -293,6 +294,13 @@ impl Round<'_, '_> {
                 return Ok(candidate);
             }
             self.tally.denials += 1;
+            // Of two it may not have heard that the one that was killed was promoted after it: then it goes on
+            // where it was.
+            if self.cluster.nodes.len() == 2
+                && self.cluster.primary_but(Some(killed)) == Some(candidate)
+            {
+                return Ok(candidate);
+            }
             if self.cluster.clock.monotonic() - begun > PATIENCE {
                 let promise = "one of the nodes that are left can be promoted";
                 let found = format!("{}{}", ended.stderr.trim(), self.cluster.words());

@@ -9,7 +9,7 @@ use super::{
     Body, Config, EpochId, Line, NodeId, Position, Refusal, Sealed, Time,
     outbox::Outbox,
     states::{About, NoSuchMove, Promotion, State},
-    validation::{Evidence, Judgement, Verdict, judge},
+    validation::{Denial, Evidence, Judgement, Verdict, judge},
 };
 
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl Candidacy {
     }
 
     /// Whether what is known is enough; `None`: more is waited for. Not enough is an end only when nothing more is to come: every
-    /// member answered, or the time is over. A forced promotion waits for all it can get.
+    /// member answered, or the time is over, or what is missing cannot come. A forced promotion waits for all it can get.
     pub(super) fn judge(&self, own: Sealed, epoch: Epoch, is_over: bool) -> Option<Judgement> {
         let config = own.config.clone();
         let is_all = self
@@ -184,8 +184,22 @@ impl Candidacy {
             force: self.force.clone(),
         };
         let judgement = judge(&evidence);
-        let is_denied = matches!(judgement.verdict, Verdict::Denied(_));
-        (!is_denied || is_all || is_over).then_some(judgement)
+        let is_final = match &judgement.verdict {
+            Verdict::Approved(_) => true,
+            Verdict::Denied(denial) => self.lacks_for_good(denial),
+        };
+        (is_final || is_all || is_over).then_some(judgement)
+    }
+
+    /// Nobody feeds a node that has the lease, so whatever more is answered, it never gets the records that
+    /// somebody has beyond its own. Until it lets go of the lease, that one cannot have it. Without a lease
+    /// whoever writes may still be feeding it.
+    fn lacks_for_good(&self, denial: &Denial) -> bool {
+        let is_behind = matches!(
+            denial.refusal,
+            Refusal::ReplicaBehind { .. } | Refusal::VisibilityViolation { .. }
+        );
+        self.lease.is_some() && is_behind
     }
 }
 

@@ -3,7 +3,7 @@
 use wal::Epoch;
 
 use super::cluster::{Cluster, is_written};
-use crate::machine::{Mode, NodeId, Order, Outcome, Role};
+use crate::machine::{Mode, NodeId, Order, Outcome, Refusal, Role};
 
 /// A coordinator that was away for a while left the holder a replica for ever: it had used up the one
 /// number that it was started with.
@@ -66,4 +66,27 @@ fn a_promotion_under_a_lease_asks_for_more_than_the_coordinator_knows_of_and_say
         assert!(record.granted.0 > Epoch(1 << 40));
         assert_eq!(record.reason, lease);
     }
+}
+
+/// It kept the lease for as long as an answer of the dead one was waited for: two seconds more in which
+/// nobody wrote, of five.
+#[test]
+fn whoever_has_the_lease_and_less_than_another_one_is_denied_at_once() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.part(1, 3);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.stop(1);
+    let order = Order::Succeed {
+        node: NodeId(3),
+        above: Epoch(0),
+        lease: "lease 7 of the coordinator".to_owned(),
+    };
+    let number = cluster.order(3, order);
+    let answer = cluster.answer(number);
+    let is_behind = matches!(
+        answer,
+        Some(Outcome::Refused(Refusal::ReplicaBehind { .. }))
+    );
+    assert!(is_behind, "{answer:?}");
 }

@@ -29,7 +29,10 @@ pub(crate) use fleet::{
     Attempt, BySeverity, Counts, Fleet, HostPage, HostRow, HostsAsked, RuleCount, Unassessed,
     failing_rules, fleet, hosts, score_at,
 };
-pub(crate) use host::{Evidence, Finding, HostView, evidence, host, host_score_at};
+pub(crate) use host::{
+    Evidence, Finding, FindingPage, FindingsAsked, HostView, evidence, findings, host,
+    host_score_at,
+};
 pub(crate) use moment::{Moment, parse, past};
 pub(crate) use operations::{
     CountersView, CredentialRow, JobRow, MaintenanceRow, PolicyRow, PolicyView, ScheduleRow,

@@ -10,15 +10,19 @@ use scan::{
     schedule::{Probe, Row},
     waiver::{self, Waiver},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use world::Timestamp;
 
 use super::{
-    Error, HostRow, Moment, Reader,
+    Error, HostRow, Kind, Moment, Reader,
     fleet::{Attempt, Known},
 };
+
+/// Findings of one page unless asked otherwise, and at most.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1_000;
 
 /// Why a verdict that fails is lived with, and until when.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -81,6 +85,8 @@ pub(crate) struct HostView {
     pub(crate) scan: Option<Scanned>,
     /// Seconds between the scan and the moment asked for.
     pub(crate) age_seconds: Option<u64>,
+    /// By rule. An answer of the API tells them in [pages](FindingPage).
+    #[serde(skip)]
     pub(crate) findings: Vec<Finding>,
     /// Failures that are waived.
     pub(crate) waived: u64,
@@ -89,6 +95,40 @@ pub(crate) struct HostView {
     /// Null in a past moment, and out of the schedule.
     pub(crate) schedule: Option<Planned>,
     /// The first moment at which time alone makes it another, its age aside.
+    #[serde(skip)]
+    pub(crate) turns: Timestamp,
+}
+
+/// Which findings of a host.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FindingsAsked {
+    /// As it was at this moment: RFC 3339.
+    pub(crate) at: Option<String>,
+    /// With this verdict: `pass`, `fail`, `not_applicable`, `not_assessed` or `error`.
+    #[param(value_type = Option<String>)]
+    pub(crate) verdict: Option<Outcome>,
+    /// Of rules of this severity: `critical`, `high`, `medium` or `low`.
+    #[param(value_type = Option<String>)]
+    pub(crate) severity: Option<Severity>,
+    /// At most this many.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(crate) limit: Option<usize>,
+    /// The `next` of the page before.
+    pub(crate) cursor: Option<String>,
+}
+
+/// Some of a host's findings, by rule.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct FindingPage {
+    pub(crate) host: String,
+    pub(crate) findings: Vec<Finding>,
+    /// Of all pages together.
+    pub(crate) total: u64,
+    /// The cursor of the next page; null: this was the last.
+    pub(crate) next: Option<String>,
+    /// The first moment at which time alone makes it another.
     #[serde(skip)]
     pub(crate) turns: Timestamp,
 }
@@ -184,6 +224,45 @@ pub(crate) fn host(
     })
 }
 
+/// Findings of one host, page by page. A cursor is the rule that the page before ended with: one that is
+/// judged no more since is no less a place to go on from.
+pub(crate) fn findings(
+    reader: &Reader<'_>,
+    name: &str,
+    asked: &FindingsAsked,
+    at: Option<Timestamp>,
+) -> Result<FindingPage, Error> {
+    let limit = asked.limit.unwrap_or(PAGE);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        let detail = format!("limit is 1 to {PAGE_MAX}");
+        return Err(Error::new(Kind::Invalid, detail));
+    }
+    let HostView {
+        row,
+        mut findings,
+        turns,
+        ..
+    } = host(reader, name, at)?;
+    findings.retain(|finding| {
+        asked.verdict.is_none_or(|it| it == finding.verdict)
+            && asked.severity.is_none_or(|it| it == finding.severity)
+    });
+    let total = findings.len() as u64;
+    if let Some(cursor) = &asked.cursor {
+        findings.retain(|finding| finding.rule > *cursor);
+    }
+    let is_last = findings.len() <= limit;
+    findings.truncate(limit);
+    let last = findings.last().map(|finding| finding.rule.clone());
+    Ok(FindingPage {
+        host: row.host,
+        findings,
+        total,
+        next: last.filter(|_| !is_last),
+        turns,
+    })
+}
+
 /// The score of one host at a past moment: what a chart is made of.
 pub(crate) fn host_score_at(
     reader: &Reader<'_>,
@@ -250,7 +329,7 @@ pub(crate) fn evidence(reader: &Reader<'_>, sha256: &str) -> Result<Evidence, Er
     };
     let bytes = found.ok_or_else(|| Error::missing("evidence", sha256))?;
     let document = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::new(super::Kind::Storage, format!("evidence {sha256}: {error}")))?;
+        .map_err(|error| Error::new(Kind::Storage, format!("evidence {sha256}: {error}")))?;
     Ok(Evidence {
         sha256: sha256.to_ascii_lowercase(),
         document,

@@ -147,10 +147,19 @@ pub(super) fn operations() -> Vec<Operation> {
             .by(
                 Role::Viewer,
                 Reach::Hosts,
-                "One host and its findings, now or at a moment",
+                "How one host stands, now or at a moment",
             )
             .asks::<AtAsked>()
             .gives::<view::HostView>()
+            .kept(),
+        Operation::read("/api/v1/hosts/{host}/findings", "listFindings", findings)
+            .by(
+                Role::Viewer,
+                Reach::Hosts,
+                "What was found on one host, now or at a moment",
+            )
+            .asks::<view::FindingsAsked>()
+            .gives::<view::FindingPage>()
             .kept(),
         Operation::read("/api/v1/hosts/{host}/entry", "getHostEntry", entry)
             .by(
@@ -233,6 +242,15 @@ fn show(call: &Call) -> Result<Answer, Problem> {
     host.at = view::Moment(Timestamp::default());
     host.age_seconds = None;
     Ok(answer.lasting(tag_of_state(&host), host.turns))
+}
+
+fn findings(call: &Call) -> Result<Answer, Problem> {
+    let asked: view::FindingsAsked = call.query()?;
+    let at = call.at(asked.at.as_ref())?;
+    let page = view::findings(&call.reader(), call.param("host"), &asked, at)?;
+    let answer = Answer::json(&page)?;
+    let tag = format!("W/{}", tag_of(&answer.body));
+    Ok(answer.lasting(tag, page.turns))
 }
 
 fn entry(call: &Call) -> Result<Answer, Problem> {

@@ -15,12 +15,11 @@ fn evidence(rule: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A scan of a host that finds `verdict` for one rule.
-pub(super) fn record(store: &Store, host: &str, rule: &str, verdict: Outcome) {
+fn finding(rule: &str, severity: Severity, verdict: Outcome) -> Finding {
     let evidence = evidence(rule);
-    let finding = Finding {
+    Finding {
         rule: rule.to_owned(),
-        severity: Severity::High,
+        severity,
         verdict,
         reason: "as the test wants it".to_owned(),
         rule_digest: "0".repeat(64),
@@ -28,18 +27,26 @@ pub(super) fn record(store: &Store, host: &str, rule: &str, verdict: Outcome) {
         variables: Default::default(),
         evidence_digest: scan::judge::digest(&evidence),
         evidence,
-    };
+    }
+}
+
+fn record_all(store: &Store, host: &str, findings: Vec<Finding>) {
     let now = RealClock::new().now();
     let scan = Scan {
         id: uuid::Uuid::new_v4(),
         host: host.to_owned(),
         started: now,
         finished: now,
-        summary: Summary::of([verdict]),
-        findings: vec![finding],
+        summary: Summary::of(findings.iter().map(|finding| finding.verdict)),
+        findings,
     };
     let ledger = Ledger::new(store.clone()).unwrap();
     ledger.apply(&scan, &LogSink).unwrap();
+}
+
+/// A scan of a host that finds `verdict` for one rule.
+pub(super) fn record(store: &Store, host: &str, rule: &str, verdict: Outcome) {
+    record_all(store, host, vec![finding(rule, Severity::High, verdict)]);
 }
 
 /// Reads events of a stream until `wanted` have come.
@@ -132,6 +139,17 @@ fn the_feed_of_a_scoped_token_holds_its_hosts_alone() {
     assert_eq!(page["changes"][0]["host"], "one");
 }
 
+/// A moment that is over, later than whatever was recorded before: the text is of the millisecond, rounded.
+/// What is recorded late counts from when it was recorded, not from the time of its scan.
+fn passed(place: &Place) -> String {
+    let moment = place.shown.shared().now();
+    let over = moment.plus(Duration::from_millis(3));
+    std::iter::repeat_with(|| place.shown.shared().now())
+        .find(|now| *now > over)
+        .unwrap();
+    crate::moment::rfc3339(moment).replace('Z', "999Z")
+}
+
 /// The state of a past day is what is answered for it, whatever came later.
 #[test]
 fn a_moment_is_answered_as_it_was() {
@@ -140,21 +158,21 @@ fn a_moment_is_answered_as_it_was() {
         .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
         .must_be(201);
     record(&place.store, "one", "r", Outcome::Pass);
-    // Not the time of the scan: one that is recorded late counts from when it was recorded. The text is
-    // of the millisecond, rounded: two later, the moment is over in any case.
-    let moment = place.shown.shared().now();
-    let at = crate::moment::rfc3339(moment).replace('Z', "999Z");
-    let over = moment.plus(Duration::from_millis(3));
-    std::iter::repeat_with(|| place.shown.shared().now())
-        .find(|now| *now > over)
-        .unwrap();
+    let at = passed(&place);
     record(&place.store, "one", "r", Outcome::Fail);
     let state = |path: &str| {
         let shown = place.ask(Role::Viewer, "GET", path).must_be(200).json();
         shown["findings"][0]["verdict"].as_str().unwrap().to_owned()
     };
-    assert_eq!(state(&format!("/api/v1/hosts/one?at={at}")), "pass");
-    assert_eq!(state("/api/v1/hosts/one"), "fail");
+    let findings = "/api/v1/hosts/one/findings";
+    assert_eq!(state(&format!("{findings}?at={at}")), "pass");
+    assert_eq!(state(findings), "fail");
+    let passing = |path: &str| {
+        let shown = place.ask(Role::Viewer, "GET", path).must_be(200).json();
+        shown["counts"]["pass"].as_u64().unwrap()
+    };
+    assert_eq!(passing(&format!("/api/v1/hosts/one?at={at}")), 1);
+    assert_eq!(passing("/api/v1/hosts/one"), 0);
     let fleet = place
         .ask(Role::Viewer, "GET", &format!("/api/v1/fleet?at={at}"))
         .must_be(200)
@@ -164,4 +182,75 @@ fn a_moment_is_answered_as_it_was() {
     place
         .ask(Role::Viewer, "GET", &format!("/api/v1/evidence/{digest}"))
         .must_be(200);
+}
+
+/// Each finding is on one page, by rule, now and at a moment; filters leave out what they say.
+///
+/// Proves: SVC-5
+#[test]
+fn findings_of_a_host_are_told_page_by_page() {
+    let place = Place::new();
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
+        .must_be(201);
+    let all = [
+        ("e", Severity::Low, Outcome::Fail),
+        ("b", Severity::High, Outcome::Pass),
+        ("d", Severity::High, Outcome::Fail),
+        ("a", Severity::Critical, Outcome::Error),
+        ("c", Severity::Low, Outcome::NotAssessed),
+    ];
+    let all = all.map(|(rule, severity, verdict)| finding(rule, severity, verdict));
+    record_all(&place.store, "one", all.into());
+    let ask = |query: &str| {
+        let path = format!("/api/v1/hosts/one/findings?{query}");
+        place.ask(Role::Viewer, "GET", &path)
+    };
+    let rules = |query: &str| {
+        let (mut seen, mut pages, mut cursor) = (String::new(), 0, String::new());
+        loop {
+            let page = ask(&format!("{query}&limit=2{cursor}")).must_be(200).json();
+            for finding in page["findings"].as_array().unwrap() {
+                seen.push_str(finding["rule"].as_str().unwrap());
+            }
+            pages += 1;
+            let Some(next) = page["next"].as_str() else {
+                return (seen, page["total"].as_u64().unwrap(), pages);
+            };
+            cursor = format!("&cursor={next}");
+        }
+    };
+    let at = passed(&place);
+    let check = |query: &str, wanted: &str, pages: u32| {
+        let told = (wanted.to_owned(), wanted.len() as u64, pages);
+        assert_eq!(rules(query), told, "{query}");
+        assert_eq!(rules(&format!("{query}&at={at}")), told, "{query} at {at}");
+    };
+    check("severity=high&verdict=pass", "b", 1);
+    check("verdict=fail", "de", 1);
+    check("severity=low", "ce", 1);
+    check("verdict=not_applicable", "", 1);
+    let whole = rules("");
+    assert_eq!(whole, ("abcde".to_owned(), 5, 3));
+    // A rule that is not judged any more is no less a place to go on from.
+    let after = ask("cursor=bb").must_be(200).json();
+    assert_eq!(after["findings"][0]["rule"], "c");
+    for wrong in [
+        "verdict=good",
+        "severity=none",
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "color=red",
+    ] {
+        ask(wrong).must_be(422);
+    }
+    let one = place
+        .ask(Role::Viewer, "GET", "/api/v1/hosts/one")
+        .must_be(200)
+        .json();
+    assert!(
+        one.get("findings").is_none() && one["counts"]["fail"] == 2,
+        "{one}"
+    );
 }

@@ -74,6 +74,7 @@ fn a_scoped_token_sees_its_hosts_and_nothing_of_the_others() {
     assert_eq!(ask("GET", "/api/v1/fleet").must_be(200).json()["hosts"], 1);
     for path in [
         "/api/v1/hosts/other",
+        "/api/v1/hosts/other/findings",
         "/api/v1/hosts/other/entry",
         "/api/v1/hosts/other/history/x",
         "/api/v1/diff?host=other&from=2026-01-01T00:00:00Z",

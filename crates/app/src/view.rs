@@ -33,7 +33,7 @@ pub(crate) use host::{
     Evidence, Finding, FindingPage, FindingsAsked, HostView, evidence, findings, host,
     host_score_at,
 };
-pub(crate) use moment::{Moment, parse, past};
+pub(crate) use moment::{Moment, parse, past, stands};
 pub(crate) use operations::{
     CountersView, CredentialRow, JobRow, MaintenanceRow, PolicyRow, PolicyView, ScheduleRow,
     ScopeView, TokenRow, counters, credentials, jobs, maintenances, policies, policy, schedule,

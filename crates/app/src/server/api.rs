@@ -19,7 +19,7 @@ use crate::remote;
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct AtAsked {
-    /// RFC 3339; now unless given.
+    /// RFC 3339, or a span back from now such as `2h`; now unless given.
     at: Option<String>,
 }
 

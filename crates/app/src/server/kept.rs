@@ -4,7 +4,8 @@
 //! answer is older than what anybody was acknowledged before asking. Time alone may change what is
 //! told (a waiver ends): such an answer says when, and is given no more from then on. Answers also
 //! tell the moment at which they were made, and are made anew after [`AGE_MAX`]. Whoever has one is
-//! told that it still holds for as long as the state does.
+//! told that it still holds for as long as the state does. One that does not say how long it lasts is of
+//! the moment at which it was asked for, and is not kept.
 //! The key holds everything but the position that an answer may depend on: what is asked and how it is
 //! sent, and the role and the scope of whoever asks. Refusals are not kept.
 
@@ -102,7 +103,7 @@ impl Made {
         let apart = self.at.nanos().abs_diff(now.nanos());
         self.position >= position
             && Duration::from_nanos(apart) < AGE_MAX
-            && self.answer.turns.is_none_or(|turns| now < turns)
+            && self.answer.turns.is_some_and(|turns| now < turns)
     }
 
     /// Whether what its tag is of still holds: with a clock that goes back nothing is known.
@@ -132,7 +133,7 @@ impl Kept {
         }
         let mut answer = make().await?;
         drop(turn);
-        if answer.is_secret {
+        if answer.is_secret || answer.turns.is_none() {
             return Ok(answer);
         }
         if answer.tag.is_none() {
@@ -243,7 +244,8 @@ mod tests {
     }
 
     fn answer(len: usize) -> Answer {
-        Answer::json(&"x".repeat(len)).unwrap()
+        let answer = Answer::json(&"x".repeat(len)).unwrap();
+        answer.lasting("\"x\"".to_owned(), Timestamp::from_nanos(u64::MAX))
     }
 
     async fn asked(kept: &Kept, key: &str, position: u64, at: Duration, len: usize) -> bool {

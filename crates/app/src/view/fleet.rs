@@ -172,7 +172,7 @@ pub(crate) struct Fleet {
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct HostsAsked {
-    /// As it was at this moment: RFC 3339.
+    /// As it was at this moment: RFC 3339, or a span back from now such as `2h`.
     pub(crate) at: Option<String>,
     /// Of this site.
     pub(crate) site: Option<String>,

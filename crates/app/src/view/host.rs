@@ -104,7 +104,7 @@ pub(crate) struct HostView {
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct FindingsAsked {
-    /// As it was at this moment: RFC 3339.
+    /// As it was at this moment: RFC 3339, or a span back from now such as `2h`.
     pub(crate) at: Option<String>,
     /// With this verdict: `pass`, `fail`, `not_applicable`, `not_assessed` or `error`.
     #[param(value_type = Option<String>)]

@@ -62,6 +62,12 @@ pub(crate) fn past(text: &str, now: Timestamp) -> Result<Timestamp, Error> {
     Ok(at)
 }
 
+/// Whether a text names the same moment whenever it is read: not `now`, nor a span back from it. A day or
+/// hour without a zone is taken for one that does not.
+pub(crate) fn stands(text: &str) -> bool {
+    text.trim().parse::<jiff::Timestamp>().is_ok()
+}
+
 /// Reads a moment, to come or past.
 pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, Error> {
     let zoned = jiff::Timestamp::from_nanosecond(i128::from(now.nanos()))

@@ -222,7 +222,17 @@ fn fleet(call: &Call) -> Result<Answer, Problem> {
     let mut fleet = view::fleet(&call.reader(), call.at(asked.at.as_ref())?)?;
     let answer = Answer::json(&fleet)?;
     fleet.at = view::Moment(Timestamp::default());
-    Ok(answer.lasting(tag_of_state(&fleet), fleet.turns))
+    let tag = tag_of_state(&fleet);
+    Ok(held(answer, tag, asked.at.as_ref(), fleet.turns))
+}
+
+/// What a tag is of lasts until `turns`, unless it is of a moment that is counted back from the time of
+/// asking: then it is another with the next request, in the same words.
+fn held(answer: Answer, tag: String, at: Option<&String>, turns: Timestamp) -> Answer {
+    match at.is_none_or(|text| view::stands(text)) {
+        true => answer.lasting(tag, turns),
+        false => answer.tagged(tag),
+    }
 }
 
 fn list(call: &Call) -> Result<Answer, Problem> {
@@ -231,7 +241,7 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     let page = view::hosts(&call.reader(), &asked, at)?;
     let answer = Answer::json(&page)?;
     let tag = format!("W/{}", tag_of(&answer.body));
-    Ok(answer.lasting(tag, page.turns))
+    Ok(held(answer, tag, asked.at.as_ref(), page.turns))
 }
 
 fn show(call: &Call) -> Result<Answer, Problem> {
@@ -241,7 +251,8 @@ fn show(call: &Call) -> Result<Answer, Problem> {
     let answer = Answer::json(&host)?;
     host.at = view::Moment(Timestamp::default());
     host.age_seconds = None;
-    Ok(answer.lasting(tag_of_state(&host), host.turns))
+    let tag = tag_of_state(&host);
+    Ok(held(answer, tag, asked.at.as_ref(), host.turns))
 }
 
 fn findings(call: &Call) -> Result<Answer, Problem> {
@@ -250,7 +261,7 @@ fn findings(call: &Call) -> Result<Answer, Problem> {
     let page = view::findings(&call.reader(), call.param("host"), &asked, at)?;
     let answer = Answer::json(&page)?;
     let tag = format!("W/{}", tag_of(&answer.body));
-    Ok(answer.lasting(tag, page.turns))
+    Ok(held(answer, tag, asked.at.as_ref(), page.turns))
 }
 
 fn entry(call: &Call) -> Result<Answer, Problem> {

@@ -196,6 +196,41 @@ fn a_tag_lasts_as_long_as_the_state_while_the_moment_that_is_told_moves_on() {
     }
 }
 
+/// Two seconds ago is another moment two seconds later, though nothing was recorded in between: whoever
+/// knew the state before a change was told for as long as nothing was committed that it still held.
+///
+/// Proves: SVC-5
+#[test]
+fn a_moment_counted_back_from_now_is_another_with_each_request() {
+    let place = with_host(Store::clone);
+    let clock = RealClock::new();
+    let ask = |path: &str, known: &str| {
+        let sent = Sent::new("GET", &format!("{path}?at=1s")).token(place.of(Role::Viewer));
+        place.send(&sent.header("If-None-Match", known))
+    };
+    let known = [KEPT[0], KEPT[1]].map(|path| {
+        loop {
+            let heard = ask(path, "");
+            if heard.text().contains("berlin") {
+                break (path, heard.header("etag").unwrap().to_owned());
+            }
+            assert!(clock.monotonic() < PATIENCE, "{path}: {}", heard.text());
+        }
+    });
+    moved(&place, "elsewhere");
+    let over = clock.now().plus(Duration::from_millis(1_001));
+    for (path, _) in &known {
+        ask(path, "").must_be(200);
+    }
+    while clock.now() < over {
+        std::hint::spin_loop();
+    }
+    for (path, tag) in &known {
+        let text = ask(path, tag).must_be(200).text();
+        assert!(text.contains("elsewhere"), "{path}: {text}");
+    }
+}
+
 /// What time alone changes: asked without a pause, no answer tells it of a moment at which it was over,
 /// or over before it was, and whoever knows an answer from before is not told that it still holds.
 fn ends_in_the_very_next_answer(place: &Place, ends: Timestamp, is_set: impl Fn(&Value) -> bool) {

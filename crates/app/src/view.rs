@@ -21,8 +21,8 @@ pub(crate) use alerts::{
     open_alerts,
 };
 pub(crate) use changes::{
-    Change, ChangePage, ChangesAsked, DiffAsked, Difference, PAGE_MAX as CHANGES_MAX, changes,
-    diff, history,
+    Change, ChangePage, ChangesAsked, DiffAsked, Difference, HistoryAsked, PAGE_MAX as CHANGES_MAX,
+    changes, diff, history,
 };
 pub(crate) use error::{Error, Kind};
 pub(crate) use fleet::{

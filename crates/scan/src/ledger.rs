@@ -391,6 +391,19 @@ impl Ledger {
         history::changes(&self.tables, &self.store.snapshot()?, host, rule)
     }
 
+    /// As [`Ledger::history`], at most [`PAGE_MAX`] a page, each change with its place among those of all
+    /// rules and hosts.
+    pub fn history_page(
+        &self,
+        host: &str,
+        rule: &str,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Entry>, Error> {
+        let latest = self.indexed()?;
+        timeline::history(&self.tables, &latest, host, rule, after, limit)
+    }
+
     /// Rules whose verdict or severity differs between two moments.
     pub fn diff(
         &self,

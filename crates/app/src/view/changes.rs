@@ -183,24 +183,45 @@ fn pages(
     Ok((found, after))
 }
 
-/// Every change of one rule on one host, oldest first.
-pub(crate) fn history(reader: &Reader<'_>, host: &str, rule: &str) -> Result<Vec<Change>, Error> {
+/// How much of a history.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct HistoryAsked {
+    /// At most this many; 1000 unless given.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(crate) limit: Option<usize>,
+    /// The `next` of the page before.
+    pub(crate) cursor: Option<String>,
+}
+
+/// Changes of one rule on one host, oldest first.
+pub(crate) fn history(
+    reader: &Reader<'_>,
+    host: &str,
+    rule: &str,
+    asked: &HistoryAsked,
+) -> Result<ChangePage, Error> {
     reader.must_see(host)?;
-    let asked = ChangesAsked {
-        host: Some(host.to_owned()),
-        rule: Some(rule.to_owned()),
-        order: Some("oldest".to_owned()),
-        limit: Some(PAGE_MAX),
-        ..ChangesAsked::default()
-    };
-    let found = match host.is_empty() || rule.is_empty() {
-        true => Vec::new(),
-        false => changes(reader, &asked)?.changes,
-    };
-    if found.is_empty() {
+    if host.is_empty() || rule.is_empty() {
         return Err(Error::missing("history of that rule on host", host));
     }
-    Ok(found)
+    let after = asked
+        .cursor
+        .as_deref()
+        .map(str::parse::<Cursor>)
+        .transpose()?;
+    let limit = asked.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+    let ledger = reader.ledger()?;
+    let found = ledger.history_page(host, rule, after.as_ref(), limit)?;
+    if found.rows.is_empty() && after.is_none() {
+        return Err(Error::missing("history of that rule on host", host));
+    }
+    let rows = found.rows.into_iter();
+    Ok(ChangePage {
+        changes: rows.map(|entry| Change::of(reader, entry)).collect(),
+        next: found.next.map(|cursor| cursor.to_string()),
+    })
 }
 
 /// Which two moments.

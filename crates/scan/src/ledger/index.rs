@@ -93,6 +93,12 @@ pub(super) fn place_of(key: &[u8]) -> Result<Place, Error> {
     Place::of_key(key).ok_or_else(damaged)
 }
 
+/// Where the place of an apply is found, by a key that ends with the number of its scan.
+pub(super) fn host_key(host: &str, numbered: &[u8]) -> Result<Vec<u8>, Error> {
+    let scan = numbered.last_chunk().ok_or_else(damaged)?;
+    Ok(Place::host_edge(host, u64::from_be_bytes(*scan)))
+}
+
 /// Of a row of the changes of one host.
 pub(super) fn place_of_host(host: &str, key: &[u8], at: &[u8]) -> Result<Place, Error> {
     let scan = key.last_chunk().ok_or_else(damaged)?;

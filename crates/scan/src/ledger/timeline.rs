@@ -315,6 +315,74 @@ impl Reading<'_> {
     }
 }
 
+/// Changes of one rule on one host, oldest first, each with its place among all changes.
+pub(super) fn history(
+    tables: &Tables,
+    latest: &Snapshot,
+    host: &str,
+    rule: &str,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Page<Entry>, Error> {
+    let limit = limit.clamp(1, PAGE_MAX);
+    let mut keys = row::below(&[host.as_bytes(), rule.as_bytes()]);
+    if let Some(cursor) = after {
+        let (place, _) = cursor.change()?;
+        if place.host != host {
+            return Err(no_cursor());
+        }
+        keys = keys.resumed_after(&row::change_key(host, rule, place.scan));
+    }
+    let mut found = some(latest, tables.changes, &keys, Order::Ascending, limit + 1)?;
+    let is_last = found.len() <= limit;
+    found.truncate(limit);
+    let places = places_of(tables, latest, host, found.iter().map(|(key, _)| &key[..]))?;
+    let wanted: Vec<Vec<u8>> = places.iter().map(Place::key).collect();
+    let wanted: Vec<_> = wanted.iter().map(|key| (tables.index, &key[..])).collect();
+    let mut rows = Vec::with_capacity(found.len());
+    for (((_, change), place), rules) in found.iter().zip(&places).zip(latest.get_many(&wanted)?) {
+        let rules: Vec<String> = decode(&rules.ok_or_else(|| not_indexed(host))?)?;
+        let number = rules.iter().position(|known| known == rule);
+        let number = number.ok_or_else(|| not_indexed(host))?;
+        rows.push(Entry {
+            host: host.to_owned(),
+            change: decode(change)?,
+            cursor: Cursor::of_change(place, number),
+        });
+    }
+    let last = rows.last().map(|entry| entry.cursor.clone());
+    Ok(Page {
+        rows,
+        next: last.filter(|_| !is_last),
+    })
+}
+
+/// The places of applies of one host, by keys that end with the numbers of its scans.
+fn places_of<'a>(
+    tables: &Tables,
+    latest: &Snapshot,
+    host: &str,
+    numbered: impl Iterator<Item = &'a [u8]>,
+) -> Result<Vec<Place>, Error> {
+    let numbered: Vec<&[u8]> = numbered.collect();
+    let keys: Vec<Vec<u8>> = numbered
+        .iter()
+        .map(|key| index::host_key(host, key))
+        .collect::<Result<_, _>>()?;
+    let keys: Vec<_> = keys.iter().map(|key| (tables.index, &key[..])).collect();
+    let found = latest.get_many(&keys)?;
+    numbered
+        .iter()
+        .zip(found)
+        .map(|(key, at)| index::place_of_host(host, key, &at.ok_or_else(|| not_indexed(host))?))
+        .collect()
+}
+
+fn not_indexed(host: &str) -> Error {
+    let why = format!("a change of host `{host}` is not in the ledger's index");
+    Error::new(Class::Storage, why)
+}
+
 /// Changes of one host that its scans after number `scan` brought, in the order of recording, of
 /// whole scans: of as many as make at least `limit` changes.
 pub(super) fn changes_since(

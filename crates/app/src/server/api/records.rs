@@ -14,12 +14,6 @@ use super::{
 };
 use crate::view::{self, Moment};
 
-/// The history of one rule on one host, oldest first.
-#[derive(Serialize, ToSchema)]
-struct History {
-    changes: Vec<view::Change>,
-}
-
 /// Rules that differ between two moments.
 #[derive(Serialize, ToSchema)]
 struct Diff {
@@ -68,9 +62,10 @@ pub(super) fn operations() -> Vec<Operation> {
             .by(
                 Role::Viewer,
                 Reach::Hosts,
-                "Every change of one rule on one host",
+                "Every change of one rule on one host, oldest first",
             )
-            .gives::<History>(),
+            .asks::<view::HistoryAsked>()
+            .gives::<view::ChangePage>(),
         Operation::read("/api/v1/diff", "getDiff", diff)
             .by(
                 Role::Viewer,
@@ -139,9 +134,9 @@ fn changes(call: &Call) -> Result<Answer, Problem> {
 }
 
 fn history(call: &Call) -> Result<Answer, Problem> {
-    let NothingAsked {} = call.query()?;
-    let changes = view::history(&call.reader(), call.param("host"), call.param("rule"))?;
-    Answer::json(&History { changes })
+    let asked: view::HistoryAsked = call.query()?;
+    let (host, rule) = (call.param("host"), call.param("rule"));
+    Answer::json(&view::history(&call.reader(), host, rule, &asked)?)
 }
 
 fn diff(call: &Call) -> Result<Answer, Problem> {

@@ -254,3 +254,52 @@ fn findings_of_a_host_are_told_page_by_page() {
         "{one}"
     );
 }
+
+/// A rule that flips with each scan has a thousand changes within days: of those beyond, the newest, nobody
+/// who asked over HTTP was told anything, not even that there are more.
+///
+/// Proves: LED-7, SVC-5
+#[test]
+fn the_history_of_a_rule_is_told_to_its_end_page_by_page() {
+    let place = Place::new();
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
+        .must_be(201);
+    for flip in 0..7 {
+        let [verdict, other] = match flip % 2 {
+            0 => [Outcome::Pass, Outcome::Fail],
+            _ => [Outcome::Fail, Outcome::Pass],
+        };
+        let findings = [("r", verdict), ("other", other)];
+        let findings = findings.map(|(rule, it)| finding(rule, Severity::High, it));
+        record_all(&place.store, "one", findings.into());
+    }
+    let path = "/api/v1/hosts/one/history/r";
+    let ask = |query: &str| {
+        let heard = place.ask(Role::Viewer, "GET", &format!("{path}{query}"));
+        heard.must_be(200).json()
+    };
+    let feed = "/api/v1/changes?host=one&rule=r&order=oldest";
+    let feed = place.ask(Role::Viewer, "GET", feed).must_be(200).json();
+    let whole = ask("");
+    assert_eq!(whole["changes"].as_array().unwrap().len(), 7);
+    // Told as the feed does, with the places that it goes on from.
+    assert_eq!(whole["changes"], feed["changes"]);
+    assert!(whole["next"].is_null());
+    for limit in [1, 2, 6, 7, 1000] {
+        let (mut told, mut query) = (Vec::new(), format!("?limit={limit}"));
+        loop {
+            let page = ask(&query);
+            let rows = page["changes"].as_array().unwrap();
+            assert!((1..=limit).contains(&rows.len()), "{page}");
+            told.extend_from_slice(rows);
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
+            query = format!("?limit={limit}&cursor={next}");
+        }
+        assert_eq!(Value::from(told), whole["changes"], "by {limit}");
+    }
+    let other = "/api/v1/hosts/one/history/other?cursor=x";
+    place.ask(Role::Viewer, "GET", other).must_be(422);
+}

@@ -171,9 +171,10 @@ impl Shared {
         self.standing.as_ref().map(|asked| asked())
     }
 
-    /// The same where another node writes, or none.
+    /// The same where another node writes, or none, or this one does not write yet.
     pub(crate) fn standing_by(&self) -> Option<Stand> {
-        self.stand().filter(|stand| stand.role == Role::Standby)
+        let is_for_reading = |stand: &Stand| stand.role == Role::Standby || !self.is_writer;
+        self.stand().filter(is_for_reading)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -11,7 +11,7 @@ use super::{
     when,
 };
 use crate::{
-    node::{Primary, Stand},
+    node::{self, Primary, Stand},
     present::counted,
     server::Reach,
 };
@@ -167,12 +167,13 @@ pub(super) fn page(page: &Page<'_>, content: &Markup) -> Markup {
 /// What a page of a node says that follows another one: what it shows, how old that may be, and where
 /// something can be done. `path` is of the page.
 pub(super) fn stands_by(stand: &Stand, path: &str) -> Markup {
-    let behind = &stand.behind;
+    let (behind, begins) = (&stand.behind, stand.role == node::Role::Primary);
     html! {
         aside class="note doubt" aria-label="Role of this node" {
             p {
-                strong { "For reading: " (stand.node) " stands by. " }
+                strong { "For reading: " (stand.node) (if begins { " does not write yet. " } else { " stands by. " }) }
                 @match &stand.primary {
+                    _ if begins => { "It is to write, and does as soon as enough other nodes have what is recorded." }
                     Some(Primary { name, url: Some(url) }) => {
                         (name) " is the node that writes: " a href=(format!("{url}{path}")) { (url) } "."
                     }

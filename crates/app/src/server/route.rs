@@ -178,6 +178,8 @@ async fn ready(shared: Arc<Shared>, RawQuery(query): RawQuery) -> Response {
         .and_then(|query| query.strip_prefix("role="));
     // A site of one machine has one that writes.
     let is_other = wanted.is_some_and(|wanted| wanted != role.unwrap_or(Role::Primary).name());
+    // It has the authority and not enough copies yet, for as long as that takes.
+    let begins = wanted.is_some() && role == Some(Role::Primary) && !shared.is_writer;
     let asked = Arc::clone(&shared);
     let store = tokio::task::spawn_blocking(move || asked.store.snapshot().map(drop));
     let store = timeout(PLACE_TIME_MAX, store).await;
@@ -189,6 +191,8 @@ async fn ready(shared: Arc<Shared>, RawQuery(query): RawQuery) -> Response {
         Some("stopping")
     } else if is_other {
         Some("this node has another role")
+    } else if begins {
+        Some("this node does not write yet")
     } else if !matches!(store, Ok(Ok(Ok(())))) {
         Some("the store does not answer")
     } else {

@@ -10,7 +10,7 @@ use crate::{
         link::Link,
         visit::Visit,
     },
-    node::Stand,
+    node::{self, Stand},
     view::{self, Kind},
 };
 
@@ -86,7 +86,9 @@ pub(in crate::console) fn not_of_the_site(visit: &Visit<'_>) -> (StatusCode, Mar
 
 /// A form on a node that records nothing.
 pub(in crate::console) fn stands_by(visit: &Visit<'_>, stand: &Stand) -> (StatusCode, Markup) {
+    let begins = stand.role == node::Role::Primary;
     let detail = match &stand.primary {
+        _ if begins => format!("Nothing was done: `{}` does not write yet.", stand.node),
         Some(primary) => format!(
             "Nothing was done: `{}` stands by, and `{}` is the node that writes.",
             stand.node, primary.name
@@ -96,7 +98,10 @@ pub(in crate::console) fn stands_by(visit: &Visit<'_>, stand: &Stand) -> (Status
             stand.node
         ),
     };
-    let next = "Do it on the node that writes; the note at the top leads there.";
+    let next = match begins {
+        true => "Try again in a moment; the note at the top says what is waited for.",
+        false => "Do it on the node that writes; the note at the top leads there.",
+    };
     whole(
         visit,
         StatusCode::SERVICE_UNAVAILABLE,

@@ -14,9 +14,14 @@ const PRIMARY: &str = "https://first.example.org:8420";
 
 /// A node that follows `first` and is two records behind.
 fn standing() -> Place {
+    standing_as(node::Role::Standby)
+}
+
+/// The same node by the role that it has; in none does its store commit.
+fn standing_as(role: node::Role) -> Place {
     let stand = Stand {
         node: "second".to_owned(),
-        role: node::Role::Standby,
+        role,
         epoch: 3,
         primary: Some(Primary {
             name: "first".to_owned(),
@@ -58,6 +63,26 @@ fn every_answer_of_a_node_that_stands_by_says_so_and_how_far_it_is() {
     place
         .ask(Role::Viewer, "GET", "/ready?role=primary")
         .must_be(503);
+}
+
+/// The authority is here, and too few other nodes have what is recorded, for as long as that lasts: whoever
+/// sends what changes something to the node that writes was led here, and refused.
+/// Proves: SVC-3
+#[test]
+fn a_node_that_is_to_write_and_cannot_yet_is_not_ready_as_the_one_that_writes() {
+    let place = standing_as(node::Role::Primary);
+    let ready = |query: &str| place.ask(Role::Viewer, "GET", &format!("/ready{query}"));
+    let told = ready("?role=primary").must_be(503).json();
+    assert_eq!(told["why"], "this node does not write yet");
+    ready("?role=standby").must_be(503);
+    // What is recorded can be read.
+    ready("").must_be(200);
+    let heard = place.tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"));
+    assert_eq!(heard.must_be(503).code(), "ROLE_CHANGING");
+    let cookie = signed_in(&place, place.of(Role::Admin));
+    let page = look(&place, &cookie, "/admin").must_be(200).text();
+    assert!(page.contains("second does not write yet"), "{page}");
+    assert!(!page.contains("action=\"/admin"), "{page}");
 }
 
 /// Every operation that changes something, by the table that the router is made of.

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, Uri, uri::PathAndQuery};
 use scan::token::{Role, Scope};
 use tokio::time::timeout;
 use wal::Lsn;
@@ -34,6 +34,10 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 const BYTES_MAX: usize = 16 << 20;
 /// Answers at a time, for those that are small.
 const ANSWERS_MAX: usize = 4_096;
+/// Bytes of what is asked of which the answer is kept: paths and queries of pages of this interface are
+/// below 200. With [`ANSWERS_MAX`] it bounds what keys take, some 4 MiB: a client may send 64 KiB, and
+/// those of refused requests have a place too until room is made.
+const ASKED_LEN_MAX: usize = 1 << 10;
 /// How long another who makes the same answer is waited for, before it is made beside it.
 const TURN_MAX: Duration = Duration::from_secs(10);
 
@@ -49,19 +53,21 @@ pub(super) struct Key {
 }
 
 impl Key {
+    /// None for what is asked in so many words that its answer is not kept.
     pub(super) fn new(
         operation: &'static str,
-        asked: String,
+        asked: &Uri,
         is_packed: bool,
         principal: &Principal,
-    ) -> Self {
-        Self {
+    ) -> Option<Self> {
+        let asked = asked.path_and_query().map_or("", PathAndQuery::as_str);
+        (asked.len() <= ASKED_LEN_MAX).then(|| Self {
             operation,
-            asked,
+            asked: asked.to_owned(),
             is_packed,
             role: principal.role,
             scope: principal.scope.clone(),
-        }
+        })
     }
 }
 
@@ -132,7 +138,6 @@ impl Kept {
             return Ok(answer);
         }
         let mut answer = make().await?;
-        drop(turn);
         if answer.is_secret || answer.turns.is_none() {
             return Ok(answer);
         }
@@ -145,6 +150,8 @@ impl Kept {
             answer: answer.clone(),
         };
         self.lock().put(key, made, now);
+        // Whoever waited finds it.
+        drop(turn);
         Ok(answer)
     }
 
@@ -329,6 +336,25 @@ mod tests {
             one.await.unwrap();
         }
         assert_eq!(made.load(Ordering::Relaxed), 1);
+    }
+
+    /// Thousands of requests of 60 KiB each, refused or not, took hundreds of megabytes until room was made.
+    #[test]
+    fn what_is_asked_in_many_words_has_no_place() {
+        let principal = Principal {
+            name: "a".to_owned(),
+            role: Role::Viewer,
+            scope: Scope::default(),
+            expires: None,
+        };
+        let is_kept = |len: usize| {
+            let path = "/api/v1/hosts?site=";
+            let asked = format!("{path}{}", "x".repeat(len - path.len()));
+            let asked = asked.parse().unwrap();
+            Key::new("listHosts", &asked, false, &principal).is_some()
+        };
+        assert!(is_kept(30) && is_kept(ASKED_LEN_MAX));
+        assert!(!is_kept(ASKED_LEN_MAX + 1) && !is_kept(60 << 10));
     }
 
     #[tokio::test]

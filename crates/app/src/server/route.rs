@@ -273,10 +273,8 @@ async fn carry_out(
         _ => String::new(),
     };
     let packs = operation.is_kept && takes_packed(&parts.headers);
-    let kept = position.map(|position| {
-        let key = kept::Key::new(operation.id, parts.uri.to_string(), packs, &principal);
-        (key, position)
-    });
+    let key = position.and_then(|_| kept::Key::new(operation.id, &parts.uri, packs, &principal));
+    let kept = key.zip(position);
     let (is_kept, changes) = (operation.is_kept, operation.changes_something());
     let wanted = parts.headers.get(header::IF_NONE_MATCH).cloned();
     let call = Call {

@@ -36,6 +36,9 @@ use axum::{
 };
 use scan::{seal::Kind, token::Role};
 
+pub(crate) use download::clear as clear_downloads;
+#[cfg(test)]
+pub(crate) use download::written;
 pub(crate) use session::Sessions;
 pub(crate) use when::file_part;
 

@@ -177,6 +177,11 @@ impl Shared {
         self.stand().filter(is_for_reading)
     }
 
+    /// What is served ends, and whoever works for it is waited for.
+    pub(crate) fn is_ending(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -28,6 +28,7 @@ use crate::{
     beside::Served,
     cli::Up,
     config::{Config, Origin},
+    console,
     exit::{Exit, Refusal},
     fleet::{
         self,
@@ -272,9 +273,9 @@ fn listen(config: &Config, screen: Screen) -> Result<Option<Server>, Refusal> {
         return Ok(None);
     }
     let dir = config.data_dir()?;
-    if let Err(error) = carry::clear(dir) {
+    if let Err(error) = carry::clear(dir).and_then(|()| console::clear_downloads(dir)) {
         screen.remark(format_args!(
-            "files of commands that were carried out before are left in {}: {error}",
+            "files of commands or downloads from before are left in {}: {error}",
             dir.display()
         ));
     }

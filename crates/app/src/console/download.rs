@@ -5,7 +5,10 @@
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -24,7 +27,7 @@ use world::{Disk, File, RealDisk, RealRandom, disk::Open};
 use super::when;
 use crate::server::{Place, Shared};
 
-/// Below the data directory; what a crash leaves there is told apart by its place.
+/// Below the data directory; what a crash leaves there goes with the next start.
 const DIR: &str = "downloads";
 /// Exports at a time: each reads the whole history.
 pub(super) const DOWNLOADS_MAX: usize = 2;
@@ -32,8 +35,18 @@ pub(super) const DOWNLOADS_MAX: usize = 2;
 const CHUNK_LEN: usize = 256 << 10;
 const WAITING_MAX: usize = 4;
 
-/// Writes the export and opens it. Blocks.
-fn written(shared: &Shared, kind: Kind) -> Result<Arc<dyn File>, Error> {
+/// Removes what a process that ended amid an export has left. For a start, before anything is served.
+pub(crate) fn clear(data_dir: &Path) -> std::io::Result<()> {
+    let dir = data_dir.join(DIR);
+    match RealDisk.stat(&dir)? {
+        Some(_) => RealDisk.remove_dir_all(&dir),
+        None => Ok(()),
+    }
+}
+
+/// Writes the export and opens it, unless what is served here ends: it has the store open until then, and
+/// a node may have to open it again. Blocks.
+pub(crate) fn written(shared: &Shared, kind: Kind) -> Result<Arc<dyn File>, Error> {
     let (store, keys) = (&shared.store, shared.dir.join(scan::credential::KEYS_DIR));
     let book = Book::new(store.clone())?;
     let key = book.key(&RealDisk, &keys, &RealRandom)?;
@@ -45,13 +58,14 @@ fn written(shared: &Shared, kind: Kind) -> Result<Arc<dyn File>, Error> {
     let dir = shared.dir.join(DIR);
     RealDisk.create_dir_all_synced(&dir)?;
     let file = dir.join(format!("{}.zst", uuid::Uuid::new_v4()));
+    let stop = AtomicBool::new(shared.is_ending());
     let export = Export {
         disk: &RealDisk,
         to: &file,
         compressed: true,
         key: Some(&key),
         made: shared.now(),
-        stop: &AtomicBool::new(false),
+        stop: &stop,
     };
     let asked = Asked {
         kind,
@@ -59,7 +73,9 @@ fn written(shared: &Shared, kind: Kind) -> Result<Arc<dyn File>, Error> {
         filter: Filter::default(),
         with_evidence: true,
     };
-    export.write(store, &asked, &mut |_| {})?;
+    export.write(store, &asked, &mut |_| {
+        stop.store(shared.is_ending(), Ordering::Relaxed);
+    })?;
     nameless(&file).map_err(Error::Io)
 }
 
@@ -120,4 +136,21 @@ pub(super) async fn answer(
     let called = HeaderValue::from_str(&called).expect("a name of ours");
     headers.insert(header::CONTENT_DISPOSITION, called);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_left_that_ended_amid_an_export_goes_with_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        clear(dir.path()).unwrap();
+        let downloads = dir.path().join(DIR);
+        RealDisk.create_dir_all_synced(&downloads).unwrap();
+        let left = downloads.join("0190.zst.4711.tmp");
+        drop(RealDisk.open(&left, Open::CreateNew).unwrap());
+        clear(dir.path()).unwrap();
+        assert!(RealDisk.stat(&downloads).unwrap().is_none());
+    }
 }

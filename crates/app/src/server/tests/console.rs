@@ -1,5 +1,7 @@
 //! The console before somebody whose token is for a few hosts.
 
+use scan::seal::{Error, Kind};
+
 use super::*;
 
 /// Signs in with a token; what the browser would send from then on.
@@ -214,4 +216,23 @@ fn a_file_is_called_by_what_it_holds_and_the_moment_that_it_is_of() {
         called.contains(&format!("\"holdfast-ledger-{year}-")),
         "{called}"
     );
+}
+
+/// Whoever writes a download has the store open: a node that is to open it again waited for all of a
+/// history of any length, and gave up.
+#[test]
+fn a_download_ends_with_what_is_served_and_leaves_nothing() {
+    let place = Place::new();
+    let shared = Arc::clone(place.shown.shared());
+    let downloads = shared.dir.join("downloads");
+    let left = || RealDisk.list(&downloads).unwrap().len();
+    crate::console::written(&shared, Kind::Ledger).unwrap();
+    assert_eq!(left(), 0);
+    // This test has it too, and is not waited for.
+    assert!(!place.shown.end(Duration::ZERO));
+    for kind in [Kind::Ledger, Kind::Audit] {
+        let ended = crate::console::written(&shared, kind).unwrap_err();
+        assert!(matches!(ended, Error::Stopped), "{ended}");
+        assert_eq!(left(), 0);
+    }
 }

@@ -129,30 +129,43 @@ impl Denials {
             return Ok(());
         }
         if !self.is_recorded {
-            for record in records {
-                tracing::warn!(
-                    actor = record.actor,
-                    source = record.object,
-                    detail = %record.detail,
-                    "denied while standing by: on record here alone"
-                );
-            }
+            records.iter().for_each(tell_alone);
             return Ok(());
         }
+        match self.record(store, records) {
+            Ok(()) => {
+                records.iter().for_each(Record::tell);
+                Ok(())
+            }
+            Err(error) => {
+                // A disk that is full, or a node that writes no more: they are counted as told by now.
+                records.iter().for_each(tell_alone);
+                Err(error)
+            }
+        }
+    }
+
+    fn record(&self, store: &Store, records: &[Record]) -> Result<(), store::Error> {
         let mut transaction = store.begin()?;
         for record in records {
             self.audit.append(&mut transaction, record)?;
         }
-        transaction.commit()?;
-        for record in records {
-            record.tell();
-        }
-        Ok(())
+        transaction.commit().map(drop)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Who, Counted>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of a denial that is in no store.
+fn tell_alone(record: &Record) {
+    tracing::warn!(
+        actor = record.actor,
+        source = record.object,
+        detail = %record.detail,
+        "denied, and on record in this log alone"
+    );
 }
 
 /// The record to be written at once, of a source that had none within the period.

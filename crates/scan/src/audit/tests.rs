@@ -1,6 +1,9 @@
 //! The audit log's chain and its denials, on a real store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde_json::json;
 use store::{Keys, Options, Snapshot, Store};
@@ -24,6 +27,33 @@ fn open(dir: &tempfile::TempDir) -> (Store, Audit) {
     let store = crate::test_store::open(options, Arc::new(journal)).unwrap();
     let audit = Audit::of(&store).unwrap();
     (store, audit)
+}
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn of(work: impl FnOnce()) -> String {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        tracing::subscriber::with_default(subscriber.finish(), work);
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
 }
 
 fn append(store: &Store, audit: &Audit, at: u64, object: &str) {
@@ -306,4 +336,37 @@ fn a_flood_of_denials_from_everywhere_writes_a_bounded_number_of_records() {
     let day = Duration::from_secs(86_400);
     let records = 2 * (SOURCES_MAX as u64 + 1) * (day.as_secs() / PERIOD.as_secs());
     assert!(records < 200_000, "{records} a day");
+}
+
+/// While a disk is full, or a node that wrote is not told yet that another one does: who was denied was
+/// neither in the store nor in the log, and what was counted of it went with the next flush.
+///
+/// Proves: SVC-4
+#[test]
+fn a_denial_that_cannot_be_recorded_is_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, audit) = open(&dir);
+    let denials = Denials::new(audit);
+    let note = |source: &str| {
+        let denial = Denial {
+            source,
+            actor: None,
+            request: "GET /",
+            reason: "unknown token",
+        };
+        let now = Timestamp::from_nanos(1_000);
+        denials.note(&store, now, &denial)
+    };
+    note("192.0.2.1").unwrap();
+    store.close().unwrap();
+    let log = Log::of(|| {
+        note("192.0.2.2").unwrap_err();
+        // Of the one on record: counted.
+        note("192.0.2.1").unwrap();
+        let later = Timestamp::from_nanos(1_000).plus(PERIOD);
+        denials.flush(&store, later, true).unwrap_err();
+    });
+    let told = |source: &str| log.lines().filter(|line| line.contains(source)).count();
+    assert_eq!((told("192.0.2.2"), told("192.0.2.1")), (1, 1), "{log}");
+    assert!(log.contains("unknown token") && log.contains("\"more\":1"), "{log}");
 }

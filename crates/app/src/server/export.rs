@@ -43,8 +43,33 @@ pub(super) struct ExportAsked {
     site: Option<String>,
 }
 
+type Chunk = Result<Bytes, export::Error>;
+
 /// What a thread that writes hands to a connection. Ends the writing when nobody reads.
-struct Pipe(mpsc::Sender<Result<Bytes, export::Error>>);
+struct Pipe(mpsc::Sender<Chunk>);
+
+/// Has whoever reads told that there is more to come, unless the end was reached: a panic ends a thread
+/// without a word, and what is there then would be taken for the whole.
+struct Unfinished(Option<mpsc::Sender<Chunk>>);
+
+impl Unfinished {
+    /// Everything was sent, or why it was not.
+    fn end(mut self, written: Result<(), export::Error>) {
+        if let (Err(error), Some(sender)) = (written, self.0.take()) {
+            // One that reads no more needs no telling.
+            drop(sender.blocking_send(Err(error)));
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(sender) = self.0.take() {
+            let lost = io::Error::other("the writing was lost; the log of the server tells more");
+            drop(sender.blocking_send(Err(lost.into())));
+        }
+    }
+}
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -75,6 +100,7 @@ pub(super) async fn write(
         place.ok_or_else(|| Problem::busy("too many exports at a time; ask again later"))?;
     let (sender, mut receiver) = mpsc::channel(WAITING_MAX);
     tokio::task::spawn_blocking(move || {
+        let unfinished = Unfinished(Some(sender.clone()));
         let stop = || !*shared.stop.borrow();
         let rules = shared.rules.all();
         let written = export::write(
@@ -82,13 +108,10 @@ pub(super) async fn write(
             &shared.store,
             rules,
             &request,
-            &mut Pipe(sender.clone()),
+            &mut Pipe(sender),
             &mut |_, _| stop(),
         );
-        if let Err(error) = written {
-            // One that reads no more needs no telling.
-            drop(sender.blocking_send(Err(error)));
-        }
+        unfinished.end(written.map(drop));
         drop(place);
     });
     let first = receiver
@@ -200,5 +223,27 @@ fn known(shared: &Shared, host: &str) -> Result<(), Problem> {
     match is_known {
         true => Ok(()),
         false => Err(view::Error::no_host(host).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writing_that_is_lost_does_not_end_as_if_it_were_whole() {
+        let check = |wanted: usize, work: fn(Unfinished)| {
+            let (sender, mut receiver) = mpsc::channel(WAITING_MAX);
+            let unfinished = Unfinished(Some(sender));
+            drop(std::thread::spawn(move || work(unfinished)).join());
+            let heard = std::iter::from_fn(|| receiver.blocking_recv());
+            let faults: Vec<_> = heard.filter_map(Result::err).collect();
+            assert_eq!(faults.len(), wanted, "{faults:?}");
+        };
+        check(0, |unfinished| unfinished.end(Ok(())));
+        check(1, |unfinished| {
+            unfinished.end(Err(io::Error::other("a fault").into()));
+        });
+        check(1, |_unfinished| panic!("a panic of the test"));
     }
 }

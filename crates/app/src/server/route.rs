@@ -251,8 +251,12 @@ async fn carry_out(
         .ok()
         .flatten()
         .map(|token| Zeroizing::new(token.to_owned()));
-    let (principal, position) = let_in(&shared, &operation, &parts, peer).await?;
+    let (mut principal, position) = let_in(&shared, &operation, &parts, peer).await?;
     let admitted = role::admit(&shared, &operation, &parts.headers).await?;
+    if admitted > position {
+        // What was waited for may be that the token is revoked.
+        (principal, _) = let_in(&shared, &operation, &parts, peer).await?;
+    }
     let position = admitted.or(position).filter(|_| operation.is_kept);
     match operation.does {
         Does::Follow => {

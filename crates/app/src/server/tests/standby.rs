@@ -168,6 +168,29 @@ fn a_read_waits_for_the_record_that_it_is_to_show() {
     assert!(late.json()["applied"].as_u64().unwrap() > lsn);
 }
 
+/// Who asks is looked up when the request comes, and what it waits for may be that this is nobody any more.
+/// Proves: SVC-3
+#[test]
+fn a_read_that_waited_for_the_end_of_its_own_token_shows_nothing() {
+    let place = Place::new();
+    let token = place.token("ends", Role::Viewer, Scope::default(), None);
+    let ask = |wanted: u64| {
+        let sent = Sent::new("GET", "/api/v1/hosts").token(&token);
+        place.send(&sent.header("Holdfast-Wait-For", &wanted.to_string()))
+    };
+    // That both tokens were used is on record by then.
+    ask(0).must_be(200);
+    place.ask(Role::Admin, "GET", "/api/v1/tokens").must_be(200);
+    let newest = place.store.newest().unwrap().lsn;
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(newest.next().get()).must_be(401));
+        place
+            .ask(Role::Admin, "DELETE", "/api/v1/tokens/ends")
+            .must_be(200);
+        waiting.join().unwrap();
+    });
+}
+
 /// Whoever is connected stays so, and is told to ask again.
 /// Proves: AUT-11
 #[test]

@@ -424,6 +424,7 @@ pub(super) fn fleet(
     known: &mut Rows,
 ) -> Result<Fleet, Error> {
     let found = standing_rows(tables, then, latest)?;
+    known.make_room();
     let mut boards: Vec<Option<Board>> = Vec::with_capacity(found.len());
     for found in &found {
         let board = found.board.as_deref();

@@ -23,7 +23,8 @@ use super::{
 /// Bytes of all fleets of past moments together: some ten moments of a thousand hosts by 250 rules,
 /// as many as somebody goes back and forth between. Arbitrary.
 const PAST_BYTES_MAX: usize = 16 << 20;
-/// Hosts of which rows are remembered, some 3 KB each. Beyond them all rows are decoded each time.
+/// Hosts of which rows are remembered, some 3 KB each, and lists of rules. Beyond them all rows are decoded
+/// each time.
 const HOSTS_MAX: usize = 10_000;
 
 /// The rows of a host as they were read, and what they come to.
@@ -74,11 +75,15 @@ impl Rows {
         self.lists.get(digest)
     }
 
-    pub(super) fn remember_list(&mut self, digest: &str, list: Arc<[String]>) {
-        // Old lists stay as long as a standing holds them; a pack changes a few times a year.
+    /// Before a fleet is read, and not amid it: all of its lists are there until all of it is read. Old
+    /// lists stay as long as a standing holds them; a pack changes a few times a year.
+    pub(super) fn make_room(&mut self) {
         if self.lists.len() >= HOSTS_MAX {
             self.lists.clear();
         }
+    }
+
+    pub(super) fn remember_list(&mut self, digest: &str, list: Arc<[String]>) {
         self.lists.insert(digest.to_owned(), list);
     }
 }
@@ -220,6 +225,26 @@ mod tests {
         check(4, 1);
         check(6, 2);
         check(6, 2);
+    }
+
+    /// A list that was found to be there was cleared by the next one that was read, and its hosts could not
+    /// be shown.
+    #[test]
+    fn no_list_of_rules_goes_while_a_fleet_is_read() {
+        let mut rows = Rows::default();
+        let remember = |rows: &mut Rows, of: std::ops::Range<usize>| {
+            for number in of {
+                rows.remember_list(&number.to_string(), Arc::from([number.to_string()]));
+            }
+        };
+        rows.make_room();
+        remember(&mut rows, 0..HOSTS_MAX + 10);
+        assert!(rows.list("0").is_some());
+        rows.make_room();
+        assert!(rows.lists.is_empty());
+        remember(&mut rows, 0..HOSTS_MAX - 1);
+        rows.make_room();
+        assert!(rows.list("0").is_some());
     }
 
     #[test]

@@ -147,6 +147,12 @@ impl Assessed {
         2 * self.verdicts.len() + reasons.sum::<usize>()
     }
 
+    /// Where its list of rules lies: the same for hosts that share it.
+    #[cfg(test)]
+    pub(super) fn list(&self) -> *const [String] {
+        Arc::as_ptr(&self.rules)
+    }
+
     fn at(&self, place: usize) -> Option<RuleVerdict<'_>> {
         let &(verdict, severity) = self.verdicts.get(place)?;
         Some(RuleVerdict {
@@ -451,7 +457,7 @@ pub(super) fn fleet(
                 let read = board.read(rules.len())?;
                 Some(assessed(&host, rules, read))
             }
-            (None, Some(_)) => of_states(tables, then, latest, &host)?,
+            (None, Some(_)) => of_states(tables, then, latest, &host, known)?,
         };
         let standing = Arc::new(HostStanding { host, assessed });
         known.remember(&found.name, &found.host, board, &standing);
@@ -541,7 +547,8 @@ fn counted(
         (_, None) => Ok(None),
         (Some(board), Some(_)) => board::summary(board).map(Some),
         (None, Some(_)) => {
-            let assessed = of_states(tables, then, latest, &decode(&found.host)?)?;
+            let (host, mut alone) = (decode(&found.host)?, Rows::default());
+            let assessed = of_states(tables, then, latest, &host, &mut alone)?;
             Ok(assessed.map(|assessed| assessed.summary))
         }
     }
@@ -612,25 +619,31 @@ fn assessed(host: &Host, rules: Arc<[String]>, read: Read) -> Assessed {
     }
 }
 
-/// Of a moment before there were boards.
+/// Of a moment before there were boards. Hosts that were judged by the same rules share their list here too:
+/// of each host its own would weigh ten times what else there is of it.
 fn of_states(
     tables: &Tables,
     then: &Snapshot,
     latest: &Snapshot,
     host: &Host,
+    known: &mut Rows,
 ) -> Result<Option<Assessed>, Error> {
     let Some(status) = history::status(tables, then, latest, &host.name)? else {
         return Ok(None);
     };
     let ScanRow { summary, .. } = status.scan;
-    let rules: Arc<[String]> = status
-        .states
-        .iter()
-        .map(|state| state.rule.clone())
-        .collect();
     let states: Vec<Row<'_>> = status.states.iter().map(Row::of_state).collect();
     debug_assert!(states.is_sorted_by_key(|row| row.rule));
-    let (board, _) = Board::of(summary, states);
+    let (board, list) = Board::of(summary, states);
+    let rules = match known.list(&list.digest) {
+        Some(rules) => Arc::clone(rules),
+        None => {
+            let rules = status.states.iter().map(|state| state.rule.clone());
+            let rules: Arc<[String]> = rules.collect();
+            known.remember_list(&list.digest, Arc::clone(&rules));
+            rules
+        }
+    };
     let read = board.read(rules.len())?;
     Ok(Some(assessed(host, rules, read)))
 }

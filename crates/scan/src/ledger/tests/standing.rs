@@ -394,6 +394,15 @@ fn a_fleet_recorded_before_there_were_boards_is_answered_for_every_moment() {
     let place = of_before();
     let (ledger, store) = place.open();
     compare_with_then(&ledger);
+    for (at, _) in moments() {
+        let fleet = ledger.fleet(Some(at)).unwrap();
+        let assessed = fleet.hosts.iter().filter_map(|it| it.assessed.as_ref());
+        let of = |it: &Assessed| it.verdicts().map(|it| it.rule.to_owned()).collect();
+        let lists: BTreeMap<Vec<String>, _> = assessed.clone().map(|it| (of(it), it.list())).collect();
+        for assessed in assessed {
+            assert_eq!(lists[&of(assessed)], assessed.list(), "hosts share their list");
+        }
+    }
     let (_, last) = moments().pop().unwrap();
     let reasons = ledger.fleet(None).unwrap().unassessed();
     let reasons: Vec<_> = reasons

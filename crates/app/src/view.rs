@@ -22,7 +22,7 @@ pub(crate) use alerts::{
 };
 pub(crate) use changes::{
     Change, ChangePage, ChangesAsked, DiffAsked, Difference, HistoryAsked, PAGE_MAX as CHANGES_MAX,
-    changes, diff, history,
+    Recorded, changes, diff, history, recorded,
 };
 pub(crate) use error::{Error, Kind};
 pub(crate) use fleet::{

@@ -6,7 +6,11 @@
 //! past moment is read from the store as it was then, so `status`, `diff` and `history` cannot
 //! disagree with what was recorded. Nothing here reads a clock: times come with the scan.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use row::Tables;
 use store::{Bytes, Keys, Order, Snapshot, Store, TableId, Transaction};
@@ -45,7 +49,7 @@ pub use history::{Difference, Status};
 pub(crate) use recent::RecentKey;
 pub use recent::{RECENT_MAX, Recent, Turn};
 pub use row::{Change, ChangeKind, Check, Host, ScanRow, State};
-pub use timeline::{Cursor, Entry, Filter, PAGE_MAX, Page};
+pub use timeline::{Cursor, Entry, Filter, PAGE_MAX, Page, Recording};
 
 /// Most rows that one answer is made of, and most findings of one scan. The built-in pack has a few
 /// hundred rules; a rule that flips with every scan, five minutes apart, gets here in a year.
@@ -203,6 +207,33 @@ impl Ledger {
     ) -> Result<Page<Entry>, Error> {
         let latest = self.indexed()?;
         timeline::changes(&self.tables, &latest, filter, order, after, limit)
+    }
+
+    /// When changes were recorded, newest first, `limit` times at most: of these hosts, or of all. A bounded
+    /// number of others is stepped over.
+    pub fn recordings(
+        &self,
+        hosts: Option<&BTreeSet<String>>,
+        limit: usize,
+    ) -> Result<Vec<Recording>, Error> {
+        timeline::recordings(&self.tables, &self.indexed()?, hosts, limit)
+    }
+
+    /// When the first change of all was recorded, or of some hosts, when the first of them became known;
+    /// `None` before there is any.
+    pub fn beginning(&self, hosts: Option<&BTreeSet<String>>) -> Result<Option<Timestamp>, Error> {
+        let Some(hosts) = hosts else {
+            return timeline::first(&self.tables, &self.indexed()?);
+        };
+        let latest = self.store.snapshot()?;
+        let keys: Vec<_> = hosts
+            .iter()
+            .map(|host| (self.tables.hosts, host.as_bytes()))
+            .collect();
+        let rows = latest.get_many(&keys)?.into_iter().flatten();
+        let registered = rows.map(|row| Ok(decode::<Host>(&row)?.registered));
+        let registered = registered.collect::<Result<Vec<u64>, Error>>()?;
+        Ok(registered.into_iter().min().map(Timestamp::from_nanos))
     }
 
     /// Changes of one host by the scans after its scan with this number, in the order in which they

@@ -23,7 +23,7 @@ use super::{
     link::{self, Link},
     page,
     session::{self, Session},
-    trend::Scores,
+    trend::{Scores, Spans},
     visit::Visit,
 };
 use crate::{
@@ -41,6 +41,7 @@ const THEME_SECONDS: u64 = 31_536_000;
 pub(super) struct Console {
     shared: Arc<Shared>,
     scores: Arc<Scores>,
+    spans: Arc<Spans>,
     downloads: Places,
 }
 
@@ -49,6 +50,7 @@ impl Console {
         Self {
             shared,
             scores: Arc::default(),
+            spans: Arc::default(),
             downloads: Places::new(download::DOWNLOADS_MAX),
         }
     }
@@ -248,6 +250,7 @@ fn visit<'a>(
             sees_everything: principal.scope.is_everything(),
         },
         scores: &console.scores,
+        spans: &console.spans,
         path: visitor.path.clone(),
         at: None,
         is_wall: visitor.asked.contains_key("wall"),

@@ -5,12 +5,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use maud::Markup;
-use scan::token::Scope;
+use scan::{ledger::Recording, token::Scope};
+use wal::Lsn;
 use world::Timestamp;
 
 use super::{
@@ -19,7 +21,7 @@ use super::{
     visit::Visit,
     when,
 };
-use crate::view::{self, ChangesAsked};
+use crate::view::{self, Reader};
 
 /// Points of a chart: one for each that can be told apart on a phone.
 const POINTS: u64 = 30;
@@ -29,10 +31,11 @@ const REACH: Duration = Duration::from_secs(30 * 86_400);
 const REACH_MIN: Duration = Duration::from_secs(3_600);
 /// Scores that are remembered, some 100 bytes each.
 const SCORES_MAX: usize = 20_000;
-/// Changes that are read for the marks; older ones are found by the date.
-const CHANGES_READ: usize = 1_000;
-/// Marks of a slider: more are closer together than they are wide.
+/// Marks of a slider: more are closer together than they are wide. What was recorded earlier is found by the
+/// date.
 const MARKS_MAX: usize = 300;
+/// Of how many scopes it is remembered when something was recorded, some 5 KB each.
+const SPANS_MAX: usize = 16;
 
 type Key = (Option<String>, Scope, u64);
 
@@ -176,45 +179,68 @@ fn round(step: u64) -> u64 {
 
 /// From the first record to now, and when changes were recorded between.
 pub(super) fn span(visit: &Visit<'_>) -> Result<Span, view::Error> {
-    let newest = view::changes(
-        &visit.reader,
-        &ChangesAsked {
-            limit: Some(CHANGES_READ),
-            ..ChangesAsked::default()
-        },
-    )?;
-    let mut marks: Vec<Mark> = Vec::new();
-    for change in newest.changes.iter().rev() {
-        let at = change.occurred.0;
-        match marks.last_mut() {
-            Some(mark) if when::millis(mark.at) == when::millis(at) => mark.changes += 1,
-            _ => marks.push(Mark { at, changes: 1 }),
-        }
-    }
-    // Every other one, and again, until they fit; the newest stays.
-    while marks.len() > MARKS_MAX {
-        let parity = marks.len() % 2;
-        let kept = marks
-            .into_iter()
-            .enumerate()
-            .filter(|(place, _)| place % 2 != parity);
-        marks = kept.map(|(_, mark)| mark).collect();
-    }
-    let oldest = view::changes(
-        &visit.reader,
-        &ChangesAsked {
-            order: Some("oldest".to_owned()),
-            limit: Some(1),
-            ..ChangesAsked::default()
-        },
-    )?;
+    let recorded = visit.spans.of(&visit.reader)?;
     let hour_ago = visit.now.nanos().saturating_sub(nanos(REACH_MIN));
-    let from = oldest
-        .changes
-        .first()
-        .map_or(visit.now, |change| change.occurred.0);
+    let from = recorded.from.map_or(hour_ago, Timestamp::nanos);
     Ok(Span {
-        from: Timestamp::from_nanos(from.nanos().min(hour_ago)),
-        marks,
+        from: Timestamp::from_nanos(from.min(hour_ago)),
+        marks: recorded.marks.clone(),
     })
+}
+
+/// What a slider shows of the record, whatever the moment that is looked at.
+#[derive(Debug)]
+struct Recorded {
+    from: Option<Timestamp>,
+    /// Oldest first.
+    marks: Vec<Mark>,
+}
+
+impl Recorded {
+    fn of(reader: &Reader<'_>) -> Result<Self, view::Error> {
+        let view::Recorded { from, newest } = view::recorded(reader, MARKS_MAX)?;
+        let mut marks: Vec<Mark> = Vec::with_capacity(newest.len());
+        for Recording { at, changes } in newest.into_iter().rev() {
+            match marks.last_mut() {
+                Some(mark) if when::millis(mark.at) == when::millis(at) => mark.changes += changes,
+                _ => marks.push(Mark { at, changes }),
+            }
+        }
+        Ok(Self { from, marks })
+    }
+}
+
+/// What was read of the record for sliders, by who looks: each is of a position of the store, and given only
+/// to whoever found the store there. So a slider that is moved costs nothing of it.
+#[derive(Default)]
+pub(super) struct Spans(Mutex<Vec<(Scope, Lsn, Arc<Recorded>)>>);
+
+impl fmt::Debug for Spans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spans")
+    }
+}
+
+impl Spans {
+    fn of(&self, reader: &Reader<'_>) -> Result<Arc<Recorded>, view::Error> {
+        // Before anything is read: all of it is of this position or of a later one.
+        let position = reader.store.newest()?.lsn;
+        let holds = |(scope, at, _): &&(Scope, Lsn, _)| scope == reader.scope && *at >= position;
+        if let Some((.., found)) = self.lock().iter().find(holds) {
+            return Ok(Arc::clone(found));
+        }
+        let found = Arc::new(Recorded::of(reader)?);
+        let mut all = self.lock();
+        all.retain(|(scope, ..)| scope != reader.scope);
+        if all.len() >= SPANS_MAX {
+            all.remove(0);
+        }
+        all.push((reader.scope.clone(), position, Arc::clone(&found)));
+        Ok(found)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Scope, Lsn, Arc<Recorded>)>> {
+        // Nothing is left half done by a panic: what is kept is put in and taken out whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -10,7 +10,7 @@ use super::{
     frame::{self, Page, Viewer},
     link::Link,
     slider::Span,
-    trend::{self, Scores},
+    trend::{self, Scores, Spans},
 };
 use crate::{moment, node::Stand, view};
 
@@ -19,6 +19,7 @@ pub(super) struct Visit<'a> {
     pub(super) reader: view::Reader<'a>,
     pub(super) viewer: Viewer,
     pub(super) scores: &'a Scores,
+    pub(super) spans: &'a Spans,
     pub(super) path: String,
     pub(super) asked: BTreeMap<String, String>,
     /// `None`: now.

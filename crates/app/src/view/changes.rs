@@ -1,10 +1,10 @@
 //! What changed: the feed over all hosts, the history of one rule, and the difference of two moments.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use scan::{
     judge::Outcome,
-    ledger::{Cause, ChangeKind, Cursor, Entry, Filter},
+    ledger::{Cause, ChangeKind, Cursor, Entry, Filter, Recording},
     rule::Severity,
 };
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,6 @@ use super::{Error, Kind, Moment, Reader, moment};
 /// Changes of one page unless asked otherwise, and at most.
 const PAGE: usize = 100;
 pub(crate) const PAGE_MAX: usize = 1000;
-/// Pages of all changes that are read for one of a token for some hosts; then the reader asks on.
-const PAGES_READ_MAX: usize = 20;
 
 /// One change of one rule's verdict or severity on one host.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -123,6 +121,10 @@ pub(crate) fn changes(reader: &Reader<'_>, asked: &ChangesAsked) -> Result<Chang
     let before = |at: Timestamp| Timestamp::from_nanos(at.nanos().saturating_sub(1));
     let filter = Filter {
         host: asked.host.clone(),
+        hosts: match asked.host {
+            Some(_) => None,
+            None => seen(reader)?,
+        },
         rule: asked.rule.clone(),
         since: moment(&asked.since)?,
         until: moment(&asked.until)?.map(before),
@@ -138,49 +140,44 @@ pub(crate) fn changes(reader: &Reader<'_>, asked: &ChangesAsked) -> Result<Chang
         .map(str::parse::<Cursor>)
         .transpose()?;
     let limit = asked.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
-    let (found, next) = pages(reader, &filter, order, after, limit)?;
+    let ledger = reader.ledger()?;
+    let found = ledger.changes(&filter, order, after.as_ref(), limit)?;
+    let rows = found.rows.into_iter();
     Ok(ChangePage {
-        changes: found
-            .into_iter()
-            .map(|entry| Change::of(reader, entry))
-            .collect(),
-        next: next.map(|cursor| cursor.to_string()),
+        changes: rows.map(|entry| Change::of(reader, entry)).collect(),
+        next: found.next.map(|cursor| cursor.to_string()),
     })
 }
 
-/// One page, of the hosts that may be seen: pages of all are read until there are enough of them.
-fn pages(
-    reader: &Reader<'_>,
-    filter: &Filter,
-    order: Order,
-    mut after: Option<Cursor>,
-    limit: usize,
-) -> Result<(Vec<Entry>, Option<Cursor>), Error> {
-    let ledger = reader.ledger()?;
-    if reader.scope.is_everything() || filter.host.is_some() {
-        let page = ledger.changes(filter, order, after.as_ref(), limit)?;
-        return Ok((page.rows, page.next));
+/// The hosts that may be seen, where those are not all.
+fn seen(reader: &Reader<'_>) -> Result<Option<Arc<BTreeSet<String>>>, Error> {
+    if reader.scope.is_everything() {
+        return Ok(None);
     }
-    let visible = reader.visible(None)?;
-    let seen: BTreeSet<&str> = visible.iter().map(|host| host.name.as_str()).collect();
-    let mut found = Vec::new();
-    for _ in 0..PAGES_READ_MAX {
-        let page = ledger.changes(filter, order, after.as_ref(), PAGE_MAX)?;
-        for entry in page.rows {
-            if seen.contains(entry.host.as_str()) {
-                if found.len() == limit {
-                    return Ok((found, after));
-                }
-                after = Some(entry.cursor.clone());
-                found.push(entry);
-            }
-        }
-        if page.next.is_none() {
-            return Ok((found, None));
-        }
-        after = page.next;
-    }
-    Ok((found, after))
+    let visible = reader.visible(None)?.into_iter();
+    Ok(Some(Arc::new(visible.map(|host| host.name).collect())))
+}
+
+/// When something was recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    /// `None`: nothing was.
+    pub(crate) from: Option<Timestamp>,
+    /// Newest first.
+    pub(crate) newest: Vec<Recording>,
+}
+
+/// When changes were recorded of the hosts that may be seen, the newest `limit` times.
+pub(crate) fn recorded(reader: &Reader<'_>, limit: usize) -> Result<Recorded, Error> {
+    let (ledger, seen) = (reader.ledger()?, seen(reader)?);
+    let newest = ledger.recordings(seen.as_deref(), limit)?;
+    // A host is known from its first scan on, and that may have been dated by another clock.
+    let oldest_of_newest = newest.last().map(|it| it.at);
+    let from = ledger.beginning(seen.as_deref())?;
+    Ok(Recorded {
+        from: from.into_iter().chain(oldest_of_newest).min(),
+        newest,
+    })
 }
 
 /// How much of a history.

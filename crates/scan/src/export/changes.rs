@@ -22,6 +22,7 @@ pub(super) fn each(
 ) -> Result<(), Error> {
     let filter = Filter {
         host: Some(host.to_owned()),
+        hosts: None,
         rule: None,
         since: span.since,
         until: span.until,

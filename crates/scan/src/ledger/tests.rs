@@ -1,7 +1,7 @@
 //! The ledger against its clauses, on a real store over a real journal.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},

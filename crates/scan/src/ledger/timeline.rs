@@ -4,7 +4,7 @@
 //! two pages neither repeats a row nor hides one. Each call does a bounded amount of work, so that a
 //! page may be short, or empty, and still have a next one.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use store::{Bytes, Keys, Order, Snapshot, TableId};
@@ -30,6 +30,8 @@ const READ_FIRST: usize = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub host: Option<String>,
+    /// Of these hosts alone; `None`: of all. What is of others is stepped over by its place.
+    pub hosts: Option<Arc<BTreeSet<String>>>,
     pub rule: Option<String>,
     /// Recorded at or after.
     pub since: Option<Timestamp>,
@@ -48,6 +50,13 @@ pub struct Entry {
     pub change: Change,
     /// The place of this change: after it comes the next one.
     pub cursor: Cursor,
+}
+
+/// A moment at which changes were recorded, from which on they are seen, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recording {
+    pub at: Timestamp,
+    pub changes: u64,
 }
 
 /// Some rows of an order.
@@ -130,8 +139,8 @@ struct Reading<'a> {
     found: Vec<Entry>,
 }
 
-/// One apply: its place, and the rules that changed.
-type Applied = (Place, Vec<String>);
+/// One apply: its place, and the rules that changed, which are decoded by whoever needs one of them.
+type Applied = (Place, Option<Bytes>);
 
 pub(super) fn changes(
     tables: &Tables,
@@ -226,17 +235,15 @@ impl Reading<'_> {
             return Err(no_cursor());
         }
         let found = self.latest.get(self.tables.index, &place.key())?;
-        found
-            .map(|rules| Ok((place.clone(), decode(&rules)?)))
-            .transpose()
+        Ok(found.map(|rules| (place.clone(), Some(rules))))
     }
 
     fn read(&self, keys: &Keys, count: usize) -> Result<Vec<Applied>, Error> {
         let rows = some(self.latest, self.tables.index, keys, self.order, count)?;
         let Some(host) = &self.filter.host else {
             return rows
-                .iter()
-                .map(|(key, rules)| Ok((index::place_of(key)?, decode(rules)?)))
+                .into_iter()
+                .map(|(key, rules)| Ok((index::place_of(&key)?, Some(rules))))
                 .collect();
         };
         let places: Vec<Place> = rows
@@ -249,26 +256,22 @@ impl Reading<'_> {
             .map(|key| (self.tables.index, &key[..]))
             .collect();
         let rules = self.latest.get_many(&wanted)?;
-        places
-            .into_iter()
-            .zip(rules)
-            .map(|(place, rules)| {
-                let rules = rules.map(|rules| decode(&rules)).transpose()?;
-                Ok((place, rules.unwrap_or_default()))
-            })
-            .collect()
+        Ok(places.into_iter().zip(rules).collect())
     }
 
     /// Adds what the filter lets through; the cursor of the last one when the page is full.
     fn take(&mut self, applies: &[Applied], after: Option<usize>) -> Result<Option<Cursor>, Error> {
-        let mut wanted: Vec<(&Place, usize, &str)> = Vec::new();
+        let mut wanted: Vec<(&Place, usize, String)> = Vec::new();
         let room = self.limit - self.found.len();
         'applies: for (place, rules) in applies {
-            if !self.is_within(place) {
+            let Some(rules) = rules.as_ref().filter(|_| self.is_within(place)) else {
                 continue;
+            };
+            if wanted.len() == room {
+                break;
             }
-            let numbered = rules.iter().map(String::as_str).enumerate();
-            let in_order: Box<dyn Iterator<Item = (usize, &str)>> = match self.order {
+            let numbered = decode::<Vec<String>>(rules)?.into_iter().enumerate();
+            let in_order: Box<dyn Iterator<Item = (usize, String)>> = match self.order {
                 Order::Ascending => Box::new(numbered),
                 Order::Descending => Box::new(numbered.rev()),
             };
@@ -277,7 +280,7 @@ impl Reading<'_> {
                     Order::Ascending => number > after,
                     Order::Descending => number < after,
                 });
-                if is_left && self.filter.rule.as_deref().is_none_or(|only| only == rule) {
+                if is_left && self.filter.rule.as_ref().is_none_or(|only| *only == rule) {
                     if wanted.len() == room {
                         break 'applies;
                     }
@@ -310,9 +313,53 @@ impl Reading<'_> {
 
     fn is_within(&self, place: &Place) -> bool {
         let at = Timestamp::from_nanos(place.at);
-        self.filter.since.is_none_or(|since| since <= at)
+        let of = self.filter.hosts.as_ref();
+        of.is_none_or(|hosts| hosts.contains(&place.host))
+            && self.filter.since.is_none_or(|since| since <= at)
             && self.filter.until.is_none_or(|until| at <= until)
     }
+}
+
+/// When changes were recorded, newest first, `limit` times at most. No change is read, and of hosts that are
+/// not asked for not even how many there are.
+pub(super) fn recordings(
+    tables: &Tables,
+    latest: &Snapshot,
+    hosts: Option<&BTreeSet<String>>,
+    limit: usize,
+) -> Result<Vec<Recording>, Error> {
+    let mut keys = index::place_keys(None, None);
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    while found.len() < limit && looked_at < LOOKED_AT_MAX {
+        let count = READ_AT_ONCE.min(limit);
+        let rows = some(latest, tables.index, &keys, Order::Descending, count)?;
+        for (key, rules) in &rows {
+            let place = index::place_of(key)?;
+            if hosts.is_none_or(|hosts| hosts.contains(&place.host)) && found.len() < limit {
+                let rules: Vec<serde::de::IgnoredAny> = decode(rules)?;
+                found.push(Recording {
+                    at: Timestamp::from_nanos(place.at),
+                    changes: rules.len() as u64,
+                });
+            }
+        }
+        looked_at += count;
+        match rows.last() {
+            Some((key, _)) if rows.len() == count => keys = keys.resumed_before(key),
+            _ => break,
+        }
+    }
+    Ok(found)
+}
+
+/// When the first change of all was recorded.
+pub(super) fn first(tables: &Tables, latest: &Snapshot) -> Result<Option<Timestamp>, Error> {
+    let keys = index::place_keys(None, None);
+    let first = some(latest, tables.index, &keys, Order::Ascending, 1)?;
+    let first = first.first().map(|(key, _)| index::place_of(key));
+    Ok(first
+        .transpose()?
+        .map(|place| Timestamp::from_nanos(place.at)))
 }
 
 /// Changes of one rule on one host, oldest first, each with its place among all changes.

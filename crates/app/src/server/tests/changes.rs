@@ -31,7 +31,10 @@ fn finding(rule: &str, severity: Severity, verdict: Outcome) -> Finding {
 }
 
 fn record_all(store: &Store, host: &str, findings: Vec<Finding>) {
-    let now = RealClock::new().now();
+    record_at(store, host, findings, RealClock::new().now());
+}
+
+fn record_at(store: &Store, host: &str, findings: Vec<Finding>, now: Timestamp) {
     let scan = Scan {
         id: uuid::Uuid::new_v4(),
         host: host.to_owned(),
@@ -302,4 +305,55 @@ fn the_history_of_a_rule_is_told_to_its_end_page_by_page() {
     }
     let other = "/api/v1/hosts/one/history/other?cursor=x";
     place.ask(Role::Viewer, "GET", other).must_be(422);
+}
+
+/// Whoever may see some hosts was shown no change, no mark on the slider and an hour of history once others
+/// had made the newest and the oldest 20,000 changes.
+///
+/// Proves: SVC-6
+#[test]
+fn changes_of_others_hide_none_from_a_token_of_some_hosts() {
+    let place = Place::new();
+    for name in ["one", "other", "last"] {
+        place
+            .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host(name))
+            .must_be(201);
+    }
+    // What one scan can bring is bounded by a transaction.
+    let many = |host: &str| {
+        for verdict in [Outcome::Pass, Outcome::Fail, Outcome::Pass] {
+            let rules = 0..7_000;
+            let found = rules.map(|number| finding(&format!("r-{number}"), Severity::Low, verdict));
+            record_all(&place.store, host, found.collect());
+        }
+    };
+    let days_ago = RealClock::new().now().nanos() - 2 * 86_400 * 1_000_000_000;
+    many("other");
+    let found = vec![finding("r", Severity::High, Outcome::Pass)];
+    record_at(&place.store, "one", found, Timestamp::from_nanos(days_ago));
+    many("last");
+    let scope = Scope {
+        hosts: ["one".to_owned()].into(),
+        ..Scope::default()
+    };
+    let token = place.token("of-one", Role::Viewer, scope, None);
+    for order in ["newest", "oldest"] {
+        let path = format!("/api/v1/changes?order={order}&limit=10");
+        let heard = place.send(&Sent::new("GET", &path).token(&token));
+        let page = heard.must_be(200).json();
+        assert_eq!(page["changes"][0]["host"], "one", "{order} first");
+        assert_eq!(page["changes"].as_array().unwrap().len(), 1);
+        assert!(page["next"].is_null());
+    }
+    let cookie = console::signed_in(&place, &token);
+    let text = console::look(&place, &cookie, "/").must_be(200).text();
+    let slider = text.split("id=\"slider\"").nth(1).unwrap();
+    let told = |name: &str| {
+        let after = slider.split(&format!("{name}=\"")).nth(1).unwrap();
+        after.split('"').next().unwrap().to_owned()
+    };
+    assert_eq!(told("data-marks").split(' ').count(), 1);
+    let from: u64 = told("min").parse().unwrap();
+    assert_eq!(from, days_ago / 1_000_000);
+    assert!(text.contains("/hosts/one") && !text.contains("/hosts/other"));
 }

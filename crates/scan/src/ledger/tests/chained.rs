@@ -56,7 +56,7 @@ fn head(ledger: &Ledger, host: &str) -> String {
 fn every_change_and_every_scan_is_a_link_numbered_without_a_gap() {
     let place = Place::new();
     let (ledger, _) = place.open();
-    let mut heads = std::collections::BTreeSet::new();
+    let mut heads = BTreeSet::new();
     for verdicts in [
         &[("a", Outcome::Pass), ("b", Outcome::Fail)][..],
         &[("b", Outcome::Fail), ("a", Outcome::Pass)],

@@ -246,6 +246,7 @@ fn compare_changes(ledger: &Ledger, wanted: &[(String, Change)]) {
             let mut of_host = wanted.clone();
             of_host.retain(|(of, change)| of == host && change.rule == "a-b");
             assert_eq!(found, of_host);
+            compare_history(ledger, host, "a-b", limit, &of_host);
             let mut seen = Vec::new();
             let mut scan = 0;
             loop {
@@ -257,6 +258,71 @@ fn compare_changes(ledger: &Ledger, wanted: &[(String, Change)]) {
             let of_host = wanted.iter().filter(|(of, _)| of == host);
             let of_host: Vec<Change> = of_host.map(|(_, change)| change.clone()).collect();
             assert_eq!(seen, of_host);
+        }
+    }
+}
+
+/// The history of a rule, page by page, is what it is at once, each change with the cursor of the feed.
+fn compare_history(
+    ledger: &Ledger,
+    host: &str,
+    rule: &str,
+    limit: usize,
+    wanted: &[(String, Change)],
+) {
+    let filter = Filter {
+        host: Some(host.to_owned()),
+        rule: Some(rule.to_owned()),
+        ..Filter::default()
+    };
+    let feed = ledger.changes(&filter, Order::Ascending, None, PAGE_MAX);
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = ledger.history_page(host, rule, after.as_ref(), limit);
+        let page = page.unwrap();
+        assert!(page.rows.len() <= limit);
+        found.extend(page.rows);
+        match page.next {
+            None => break,
+            next => after = next,
+        }
+    }
+    assert_eq!(found, feed.unwrap().rows);
+    let changes: Vec<Change> = found.into_iter().map(|entry| entry.change).collect();
+    assert_eq!(changes, ledger.history(host, rule).unwrap());
+    assert!(changes.iter().eq(wanted.iter().map(|(_, change)| change)));
+}
+
+/// Of some hosts nothing of others, and when it was without reading any of it.
+fn compare_recordings(ledger: &Ledger, wanted: &[(String, Change)]) {
+    for names in [None, Some(vec![]), Some(vec!["a"]), Some(vec!["a.b", "b"])] {
+        let hosts = names.map(|names| names.into_iter().map(str::to_owned));
+        let hosts: Option<BTreeSet<String>> = hosts.map(Iterator::collect);
+        let is_seen = |host: &String| hosts.as_ref().is_none_or(|hosts| hosts.contains(host));
+        let mut seen = wanted.to_vec();
+        seen.dedup();
+        seen.retain(|(host, _)| is_seen(host));
+        let filter = Filter {
+            hosts: hosts.clone().map(Arc::new),
+            ..Filter::default()
+        };
+        let page = ledger.changes(&filter, Order::Ascending, None, PAGE_MAX);
+        let found = page.unwrap().rows.into_iter();
+        let found: Vec<_> = found.map(|entry| (entry.host, entry.change)).collect();
+        assert_eq!(found, seen, "of {hosts:?}");
+        let newest_first = ledger.recordings(hosts.as_ref(), PAGE_MAX).unwrap();
+        assert!(newest_first.is_sorted_by_key(|it| std::cmp::Reverse(it.at)));
+        let sum: u64 = newest_first.iter().map(|it| it.changes).sum();
+        assert_eq!(sum, seen.len() as u64, "of {hosts:?}");
+        for limit in [1, 2, 3] {
+            let some = ledger.recordings(hosts.as_ref(), limit).unwrap();
+            assert_eq!(some, newest_first[..newest_first.len().min(limit)]);
+        }
+        let from = ledger.beginning(hosts.as_ref()).unwrap();
+        let first = newest_first.last().map(|it| it.at);
+        match hosts {
+            None => assert_eq!(from, first),
+            Some(_) => assert!(from.is_some() || first.is_none()),
         }
     }
 }
@@ -277,6 +343,7 @@ proptest! {
             let (moments, changes) = live(&place, &ledger, &events);
             compare(&ledger, &moments);
             compare_changes(&ledger, &changes);
+            compare_recordings(&ledger, &changes);
             store.compact().unwrap();
             compare(&ledger, &moments);
             store.close().unwrap();

@@ -28,7 +28,7 @@ mod error;
 mod fleet;
 mod fleets;
 mod history;
-mod index;
+pub(crate) mod index;
 mod recent;
 pub(crate) mod row;
 #[cfg(test)]

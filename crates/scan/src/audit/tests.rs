@@ -368,5 +368,8 @@ fn a_denial_that_cannot_be_recorded_is_in_the_log() {
     });
     let told = |source: &str| log.lines().filter(|line| line.contains(source)).count();
     assert_eq!((told("192.0.2.2"), told("192.0.2.1")), (1, 1), "{log}");
-    assert!(log.contains("unknown token") && log.contains("\"more\":1"), "{log}");
+    assert!(
+        log.contains("unknown token") && log.contains("\"more\":1"),
+        "{log}"
+    );
 }

@@ -5,6 +5,8 @@
 //! overlaps with another takes its place in the order before it is known which of them is first, so
 //! that two such may stand in either order. Of one host the order is that of recording.
 
+pub(crate) mod fault;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -125,6 +125,7 @@ impl Rest<'_, '_> {
         self.verdicts(&hosts)?;
         self.scans(&hosts)?;
         self.boards(&hosts)?;
+        self.index(&hosts)?;
         self.evidence()
     }
 
@@ -261,6 +262,15 @@ impl Rest<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// What hosts and changes are found by.
+    fn index(&mut self, hosts: &BTreeMap<String, Host>) -> Result<(), Error> {
+        let hosts = hosts.keys().map(String::as_str);
+        let (tables, snapshot) = (&self.tables, self.snapshot);
+        let steps = &mut *self.steps;
+        let fault = ledger::index::fault::find(tables, snapshot, hosts, &mut || steps.one())?;
+        fault.map_or(Ok(()), |it| Err(Wrong::new(it.what, it.why).into()))
     }
 
     fn evidence(&mut self) -> Result<(), Error> {

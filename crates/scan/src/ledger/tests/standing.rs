@@ -465,9 +465,14 @@ fn a_fleet_recorded_before_there_were_boards_is_answered_for_every_moment() {
         let fleet = ledger.fleet(Some(at)).unwrap();
         let assessed = fleet.hosts.iter().filter_map(|it| it.assessed.as_ref());
         let of = |it: &Assessed| it.verdicts().map(|it| it.rule.to_owned()).collect();
-        let lists: BTreeMap<Vec<String>, _> = assessed.clone().map(|it| (of(it), it.list())).collect();
+        let lists: BTreeMap<Vec<String>, _> =
+            assessed.clone().map(|it| (of(it), it.list())).collect();
         for assessed in assessed {
-            assert_eq!(lists[&of(assessed)], assessed.list(), "hosts share their list");
+            assert_eq!(
+                lists[&of(assessed)],
+                assessed.list(),
+                "hosts share their list"
+            );
         }
     }
     let (_, last) = moments().pop().unwrap();

@@ -295,6 +295,66 @@ fn a_row_of_the_fleet_that_says_something_else_than_the_verdicts_is_found() {
     }
 }
 
+/// The key of the first row of the index of this kind whose key has `part` in it.
+fn indexed(tables: &row::Tables, work: &mut Transaction, kind: u8, part: &str) -> Vec<u8> {
+    let keys = Keys::prefix(&[kind]);
+    let rows = work.range(tables.index, &keys, store::Order::Ascending, 100);
+    let mut keys = rows.unwrap().into_iter().map(|(key, _)| key.to_vec());
+    let has = |key: &[u8]| key.windows(part.len()).any(|it| it == part.as_bytes());
+    keys.find(|key| has(key)).unwrap()
+}
+
+/// Hosts and changes are found by these rows alone: a host whose name was taken out was in no score, and a
+/// change in no feed and no export, and verification had nothing to say.
+/// Proves: LED-10
+#[test]
+fn a_row_of_the_index_that_hides_or_makes_up_something_is_found() {
+    let edits: [(&str, Edit); 8] = [
+        ("host `web`: it is not among the names", |tables, work| {
+            work.delete(tables.index, b"nweb").unwrap();
+        }),
+        ("host `db`: it is not among the names", |tables, work| {
+            work.delete(tables.index, b"ndb").unwrap();
+        }),
+        ("host `e`: it is among the names", |tables, work| {
+            work.put(tables.index, b"ne", b"{}").unwrap();
+        }),
+        ("host `web`, changes of scan 1: the feed", |tables, work| {
+            let key = indexed(tables, work, b'p', "web");
+            work.delete(tables.index, &key).unwrap();
+        }),
+        ("host `db`, changes of scan 1: the feed", |tables, work| {
+            let key = indexed(tables, work, b'p', "db");
+            work.put(tables.index, &key, br#"["a"]"#).unwrap();
+        }),
+        ("host `db`, changes of scan 1: the index", |tables, work| {
+            let key = indexed(tables, work, b'h', "db");
+            work.delete(tables.index, &key).unwrap();
+        }),
+        ("host `web`, changes of scan 1: the feed", |tables, work| {
+            let (of_host, place) = (
+                indexed(tables, work, b'h', "web"),
+                indexed(tables, work, b'p', "web"),
+            );
+            let rules = work.get(tables.index, &place).unwrap().unwrap();
+            let mut moved = place.clone();
+            // Before the scan that made them.
+            moved[1..9].copy_from_slice(&1_u64.to_be_bytes());
+            work.delete(tables.index, &place).unwrap();
+            work.put(tables.index, &moved, &rules).unwrap();
+            work.put(tables.index, &of_host, &moved[1..9]).unwrap();
+        }),
+        ("index of changes: it leads to", |tables, work| {
+            let key = indexed(tables, work, b'p', "db");
+            work.put(tables.index, &key, br#"["a","b","c"]"#).unwrap();
+        }),
+    ];
+    for (found, edit) in edits {
+        let why = tampered(found, edit);
+        assert!(why.contains(found), "{found}: {why}");
+    }
+}
+
 /// Proves: LED-10
 #[test]
 fn every_row_that_was_removed_or_added_is_found_and_named() {

@@ -290,6 +290,8 @@ pub(super) struct Answer {
     pub(super) is_packed: bool,
     /// The first moment at which what `tag` is of is another, though nothing is committed.
     pub(super) turns: Option<Timestamp>,
+    /// Its bytes say at which moment it was made, or how old something was then.
+    pub(super) tells_moment: bool,
 }
 
 impl Answer {
@@ -316,6 +318,7 @@ impl Answer {
             is_secret: false,
             is_packed: false,
             turns: None,
+            tells_moment: true,
         })
     }
 
@@ -330,6 +333,7 @@ impl Answer {
             is_secret: false,
             is_packed: false,
             turns: None,
+            tells_moment: true,
         }
     }
 
@@ -373,6 +377,12 @@ impl Answer {
     pub(super) fn lasting(mut self, tag: String, turns: Timestamp) -> Self {
         self.tag = Some(tag);
         self.turns = Some(turns);
+        self
+    }
+
+    /// Whenever it is made, its bytes are those of its state.
+    pub(super) fn timeless(mut self) -> Self {
+        self.tells_moment = false;
         self
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Each is of a position of the store, and is given only to requests that found the store there: no
 //! answer is older than what anybody was acknowledged before asking. Time alone may change what is
-//! told (a waiver ends): such an answer says when, and is given no more from then on. Answers also
-//! tell the moment at which they were made, and are made anew after [`AGE_MAX`]. Whoever has one is
+//! told (a waiver ends): such an answer says when, and is given no more from then on. Answers that tell
+//! the moment at which they were made are made anew after [`AGE_MAX`]. Whoever has one is
 //! told that it still holds for as long as the state does. One that does not say how long it lasts is of
 //! the moment at which it was asked for, and is not kept.
 //! The key holds everything but the position that an answer may depend on: what is asked and how it is
@@ -27,8 +27,8 @@ use super::{
     call::{Answer, Problem, tag_of},
 };
 
-/// How long the bytes of an answer are given again while nothing is committed: the moment that they
-/// tell is told to the second.
+/// How long the bytes of an answer that tells its moment are given again while nothing is committed: that
+/// is told to the second.
 const AGE_MAX: Duration = Duration::from_secs(1);
 /// Bytes of all answers together: some hundred hosts of 400 findings each. Arbitrary.
 const BYTES_MAX: usize = 16 << 20;
@@ -103,13 +103,12 @@ impl fmt::Debug for Kept {
 }
 
 impl Made {
-    /// Whether its bytes may be given: how far time moves before an answer is of another moment, in
-    /// either direction.
+    /// Whether its bytes may be given: for as long as they hold, and where they tell a moment until that is
+    /// another. Of whoever came just before it was made the time is a little behind.
     fn is_fresh(&self, position: Lsn, now: Timestamp) -> bool {
-        let apart = self.at.nanos().abs_diff(now.nanos());
-        self.position >= position
-            && Duration::from_nanos(apart) < AGE_MAX
-            && self.answer.turns.is_some_and(|turns| now < turns)
+        let apart = Duration::from_nanos(self.at.nanos().abs_diff(now.nanos()));
+        let is_near = apart < AGE_MAX || (!self.answer.tells_moment && self.at <= now);
+        self.position >= position && is_near && self.answer.turns.is_some_and(|turns| now < turns)
     }
 
     /// Whether what its tag is of still holds: with a clock that goes back nothing is known.
@@ -309,6 +308,28 @@ mod tests {
         assert!(!still(6, 4_900) && !still(5, 5_000) && !still(5, 4_899));
         assert_eq!(tag(5, 4_999, "\"2\"").await.as_deref(), Some("\"1\""));
         assert_eq!(tag(5, 5_000, "\"2\"").await.as_deref(), Some("\"2\""));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_tells_no_moment_is_given_until_its_state_is_another() {
+        let kept = Kept::default();
+        let at = |seconds| Timestamp::from_nanos(1 << 60).plus(Duration::from_secs(seconds));
+        let made = async |position, seconds| {
+            let is_made = AtomicUsize::new(0);
+            let make = || async {
+                is_made.fetch_add(1, Ordering::Relaxed);
+                Ok(answer(1).lasting("\"1\"".to_owned(), at(3_600)).timeless())
+            };
+            let given = kept.answer(key("a"), Lsn::new(position), at(seconds), make);
+            given.await.unwrap();
+            is_made.into_inner() == 1
+        };
+        assert!(made(5, 10).await);
+        assert!(!made(5, 3_599).await && !made(4, 11).await);
+        // Something is committed, the clock goes back, and time alone makes it another.
+        assert!(made(6, 20).await && !made(6, 3_599).await);
+        assert!(made(6, 18).await && !made(6, 19).await);
+        assert!(made(6, 3_600).await);
     }
 
     #[tokio::test]

@@ -241,7 +241,7 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     let page = view::hosts(&call.reader(), &asked, at)?;
     let answer = Answer::json(&page)?;
     let tag = format!("W/{}", tag_of(&answer.body));
-    Ok(held(answer, tag, asked.at.as_ref(), page.turns))
+    Ok(held(answer, tag, asked.at.as_ref(), page.turns).timeless())
 }
 
 fn show(call: &Call) -> Result<Answer, Problem> {
@@ -261,7 +261,7 @@ fn findings(call: &Call) -> Result<Answer, Problem> {
     let page = view::findings(&call.reader(), call.param("host"), &asked, at)?;
     let answer = Answer::json(&page)?;
     let tag = format!("W/{}", tag_of(&answer.body));
-    Ok(held(answer, tag, asked.at.as_ref(), page.turns))
+    Ok(held(answer, tag, asked.at.as_ref(), page.turns).timeless())
 }
 
 fn entry(call: &Call) -> Result<Answer, Problem> {

@@ -6,6 +6,7 @@
 
 mod bases;
 mod book;
+mod change;
 mod code;
 mod control;
 mod coordinator;

@@ -214,6 +214,11 @@ impl Group {
         self.shared.transport.links()
     }
 
+    /// For how long nothing was heard of `peer`, at most since this was opened.
+    pub fn silence(&self, peer: NodeId) -> Duration {
+        self.shared.transport.silence(peer)
+    }
+
     /// Who was refused here, the last one first.
     pub fn refusals(&self) -> Vec<Refused> {
         self.shared.transport.refusals()

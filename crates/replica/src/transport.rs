@@ -54,9 +54,10 @@ const NOTES_WAITING_MAX: usize = 16;
 /// Bytes that wait for one peer. Beyond it the connection is given up: the session's window is
 /// smaller, so a peer that lets it come to this does not read.
 pub const OUTBOX_BYTES_MAX: usize = 128 << 20;
-/// An idle connection says so this often, and one that says nothing for so long is dead.
+/// An idle connection says so this often.
 const KEEPALIVE: Duration = Duration::from_secs(1);
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// One that says nothing for so long is dead.
+pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How often a thread that waits for bytes looks whether it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -159,6 +160,9 @@ pub(crate) struct Shared {
     greeted: AtomicU64,
     /// By peer: the number of its newest connection that was heard. Held while a message is handed on.
     newest: Mutex<BTreeMap<NodeId, Arc<Mutex<u64>>>>,
+    began: Duration,
+    /// By peer: when anything came from it last.
+    heard: Mutex<BTreeMap<NodeId, Duration>>,
     counters: Counters,
     is_stopping: AtomicBool,
 }
@@ -205,7 +209,7 @@ impl Transport {
             me: start.me,
             cluster: start.cluster,
             net: start.net,
-            clock: start.clock,
+            clock: Arc::clone(&start.clock),
             client,
             server,
             inbox: start.inbox,
@@ -214,6 +218,8 @@ impl Transport {
             refusals: Mutex::default(),
             greeted: AtomicU64::new(0),
             newest: Mutex::default(),
+            began: start.clock.monotonic(),
+            heard: Mutex::default(),
             counters: Counters::default(),
             is_stopping: AtomicBool::new(false),
         });
@@ -294,6 +300,13 @@ impl Transport {
         peers.values().map(|outbox| outbox.link()).collect()
     }
 
+    /// For how long nothing was heard of `peer`, at most since the start.
+    pub fn silence(&self, peer: NodeId) -> Duration {
+        let last = self.shared.heard().get(&peer).copied();
+        let now = self.shared.clock.monotonic();
+        now.saturating_sub(last.unwrap_or(self.shared.began))
+    }
+
     /// Who was refused here, the last one first.
     pub fn refusals(&self) -> Vec<Refused> {
         self.shared.refusals().all(self.shared.clock.monotonic())
@@ -342,6 +355,12 @@ impl Shared {
 
     fn removed(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
         self.removed
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+
+    fn heard(&self) -> MutexGuard<'_, BTreeMap<NodeId, Duration>> {
+        self.heard
             .lock()
             .expect("never poisoned: holds no code that panics")
     }

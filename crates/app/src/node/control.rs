@@ -15,15 +15,20 @@ use std::{
 
 use replica::{
     group::Group,
-    machine::{Config as Members, Mode, NodeId, Order, Outcome, Policy, Replaced, Role},
+    machine::{Mode, NodeId, Order, Outcome, Policy, Role},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use world::{Clock, RealClock};
 
 use super::{
-    Bound, Settings, Statement, book, coordinator::Leasing, dir, explained, force, keys::Keys,
-    settings::REMOVED_MAX, shown,
+    Bound, Settings, Statement, book,
+    change::{Fenced, alone_config, configure, fence, others, present},
+    coordinator::Leasing,
+    dir, explained, force,
+    keys::Keys,
+    settings::REMOVED_MAX,
+    shown,
 };
 use crate::{
     cli,
@@ -172,16 +177,22 @@ impl Serving<'_> {
             config: None,
             force: None,
         };
+        // Before the promotion: a statement that is about nobody changes nothing.
+        let others = others(self.group, settings.node)?;
+        let fenced = fence(self.group, settings, alone, &others)?;
         let done = self.order(order, settings)?;
-        let Some(statement) = alone else {
-            return Ok(done);
-        };
-        // A change of its own, with the statement: the others cannot be told of it.
-        let change = configure(self.group, settings, Some(statement), |config| {
+        match alone {
+            None => Ok(done),
+            // A change of its own, with the statement: those that are stopped cannot be told of it.
+            Some(_) => self.order(self.alone(fenced)?, settings),
+        }
+    }
+
+    fn alone(&self, fenced: Fenced) -> Result<Order, String> {
+        configure(self.group, fenced, |config| {
             config.mode = Mode::Async;
             Ok(())
-        })?;
-        self.order(change, settings)
+        })
     }
 
     fn order(&self, order: Order, settings: &Settings) -> Result<Value, String> {
@@ -281,21 +292,22 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
             group
                 .set_peer(member.node, member.address, member.number)
                 .map_err(|error| error.to_string())?;
-            configure(group, &settings, None, |config| {
+            configure(group, Fenced::new(), |config| {
                 config.members.insert(member.node);
                 Ok(())
             })?
         }
         Request::Remove { name, fenced } => {
             let node = named(&settings, name)?;
-            configure(group, &settings, fenced.as_ref(), |config| {
+            let fenced = fence(group, &settings, fenced.as_ref(), &[node].into())?;
+            configure(group, fenced, |config| {
                 match config.members.remove(&node) {
                     true => Ok(()),
                     false => Err(format!("`{name}` is no member")),
                 }
             })?
         }
-        Request::Policy { policy } => configure(group, &settings, None, |config| {
+        Request::Policy { policy } => configure(group, Fenced::new(), |config| {
             config.policy = match policy {
                 cli::node::Policy::Wait => Policy::Wait,
                 cli::node::Policy::Refuse => Policy::Refuse,
@@ -304,7 +316,9 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
         })?,
         Request::Mode { mode, fenced } => {
             let mode = parse_mode(mode)?;
-            configure(group, &settings, fenced.as_ref(), |config| {
+            let others = others(group, settings.node)?;
+            let fenced = fence(group, &settings, fenced.as_ref(), &others)?;
+            configure(group, fenced, |config| {
                 config.mode = mode;
                 Ok(())
             })?
@@ -390,36 +404,6 @@ pub(crate) fn parse_mode(text: &str) -> Result<Mode, String> {
             .map(Mode::Sync)
             .ok_or_else(|| format!("`{text}` is no mode: write async, sync:1 (or more), or all")),
     }
-}
-
-fn present(group: &Group) -> Result<Members, String> {
-    let status = group.status().ok_or("the node has just begun; try again")?;
-    Ok(status.record.config)
-}
-
-/// The members and mode that are in force, for a node that is to write without waiting for copies.
-fn alone_config(group: &Group) -> Result<Members, String> {
-    let mut config = present(group)?;
-    config.mode = Mode::Async;
-    Ok(config)
-}
-
-fn configure(
-    group: &Group,
-    settings: &Settings,
-    fenced: Option<&String>,
-    change: impl FnOnce(&mut Members) -> Result<(), String>,
-) -> Result<Order, String> {
-    let mut config = present(group)?;
-    let (members, mode) = (config.members.clone(), config.mode);
-    change(&mut config)?;
-    config.previous = Some(Replaced { members, mode });
-    let others = settings.others();
-    let fenced = fenced.map(|statement| others.map(|it| (it.node, statement.clone())).collect());
-    Ok(Order::Configure {
-        config,
-        fenced: fenced.unwrap_or_default(),
-    })
 }
 
 /// On a node of several: every member has what lies in `keys/` when this returns, or it is said who has

@@ -21,7 +21,7 @@ fn node_text(node: NodeId, settings: &Settings) -> String {
 }
 
 /// Ids in texts of the machine become names.
-fn named(text: &str, settings: &Settings) -> String {
+pub(super) fn named(text: &str, settings: &Settings) -> String {
     let mut text = text.to_owned();
     for member in &settings.members {
         text = text.replace(&format!("{:032x}", member.node.0), &member.name);

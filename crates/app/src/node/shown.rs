@@ -9,7 +9,7 @@ use replica::{
 use serde_json::{Value, json};
 use wal::Journal as _;
 
-use super::{Settings, coordinator::Leasing, keys::Keys};
+use super::{Settings, coordinator::Leasing, explained::named, keys::Keys};
 use crate::present::safe;
 
 pub(super) fn document(
@@ -62,7 +62,7 @@ pub(super) fn document(
         "fed_by": status.fed_by.map(|(node, _, _)| settings.name_of(node)),
         "silent_seconds": status.fed_by.map(|(_, _, silent)| silent.as_secs_f64()),
         "waiting_writes": status.waiting,
-        "reason": status.record.reason,
+        "reason": named(&status.record.reason, settings),
         "coordinator": leasing.map(|leasing| json!({
             "lease": leasing.holder.map(|node| settings.name_of(node)),
             "is_own": leasing.is_own,

@@ -1,8 +1,8 @@
 //! A change of members or mode, on its way into force.
 //!
 //! Three records: the one before; one that names what it replaces, in force once a majority of both
-//! has it; and one without that, after all that the primary had at that moment is committed by the
-//! mode of the second. Until it is in force an acknowledgement needs what the first asks for.
+//! has it, or all that no statement says to be stopped; and one without that, after all that the primary
+//! had at that moment is committed by the mode of the second. Until it is in force an acknowledgement needs what the first asks for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,14 @@ use super::{
     Body, Config, MEMBERS_MAX, NodeId, Refusal, Replaced, Version,
     primary::{Office, Primary},
     sender::Sender,
+    session::Session,
 };
 
 #[derive(Debug)]
 pub(super) struct Change {
     /// Of the order; a promotion goes on with a change that nobody waits for.
     pub(super) number: Option<u64>,
-    /// Said to be stopped: they need not have it.
+    /// Said to be stopped. One that answers is asked all the same.
     fenced: BTreeSet<NodeId>,
     /// The end of the primary's log when it came into force.
     in_force: Option<Lsn>,
@@ -138,16 +139,21 @@ impl Primary {
         let has_it = |node: &NodeId| {
             let sender = self.senders.get(node);
             let configured = sender.and_then(|sender| sender.configured);
-            *node == office.me
-                || change.fenced.contains(node)
-                || configured.is_some_and(|configured| configured >= version)
+            *node == office.me || configured.is_some_and(|configured| configured >= version)
         };
-        let is_majority = |members: &BTreeSet<NodeId>| {
+        let is_stopped = |node: &NodeId| {
+            let session = self.senders.get(node).and_then(|it| it.session.as_ref());
+            change.fenced.contains(node) && !session.is_some_and(Session::is_alive)
+        };
+        // Who was stopped does not have it and may come back. So it does not count as one that has: where
+        // no majority has it, everybody does who was not stopped.
+        let is_enough = |members: &BTreeSet<NodeId>| {
             members.iter().filter(|node| has_it(node)).count() > members.len() / 2
+                || members.iter().all(|node| has_it(node) || is_stopped(node))
         };
         let previous = office.config.previous.as_ref();
-        let is_in_force = is_majority(&office.config.members)
-            && previous.is_none_or(|previous| is_majority(&previous.members));
+        let is_in_force = is_enough(&office.config.members)
+            && previous.is_none_or(|previous| is_enough(&previous.members));
         if is_in_force {
             let end = office.log.received.lsn;
             change.in_force = Some(end);

@@ -206,6 +206,7 @@ fn listen(shared: &Shared, mut connection: Connection, line: &Line) -> Broken {
         let now = shared.clock.monotonic();
         if heard {
             last = now;
+            shared.heard().insert(peer, now);
         }
         if shared.is_stopping() || !shared.peers().contains_key(&peer) {
             return Broken::Closed;

@@ -171,6 +171,17 @@ fn a_node_that_comes_back_elsewhere_is_found_there() {
 }
 
 #[test]
+fn a_node_is_silent_since_it_was_heard_last_or_since_the_start() {
+    let (a, b) = (Node::start(A), Node::start(B));
+    a.knows(B, &b);
+    b.knows(A, &a);
+    a.wait_up(B);
+    a.transport.send(B, &message(A, 1, 10));
+    b.wait_message();
+    assert!(b.transport.silence(A) < b.transport.silence(C));
+}
+
+#[test]
 fn a_removed_node_is_heard_no_more() {
     let (a, b) = (Node::start(A), Node::start(B));
     a.knows(B, &b);

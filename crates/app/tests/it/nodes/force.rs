@@ -168,6 +168,50 @@ fn the_last_of_two_writes_alone_at_an_order_and_its_peer_is_removed_at_another()
     assert_eq!(up_b.stop(), 0);
 }
 
+/// The statement that one node was stopped was put on record for all others, and took the place of their
+/// answers: a change was in force though no node that ran had it.
+#[test]
+fn a_statement_is_about_nodes_that_are_silent_and_refused_where_none_is() {
+    let nodes = cluster(&["a", "b", "c"]);
+    let [a, b, c] = nodes.as_slice() else {
+        unreachable!("three names")
+    };
+    let up_a = Up::start(a);
+    up_a.says("this node writes");
+    let (up_b, up_c) = (Up::start(b), Up::start(c));
+    up_b.says("standing by");
+    up_c.says("standing by");
+    for name in ["b", "c"] {
+        run(a, &["group", "add", name]);
+    }
+    wait_until("two copies", a, |status| in_sync(status) == 2);
+    run(a, &["group", "mode", "sync:1"]);
+    wait_until("two copies", a, |status| in_sync(status) == 2);
+    let (mode, remove) = (["group", "mode", "async"], ["group", "remove", "c"]);
+    for (order, heard) in [(mode, "b, c can be heard"), (remove, "c can be heard")] {
+        let refused = a.run([&order[..], &["--fenced", "powered off"]].concat());
+        refused.is_refused_naming(heard);
+        refused.tells_next_step();
+    }
+    let before = status(a);
+    assert_eq!(before["mode"], "sync:1", "{before:#}");
+    assert_eq!(before["members"].as_array().unwrap().len(), 3);
+
+    up_a.kill();
+    // The other one is told that it has less, if it has.
+    let alone = ["promote", "--alone", "--fenced-by", "powered off"];
+    let mut both = [(b, "c"), (c, "b")].into_iter();
+    let (writes, other) = both.find(|(node, _)| node.run(alone).code == 0).unwrap();
+    let after = status(writes);
+    assert_eq!(after["mode"], "async", "{after:#}");
+    let reason = after["reason"].as_str().unwrap();
+    assert!(reason.contains("a: powered off"), "{reason}");
+    assert!(!reason.contains(&format!("{other}: ")), "{reason}");
+    for up in [up_b, up_c] {
+        assert_eq!(up.stop(), 0);
+    }
+}
+
 /// Proves: REP-15
 #[test]
 fn by_policy_a_write_without_copies_waits_or_is_refused_at_once() {

@@ -74,6 +74,36 @@ fn a_pair_goes_on_alone_only_with_a_statement_that_the_other_one_was_stopped() {
     assert!(cluster.disks[&1].record.config.members.len() == 1);
 }
 
+/// A statement took the place of an answer: with one of three stopped a change was in force though nobody but
+/// the primary had it. The one that was stopped and the third made another primary by the mode before it, and
+/// what the first had acknowledged alone was lost.
+#[test]
+fn a_statement_about_one_node_stands_in_for_no_other() {
+    let second = |fenced: &[u128]| {
+        let mut cluster = Cluster::new(3, Mode::Sync(1));
+        cluster.promote(2);
+        assert!(is_written(cluster.write(2, "a")));
+        cluster.stop(1);
+        cluster.part(2, 3);
+        let number = configure(&mut cluster, 2, config(1..=3, Mode::Async), fenced);
+        (cluster, number)
+    };
+    let (mut cluster, number) = second(&[1]);
+    assert_eq!(cluster.answer(number), None);
+    // Also when nothing is heard of the third any more.
+    cluster.pass(5);
+    assert_eq!(cluster.answer(number), None);
+    cluster.heal(2, 3);
+    cluster.pass(2);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+
+    // One that is said to be stopped, and answers.
+    let (mut cluster, number) = second(&[1, 3]);
+    assert_eq!(cluster.answer(number), None);
+    cluster.pass(5);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+}
+
 /// What it forgot may be a promise to the node that is away, so the rebuilt one does not count: until the
 /// operator says that the other is stopped.
 #[test]

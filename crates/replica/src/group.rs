@@ -16,7 +16,7 @@ mod telling;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     net::SocketAddr,
     path::PathBuf,
@@ -191,6 +191,11 @@ impl Group {
             .transport
             .set_peer(peer, address, endpoint)
             .map_err(|error| Error::new(Kind::Io, format!("cannot connect to {address}: {error}")))
+    }
+
+    /// These are heard though nobody said yet where they are found, instead of those that were admitted before.
+    pub fn admit(&self, nodes: BTreeSet<NodeId>) {
+        self.shared.transport.admit(nodes);
     }
 
     /// `peer` is neither called nor heard any more, whatever certificate it has.

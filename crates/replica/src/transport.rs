@@ -155,6 +155,8 @@ pub(crate) struct Shared {
     peers: Mutex<BTreeMap<NodeId, Arc<Outbox>>>,
     /// Never heard, whatever they show.
     removed: Mutex<BTreeSet<NodeId>>,
+    /// Heard though it is not known where they are.
+    admitted: Mutex<BTreeSet<NodeId>>,
     refusals: Mutex<Refusals>,
     /// Connections that greeted here.
     greeted: AtomicU64,
@@ -215,6 +217,7 @@ impl Transport {
             inbox: start.inbox,
             peers: Mutex::default(),
             removed: Mutex::default(),
+            admitted: Mutex::default(),
             refusals: Mutex::default(),
             greeted: AtomicU64::new(0),
             newest: Mutex::default(),
@@ -271,6 +274,12 @@ impl Transport {
     pub fn shut_out(&self, peer: NodeId) {
         self.shared.removed().insert(peer);
         self.remove_peer(peer);
+    }
+
+    /// These are heard though nobody said yet where they are found: they say so themselves. Instead of those
+    /// that were admitted before.
+    pub fn admit(&self, nodes: BTreeSet<NodeId>) {
+        *self.shared.admitted() = nodes;
     }
 
     /// Ends the connection to `peer`; another one is made.
@@ -357,6 +366,19 @@ impl Shared {
         self.removed
             .lock()
             .expect("never poisoned: holds no code that panics")
+    }
+
+    fn admitted(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.admitted
+            .lock()
+            .expect("never poisoned: holds no code that panics")
+    }
+
+    /// Whether what `peer` says is listened to. One lock after the other, never one inside another.
+    fn hears(&self, peer: NodeId) -> bool {
+        let is_removed = self.removed().contains(&peer);
+        let is_called = self.peers().contains_key(&peer);
+        !is_removed && (is_called || self.admitted().contains(&peer))
     }
 
     fn heard(&self) -> MutexGuard<'_, BTreeMap<NodeId, Duration>> {

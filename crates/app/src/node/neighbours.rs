@@ -2,10 +2,11 @@
 //! group, and what changes there is told to them and heard from them.
 //!
 //! Book and names of keys are told after the greeting of a connection, when they changed, and now and then:
-//! a note may be lost. Keys are given to those who ask. Who is heard was let in by the transport.
+//! a note may be lost. Keys are given to those who ask. Who is heard was let in by the transport: whoever the
+//! book has, and whoever counts in the configuration on record.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -124,6 +125,7 @@ struct Told {
 
 impl Look {
     fn once(&mut self, now: Duration) {
+        self.admit();
         // A file that is damaged meanwhile is told of at the next start.
         let Ok(Some(mut settings)) = Settings::load(&self.data) else {
             return;
@@ -141,6 +143,19 @@ impl Look {
         }
         self.follow(settings);
         self.tell(now);
+    }
+
+    /// Who counts is heard, also before anybody said where it is found: that may have been known to the node
+    /// that invited it alone, which is gone. It says so itself, in its book.
+    fn admit(&self) {
+        let Some(status) = self.group.status() else {
+            return;
+        };
+        let config = status.record.config;
+        let replaced = config.previous.into_iter().flat_map(|it| it.members);
+        let mut members: BTreeSet<NodeId> = config.members.into_iter().chain(replaced).collect();
+        members.remove(&status.me);
+        self.group.admit(members);
     }
 
     fn hear(&self, peer: NodeId, said: Said) {

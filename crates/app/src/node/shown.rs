@@ -276,6 +276,11 @@ fn replica_text(replica: &Value) -> String {
 /// Refusals that a person reads; all that are known are in the document.
 const REFUSED_SHOWN: usize = 4;
 
+/// As a node says it that refuses one that it does not know.
+const NOT_KNOWN: &str = "does not know this node";
+const MEET: &str =
+    "  run `holdfast node list --output json` here, and `holdfast node meet FILE` with that there\n";
+
 /// Nodes that are not reached, and callers that were refused. Strangers have a hand in the causes.
 fn connections_text(document: &Value) -> String {
     let all = |key: &str| document[key].as_array().cloned().unwrap_or_default();
@@ -290,6 +295,9 @@ fn connections_text(document: &Value) -> String {
             let address = link["address"].as_str().unwrap_or_default();
             let cause = safe(cause);
             shown.push_str(&format!("no connection to {name} at {address}: {cause}\n"));
+            if cause.contains(NOT_KNOWN) {
+                shown.push_str(MEET);
+            }
         } else if link["is_connected"] == true && link["takes_notes"] == false {
             shown.push_str(&format!(
                 "{name} runs an older program: it is not told of other nodes and keys\n"

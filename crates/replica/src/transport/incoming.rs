@@ -148,7 +148,7 @@ fn check(shared: &Shared, connection: &Connection, hello: Hello) -> Result<(u16,
     if shared.removed().contains(&hello.from) {
         return Err(Reason::Removed);
     }
-    if !shared.peers().contains_key(&hello.from) {
+    if !shared.hears(hello.from) {
         return Err(Reason::NotAMember);
     }
     Ok((version, hello.from))
@@ -208,7 +208,7 @@ fn listen(shared: &Shared, mut connection: Connection, line: &Line) -> Broken {
             last = now;
             shared.heard().insert(peer, now);
         }
-        if shared.is_stopping() || !shared.peers().contains_key(&peer) {
+        if shared.is_stopping() || !shared.hears(peer) {
             return Broken::Closed;
         }
         let Some(taken) = taken else {

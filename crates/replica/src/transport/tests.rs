@@ -196,6 +196,43 @@ fn a_removed_node_is_heard_no_more() {
     }
 }
 
+/// Two members that both lived through the loss of the node that knew both did not hear each other: one was
+/// refused, because nobody had said where it is, and never called for the same reason.
+#[test]
+fn a_node_that_counts_is_heard_before_it_is_known_where_it_is() {
+    let (a, b) = (Node::start(A), Node::start(B));
+    a.knows(B, &b);
+    b.wait_count(|traffic| traffic.refused);
+    b.transport.admit([A].into());
+    a.wait_up(B);
+    // Beyond the first frame, and the notes among them.
+    for number in 1..4 {
+        a.transport.send(B, &message(A, number, 10));
+        assert_eq!(b.wait_message(), message(A, number, 10));
+    }
+    // One that is removed is not heard, whatever else is on record.
+    b.transport.shut_out(A);
+    a.transport.reconnect(B);
+    let clock = RealClock::new();
+    let cause = || a.transport.links()[0].cause.clone();
+    while !cause().contains("was removed from the cluster") {
+        assert!(clock.monotonic() < LONG, "{:?}", a.transport.links());
+        std::thread::yield_now();
+    }
+    // Nor is one that counts no more.
+    let c = Node::start(C);
+    b.transport.admit([C].into());
+    c.knows(B, &b);
+    c.wait_up(B);
+    b.transport.admit([A].into());
+    c.transport.reconnect(B);
+    let cause = || c.transport.links()[0].cause.clone();
+    while !cause().contains("does not know this node") {
+        assert!(clock.monotonic() < LONG, "{:?}", c.transport.links());
+        std::thread::yield_now();
+    }
+}
+
 /// Its certificate is as good as ever, so it has to be known by its id; and it learns why.
 #[test]
 fn a_node_that_was_shut_out_is_neither_heard_nor_called_and_told_why() {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{address, cluster, join, path, run, status, wait_until};
+use super::{address, cluster, join, pair, path, run, status, wait_until};
 use crate::{holdfast::Sandbox, watching::Up};
 
 fn listed(sandbox: &Sandbox, name: &str) -> Option<Value> {
@@ -74,6 +74,46 @@ fn nodes_that_come_later_move_or_are_removed_are_known_to_all() {
     run(a, &["node", "invite", "c", &address(), "--to", path(&file)]);
     assert_ne!(listed(a, "c").unwrap()["node"], before["node"]);
     for up in [up_a, up_b] {
+        assert_eq!(up.stop(), 0);
+    }
+}
+
+/// The one that invited is killed right after the third one became a member, and the second one has a book
+/// that is older than that. It had the third one's id on record, and refused it all the same, because nobody had
+/// said where it is; each waited for the other's call.
+///
+/// Proves: AUT-10
+#[test]
+fn members_that_outlive_the_one_that_knew_both_find_each_other_and_elect() {
+    let nodes = cluster(&["a", "b"]);
+    let [a, b] = nodes.as_slice() else {
+        unreachable!("two names")
+    };
+    let [up_a, up_b] = pair(&nodes);
+    let book = b.data_dir().join("node/node.json");
+    let before = std::fs::read(&book).unwrap();
+    let c = Sandbox::new();
+    join(a, &c, "c");
+    let up_c = Up::start(&c);
+    up_c.says("standing by");
+    run(a, &["group", "add", "c"]);
+    up_a.kill();
+
+    // As if it had not heard of the book in time, which is a matter of moments.
+    up_b.kill();
+    std::fs::write(&book, before).unwrap();
+    assert_eq!(listed(b, "c"), None);
+    let up_b_again = Up::start(b);
+    up_b_again.says("standing by");
+    wait_until("one of them writes", b, |_| {
+        [b, &c]
+            .into_iter()
+            .any(|node| node.run(["promote"]).code == 0)
+    });
+    wait_until("c is known", b, |status| {
+        link(status, "c")["is_connected"] == true
+    });
+    for up in [up_b_again, up_c] {
         assert_eq!(up.stop(), 0);
     }
 }

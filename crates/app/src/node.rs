@@ -29,7 +29,7 @@ use std::{
 
 use replica::{
     authority::Owner,
-    group::{Group, LIMITS, Options},
+    group::{Beginning, Group, LIMITS, Options},
     machine::{Config as Members, Mode, NodeId, Policy, Version},
     transport::Credentials,
 };
@@ -153,7 +153,8 @@ pub(crate) fn found(data: &Path, settings: &Settings, log: &wal::Local) -> Resul
 }
 
 /// Makes the record of what this node promises. Only here: a node whose record is gone must not get another
-/// one, because it cannot know what the first one said.
+/// one, because it cannot know what the first one said. An invitation opens a second time, on an empty disk: so
+/// the record of whoever was invited says that it may have forgotten.
 fn make_record(data: &Path, settings: &Settings, log: &wal::Local) -> Result<(), Refusal> {
     let path = dir(data).join(AUTHORITY_RECORD);
     let cut_short = RealDisk
@@ -172,7 +173,12 @@ fn make_record(data: &Path, settings: &Settings, log: &wal::Local) -> Result<(),
     };
     let config = first_config(settings);
     let now = RealClock::new().now();
-    replica::group::make_record(&RealDisk, &path, owner, log, &config, now).map_err(|error| {
+    let beginning = match settings.is_founder {
+        true => Beginning::Fresh,
+        false => Beginning::Invited,
+    };
+    let first = (&config, beginning);
+    replica::group::make_record(&RealDisk, &path, owner, log, first, now).map_err(|error| {
         Refusal::new(error.to_string()).next("run `holdfast doctor` to check disk and permissions")
     })
 }

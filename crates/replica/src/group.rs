@@ -41,7 +41,7 @@ use crate::{
     transport::{Credentials, Link, Note, Refused, Start, Traffic, Transport},
 };
 pub use bases::{Base, Bases, Derived, Receiving, Transfer};
-pub use files::make_record;
+pub use files::{Beginning, make_record};
 use inbox::{Inbox, Notes};
 use requests::Requests;
 use telling::Telling;

@@ -198,7 +198,7 @@ fn invite(
     };
     screen.result(&text)?;
     screen.remark(format_args!(
-        "this code opens {} until {}, and is shown once: tell it by another way than the file. There: `holdfast node join FILE` and `holdfast up`, then `holdfast group add {name}` here",
+        "this code opens {} until {}, and is shown once: tell it by another way than the file, and use both once. There: `holdfast node join FILE` and `holdfast up`, then `holdfast group add {name}` here",
         to.display(),
         moment::local(made.plus(asked.valid)),
     ));

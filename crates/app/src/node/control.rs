@@ -43,6 +43,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 /// A few notes each way, on machines that are busy.
 const CARRY_MAX: Duration = Duration::from_secs(10);
+/// Whoever adds a node sees how it stands after so long.
+const COPY_MAX: Duration = Duration::from_secs(10);
 /// Orders at once: people give them.
 const AT_ONCE_MAX: usize = 8;
 
@@ -195,6 +197,21 @@ impl Serving<'_> {
         })
     }
 
+    /// A member that has no copy yet makes no majority, and until it has one the loss of another member cannot
+    /// be made up for. Most have it within a moment, and are waited for; a large site takes its time.
+    fn wait_for_copy(&self, member: NodeId) {
+        let clock = RealClock::new();
+        let begun = clock.monotonic();
+        let is_there = || {
+            let status = self.group.status();
+            let mut replicas = status.into_iter().flat_map(|status| status.replicas);
+            replicas.any(|it| it.replica == member && it.is_in_sync)
+        };
+        while !is_there() && clock.monotonic() - begun < COPY_MAX {
+            clock.sleep(POLL);
+        }
+    }
+
     fn order(&self, order: Order, settings: &Settings) -> Result<Value, String> {
         let ended = self.group.order(order).map_err(|error| error.to_string())?;
         self.ended(ended, settings)
@@ -292,10 +309,13 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
             group
                 .set_peer(member.node, member.address, member.number)
                 .map_err(|error| error.to_string())?;
-            configure(group, Fenced::new(), |config| {
+            let order = configure(group, Fenced::new(), |config| {
                 config.members.insert(member.node);
                 Ok(())
-            })?
+            })?;
+            node.order(order, &settings)?;
+            node.wait_for_copy(member.node);
+            return Ok(node.document(&settings));
         }
         Request::Remove { name, fenced } => {
             let node = named(&settings, name)?;

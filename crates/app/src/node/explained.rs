@@ -61,6 +61,9 @@ fn obstacle(replica: &ReplicaStatus) -> Option<String> {
         (State::Disconnected, Some(cause)) => format!("it is not connected: {cause}"),
         (State::Disconnected, None) => "it is not connected".to_owned(),
         (State::Connecting, _) => "it was found, and did not answer the handshake yet".to_owned(),
+        (State::CatchingUp, _) if replica.lag_records == 0 => {
+            "it has everything, and counts once every other member has answered since: remove one that is gone for good, with `holdfast group remove`".to_owned()
+        }
         (State::CatchingUp, _) => format!(
             "{} records are on their way to it; it counts once it has what was here when the lanes met",
             replica.lag_records

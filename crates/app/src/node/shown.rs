@@ -224,7 +224,7 @@ pub(crate) fn status_text(document: &Value) -> String {
     for (key, what) in [
         (
             "is_amnesiac",
-            "its disk has less than it promised: it counts for nothing until it is rebuilt",
+            "its disk has less than it may have promised: it counts for nothing until the node that writes has given it a copy",
         ),
         (
             "log_failed",

@@ -163,6 +163,16 @@ fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
     Ok(found.is_some())
 }
 
+/// How a node comes to be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Its id is drawn for it: it has promised nothing yet.
+    Fresh,
+    /// It was given its id, and another disk may have had that before: one that promised and acknowledged. So
+    /// it counts as one that lost its disk does, until a primary has fed it and all others were heard.
+    Invited,
+}
+
 /// Makes the authority record of a node that begins with the log `local`: durable, its copies read back.
 /// `config` stands until there is a primary.
 pub fn make_record(
@@ -170,10 +180,11 @@ pub fn make_record(
     path: &Path,
     owner: Owner,
     local: &Local,
-    config: &Config,
+    (config, beginning): (&Config, Beginning),
     now: Timestamp,
 ) -> Result<(), crate::Error> {
-    Authority::create(disk, path, owner, birth(local), &first_record(config), now).map(drop)
+    let record = first_record(config, beginning);
+    Authority::create(disk, path, owner, birth(local), &record, now).map(drop)
 }
 
 /// Zero stands for a log of a program that drew none: beside a record it then counts as the same.
@@ -181,7 +192,7 @@ pub(super) fn birth(local: &Local) -> u128 {
     local.birth().map_or(0, |birth| birth.0)
 }
 
-fn first_record(config: &Config) -> Record {
+fn first_record(config: &Config, beginning: Beginning) -> Record {
     let nobody = (Epoch(0), EpochId(0), NodeId(0));
     Record {
         promised: nobody,
@@ -190,7 +201,10 @@ fn first_record(config: &Config) -> Record {
         start: None,
         previous_end: Position::default(),
         config: config.clone(),
-        is_amnesiac: false,
-        reason: "the node was made".to_owned(),
+        is_amnesiac: beginning == Beginning::Invited,
+        reason: match beginning {
+            Beginning::Fresh => "the node was made".to_owned(),
+            Beginning::Invited => "the node was invited".to_owned(),
+        },
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use wal::{Identity, Journal, Kind, Lsn, RecordKind, conformance};
 use world::{Clock, RealClock, RealDisk, RealRandom, net::RealNet, sim};
 
-use super::{Group, LIMITS, Options, make_record};
+use super::{Beginning, Group, LIMITS, Options, make_record};
 use crate::{
     authority::Owner,
     machine::{Config, Limits, Mode, NodeId, Order, Outcome, Policy, Role, Version},
@@ -98,7 +98,8 @@ impl Site {
             journal: identity,
         };
         let (path, now) = (self.of(node).join("authority"), RealClock::new().now());
-        make_record(&RealDisk, &path, owner, &log, &self.config, now).unwrap();
+        let first = (&self.config, Beginning::Fresh);
+        make_record(&RealDisk, &path, owner, &log, first, now).unwrap();
     }
 
     fn try_open(&self, node: u128) -> Result<Group, wal::Error> {
@@ -324,7 +325,8 @@ fn a_record_is_made_once() {
     };
     let file = path(&site, "1/authority");
     let now = RealClock::new().now();
-    let refused = make_record(&RealDisk, &file, owner, &log, &site.config, now).unwrap_err();
+    let first = (&site.config, Beginning::Fresh);
+    let refused = make_record(&RealDisk, &file, owner, &log, first, now).unwrap_err();
     assert!(refused.to_string().contains("there already"), "{refused}");
     assert_eq!(std::fs::read(&file).unwrap(), made);
 }

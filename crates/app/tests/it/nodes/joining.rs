@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{address, cluster, join, pair, path, run, status, wait_until};
+use super::{
+    add, address, cluster, hosts, in_sync, join, pair, path, run, status, wait_until,
+};
 use crate::{holdfast::Sandbox, watching::Up};
 
 fn listed(sandbox: &Sandbox, name: &str) -> Option<Value> {
@@ -173,6 +175,93 @@ fn lists_are_taken_over_by_hand_where_nodes_cannot_reach_each_other() {
     let refused = b.run(["node", "meet", path(&garbage)]);
     assert_eq!(refused.code, 2);
     refused.tells_next_step();
+}
+
+/// Whoever has file and code joins with them a second time, on an empty disk, as the very node that had
+/// acknowledged: its promise made the majority for a candidate that had less.
+///
+/// Proves: REP-4, AUT-8
+#[test]
+fn an_invitation_that_is_used_again_makes_no_node_that_counts_as_the_first_one() {
+    let nodes = cluster(&["a", "b", "c"]);
+    let [a, b, c] = nodes.as_slice() else {
+        unreachable!("three names")
+    };
+    let (up_a, up_b, up_c) = (Up::start(a), Up::start(b), Up::start(c));
+    up_a.says("this node writes");
+    for up in [&up_b, &up_c] {
+        up.says("standing by");
+    }
+    for name in ["b", "c"] {
+        run(a, &["group", "add", name]);
+    }
+    wait_until("two copies", a, |status| in_sync(status) == 2);
+    run(a, &["group", "mode", "sync:1"]);
+    wait_until("c at b", b, |status| {
+        link(status, "c")["is_connected"] == true
+    });
+    // On a and c alone.
+    up_b.kill();
+    assert!(add(a, "new-acknowledged"));
+    up_c.kill();
+    up_a.kill();
+    let up_b = Up::start(b);
+    up_b.says("standing by");
+
+    let again = Sandbox::new();
+    let (file, code) = (a.path("c"), a.path("c.code"));
+    run(
+        &again,
+        &["node", "join", path(&file), "--code-file", path(&code)],
+    );
+    let up_again = Up::start(&again);
+    up_again.says("standing by");
+    wait_until("c at b", b, |status| {
+        link(status, "c")["is_connected"] == true
+    });
+    let refused = b.run(["promote"]);
+    assert_eq!(refused.code, 2, "{}", refused.stdout);
+    assert_eq!(status(&again)["is_amnesiac"], true);
+
+    // It gets its copy from the one that has everything, and counts then.
+    let up_a = Up::start(a);
+    up_a.says("this node writes");
+    wait_until("two copies", a, |status| in_sync(status) == 2);
+    assert_eq!(status(&again)["is_amnesiac"], false);
+    for node in [a, b, &again] {
+        wait_until("it is there", node, |_| {
+            hosts(node).contains("new-acknowledged")
+        });
+    }
+    for up in [up_a, up_b, up_again] {
+        assert_eq!(up.stop(), 0);
+    }
+}
+
+/// The order of docs/OPERATING: the dead one first, or the new one waits for its answer.
+#[test]
+fn a_dead_one_of_two_is_replaced() {
+    let nodes = cluster(&["a", "b"]);
+    let [a, _] = nodes.as_slice() else {
+        unreachable!("two names")
+    };
+    let [up_a, up_b] = pair(&nodes);
+    up_b.kill();
+    run(a, &["group", "mode", "async", "--fenced", "its disk died"]);
+    run(a, &["group", "remove", "b", "--fenced", "its disk died"]);
+    run(a, &["node", "remove", "b"]);
+    let c = Sandbox::new();
+    join(a, &c, "c");
+    let up_c = Up::start(&c);
+    up_c.says("standing by");
+    let added = run(a, &["group", "add", "c"]).stdout;
+    assert!(added.contains("c: insync, in sync"), "{added}");
+    run(a, &["group", "mode", "sync:1"]);
+    assert!(add(a, "new-on-two"));
+    wait_until("it is there", &c, |_| hosts(&c).contains("new-on-two"));
+    for up in [up_a, up_c] {
+        assert_eq!(up.stop(), 0);
+    }
 }
 
 /// A node that was never written to may have promised: without its record it must not vote again.

@@ -290,6 +290,11 @@ impl Group {
         *self.shared.unfit() = why;
     }
 
+    /// As far as the owner said, it could write.
+    pub fn is_fit(&self) -> bool {
+        self.shared.unfit().is_none()
+    }
+
     /// Carries out an operator's order, and waits for its end.
     pub fn order(&self, order: Order) -> Result<Outcome, Error> {
         let is_unforced = matches!(

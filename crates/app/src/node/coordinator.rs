@@ -27,7 +27,7 @@ use replica::{
 use wal::Epoch;
 use world::{Clock, Random, RealClock, RealRandom};
 
-use super::{Settings, keys::Keys};
+use super::Settings;
 use crate::{config::Config, exit::Refusal, screen::Screen};
 
 pub(crate) use address::Address;
@@ -169,7 +169,6 @@ impl Contender {
     pub(crate) fn start(
         coordinator: impl Coordinator + 'static,
         group: &Arc<Group>,
-        keys: &Arc<Keys>,
         me: NodeId,
         screen: Screen,
     ) -> Result<Self, Refusal> {
@@ -178,7 +177,6 @@ impl Contender {
             quiet_until: None,
             coordinator,
             group: Arc::clone(group),
-            keys: Arc::clone(keys),
             me,
             screen,
             leasing: Arc::clone(&leasing),
@@ -230,7 +228,6 @@ struct Holding {
 struct Contest<C> {
     coordinator: C,
     group: Arc<Group>,
-    keys: Arc<Keys>,
     me: NodeId,
     screen: Screen,
     leasing: Arc<Mutex<Leasing>>,
@@ -347,9 +344,9 @@ impl<C: Coordinator> Contest<C> {
         let hears = status
             .fed_by
             .is_some_and(|(_, _, silent)| silent < ALIVE.min(self.coordinator.life() / 2));
-        // Without the site's keys it would write what it cannot open.
-        let has_keys = self.is_holder(status) || self.keys.missing(|_| String::new()).is_empty();
-        has_keys
+        // Without the site's keys it would write what it cannot open, and without its store nothing.
+        let is_fit = self.is_holder(status) || self.group.is_fit();
+        is_fit
             && is_member
             && is_told
             && !hears

@@ -47,6 +47,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// A store that could not write is opened again so much later: what it wants for comes from other machines.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
+/// Why a node is not promoted as long as it could not write.
+const NOT_OPEN: &str = "the store of this node is not open yet: try again once it stands by";
+
 /// What `up` does in each of the two roles.
 pub(crate) trait Duties: Sync {
     /// Where clients find what is served, for the other nodes to tell.
@@ -85,10 +88,15 @@ pub(crate) fn keep(
     // Before the group goes: its thread for bases may wait for the store to be closed.
     let _bases = bases.ending();
     figures::show(&group, data);
+    if settings.is_founder {
+        begin_cluster(&group, settings)?;
+    }
+    // Before anybody can order a promotion: which keys are missing is known once the store is open.
+    group.set_unfit(Some(NOT_OPEN.to_owned()));
     let keys = Arc::new(Keys::new(data));
     let _neighbours = Neighbours::start(data, &group, settings, &keys)?;
     let contender = coordinator
-        .map(|coordinator| Contender::start(coordinator, &group, &keys, settings.node, screen))
+        .map(|coordinator| Contender::start(coordinator, &group, settings.node, screen))
         .transpose()?;
     let leasing = contender.as_ref().map(Contender::leasing);
     let _control = Control::start(data, &group, &keys, leasing)?;
@@ -98,9 +106,6 @@ pub(crate) fn keep(
         settings.members.len(),
         group.address()
     ));
-    if settings.is_founder {
-        begin_cluster(&group, settings)?;
-    }
     let clock = RealClock::new();
     let kept = Kept {
         data,
@@ -115,6 +120,7 @@ pub(crate) fn keep(
     };
     let mut exit = Exit::Clean;
     while !stop.load(Ordering::Relaxed) {
+        group.set_unfit(Some(NOT_OPEN.to_owned()));
         let Some(turn) = wait_for_store(&group, &bases, screen, stop)? else {
             break;
         };

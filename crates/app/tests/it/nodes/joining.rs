@@ -1,9 +1,15 @@
 //! Who is in a cluster: nodes that come later, move, and are removed, with real processes.
 
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+};
+
 use serde_json::Value;
+use world::{Clock, RealClock};
 
 use super::{
-    add, address, cluster, hosts, in_sync, join, pair, path, run, status, wait_until,
+    PATIENCE, add, address, cluster, hosts, in_sync, join, pair, path, run, status, wait_until,
 };
 use crate::{holdfast::Sandbox, watching::Up};
 
@@ -430,6 +436,8 @@ fn keys_that_are_rotated_are_on_every_member_before_they_are_used() {
     wait_until("b writes", b, |_| b.run(rotate).code == 0);
     run(b, &["ledger", "seal"]);
     run(b, &["ledger", "verify"]);
+    wait_until("a copy", b, |status| in_sync(status) == 1);
+    run(b, &["group", "mode", "sync:1"]);
 
     for up in [up_a, up_b] {
         assert_eq!(up.stop(), 0);
@@ -437,10 +445,31 @@ fn keys_that_are_rotated_are_on_every_member_before_they_are_used() {
     lose_a_key(a, b);
 }
 
-/// One that has lost its key says so, and is not promoted without force.
+/// An order over the socket, the moment that it is there.
+fn promote_at_once(node: &Sandbox) -> Value {
+    let socket = node.data_dir().join("node/socket");
+    let clock = RealClock::new();
+    let mut stream = loop {
+        match UnixStream::connect(&socket) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(clock.monotonic() < PATIENCE, "{error}"),
+        }
+    };
+    stream
+        .write_all(b"{\"order\":\"promote\",\"alone\":null}\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(&answer).unwrap()
+}
+
+/// One that has lost its key says so, and is not promoted without force: also not in the moments of its
+/// start in which it does not know yet, when it was.
 fn lose_a_key(a: &Sandbox, b: &Sandbox) {
     std::fs::remove_file(a.data_dir().join("keys/data.key")).unwrap();
     let up_a = Up::start(a);
+    let answer = promote_at_once(a);
+    assert!(answer["refused"].is_string(), "{answer:#}");
     up_a.says("standing by");
     let says_so = |status: &Value| {
         let missing = status["keys_missing"][0].as_str().unwrap_or_default();

@@ -481,7 +481,8 @@ fn force(fenced_by: &str, alone: bool, config: &Config, screen: Screen) -> Resul
         actor: super::actor(),
         alone,
     };
-    order(&Request::Force { said }, config, screen)
+    let accepted = bound;
+    order(&Request::Force { said, accepted }, config, screen)
 }
 
 pub(crate) fn explain(what: Explained, config: &Config, screen: Screen) -> Result<Exit, Refusal> {

@@ -62,6 +62,8 @@ pub(crate) enum Request {
     Bound,
     Force {
         said: Statement,
+        /// What was shown.
+        accepted: Bound,
     },
     ExplainReplication,
     ExplainPromotion,
@@ -290,9 +292,9 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
             return serde_json::to_value(Bound::of(&status, &settings))
                 .map_err(|error| error.to_string());
         }
-        Request::Force { said } => {
+        Request::Force { said, accepted } => {
             let config = said.alone.then(|| alone_config(group)).transpose()?;
-            let ended = force::order(group, &settings, node.data, said, config)?;
+            let ended = force::order(group, &settings, node.data, said, accepted, config)?;
             return node.ended(ended, &settings);
         }
         Request::ExplainReplication => return explained::replication(group, &settings),

@@ -41,6 +41,8 @@ const KEYS_EVERY: Duration = Duration::from_secs(1);
 /// Handles of the store that requests under way still have keep its directory: they end within the ten
 /// seconds that a stop may take.
 const REOPEN_MAX: Duration = Duration::from_secs(20);
+/// What was forced is on record with the first commit; where that failed it is tried again so often.
+const CARRY_EVERY: Duration = Duration::from_secs(5);
 /// How long a node that has just opened its store waits to be told that it writes, before it shows itself
 /// as one that stands by.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -132,9 +134,9 @@ pub(crate) fn keep(
         }
         // Rows of what was forced come before anything that is written here.
         let site = Site::over(data, store)?;
-        if let Err(refusal) = force::carry(data, settings, &site) {
+        if let Err(refusal) = force::carry(data, settings, site.store()) {
             screen.remark(format_args!(
-                "what was forced here is not in the audit log yet: {refusal}"
+                "what was forced here is not in the audit log yet, and is tried again: {refusal}"
             ));
         }
         match kept.lead(site)? {
@@ -412,6 +414,7 @@ impl Kept<'_> {
         done: &AtomicBool,
     ) {
         let clock = RealClock::new();
+        let mut carried = clock.monotonic();
         while !done.load(Ordering::Relaxed) {
             // Also when it writes again, under another epoch: the store is opened anew for that.
             let is_over = self.group.role() != (Role::Primary { epoch });
@@ -423,6 +426,12 @@ impl Kept<'_> {
                 self.group.applied(visible, derived.reaches);
             }
             standing.look(store);
+            if clock.monotonic() - carried >= CARRY_EVERY {
+                carried = clock.monotonic();
+                if let Err(refusal) = force::carry(self.data, self.settings, store) {
+                    tracing::warn!(%refusal, "what was forced here is not in the audit log yet");
+                }
+            }
             clock.sleep(LOOK_EVERY);
         }
     }

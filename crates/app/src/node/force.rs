@@ -4,7 +4,11 @@
 //! the operator's words, and carried into the audit log by the first commit after it. A crash at any point
 //! leaves the note; a note that is in the audit log already is not carried again.
 
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use replica::{
     group::Group,
@@ -13,6 +17,7 @@ use replica::{
 use scan::audit::{Audit, Filter, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use store::Store;
 use world::{Clock, Disk, RealClock, RealDisk, Timestamp};
 
 use super::{Settings, cannot, dir, draw, write};
@@ -24,6 +29,15 @@ const FILE: &str = "forced.json";
 const LEN_MAX: u64 = 1 << 20;
 /// Stable: people filter by it.
 const ACTION: &str = "authority.forced";
+
+/// Held over each change of the file, and over what is done between reading and writing it: orders come on
+/// threads of their own, and the one that writes carries meanwhile. A validation or two, no longer.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+fn changing() -> MutexGuard<'static, ()> {
+    // What is on disk is whole, whoever panicked.
+    CHANGING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What the operator said.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +67,7 @@ struct Noted {
     id: String,
     at: u64,
     said: Statement,
+    /// As the operator saw it.
     bound: Bound,
     /// None: this node stopped before it was known.
     outcome: Option<String>,
@@ -71,6 +86,19 @@ impl Bound {
             mode: super::shown::mode_text(status.record.config.mode),
             holder: (status.record.granted.0.0 > 0).then(|| settings.name_of(holder)),
         }
+    }
+}
+
+impl Bound {
+    /// Nobody accepted more than was shown.
+    fn covers(&self, present: &Self) -> Result<(), String> {
+        if present.missing_records <= self.missing_records {
+            return Ok(());
+        }
+        Err(format!(
+            "{} records are missing here by now, and {} were accepted: run it again, and look at what may be lost",
+            present.missing_records, self.missing_records
+        ))
     }
 }
 
@@ -140,6 +168,7 @@ pub(super) fn order(
     settings: &Settings,
     data: &Path,
     said: &Statement,
+    accepted: &Bound,
     config: Option<replica::machine::Config>,
 ) -> Result<Outcome, String> {
     if said.fenced_by.trim().is_empty() {
@@ -147,13 +176,15 @@ pub(super) fn order(
             "a forced promotion needs a statement how the other one was stopped".to_owned(),
         );
     }
+    let _changing = changing();
     let status = group.status().ok_or("the node has just begun; try again")?;
+    accepted.covers(&Bound::of(&status, settings))?;
     let id = draw().map_err(|refusal| refusal.to_string())?;
     let note = Noted {
         id: format!("{id:032x}"),
         at: RealClock::new().now().nanos(),
         said: said.clone(),
-        bound: Bound::of(&status, settings),
+        bound: accepted.clone(),
         outcome: None,
         is_carried: false,
     };
@@ -182,13 +213,14 @@ pub(super) fn order(
     ended
 }
 
-/// Puts what was forced here into the audit log, once each. For the first moment at which this node writes.
-pub(super) fn carry(data: &Path, settings: &Settings, site: &Site) -> Result<(), Refusal> {
+/// Puts what was forced here into the audit log, once each. For the first moment at which this node writes, and
+/// again where that failed.
+pub(super) fn carry(data: &Path, settings: &Settings, store: &Store) -> Result<(), Refusal> {
+    let _changing = changing();
     let mut notes = read(data)?;
     if notes.iter().all(|note| note.is_carried) {
         return Ok(());
     }
-    let store = site.store();
     let audit = Audit::of(store).map_err(Site::store_refused)?;
     for note in notes.iter_mut().filter(|note| !note.is_carried) {
         let filter = Filter {
@@ -237,5 +269,30 @@ impl Noted {
             &object,
             detail,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(missing_records: u64) -> Bound {
+        Bound {
+            node: "b".to_owned(),
+            own: "1/7".to_owned(),
+            missing_records,
+            unheard_seconds: None,
+            mode: "async".to_owned(),
+            holder: None,
+        }
+    }
+
+    /// Minutes pass at the prompt, in which the node may be told of more that it does not have.
+    #[test]
+    fn nobody_loses_more_than_was_shown_and_accepted() {
+        for (accepted, present, is_covered) in [(0, 0, true), (5, 3, true), (3, 4, false)] {
+            let answer = bound(accepted).covers(&bound(present));
+            assert_eq!(answer.is_ok(), is_covered, "{accepted} {present}");
+        }
     }
 }

@@ -3,8 +3,10 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
+    thread,
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{add, cluster, hosts, in_sync, pair, run, status, wait_until};
@@ -131,6 +133,37 @@ fn force_tells_what_may_be_lost_asks_at_a_terminal_and_is_on_record() {
     for up in [up_a, up_b] {
         assert_eq!(up.stop(), 0);
     }
+}
+
+/// Both are asked at a terminal, and both answer. The second order wrote its note over that of the first one,
+/// or the first over the second: an epoch that nobody accounts for.
+///
+/// Proves: AUT-9
+#[test]
+fn each_forced_order_is_on_record_also_of_two_at_once() {
+    let nodes = cluster(&["a", "b"]);
+    let [a, b] = nodes.as_slice() else {
+        unreachable!("two names")
+    };
+    let [up_a, up_b] = pair(&nodes);
+    run(a, &["group", "mode", "async"]);
+    wait_until("it is in force", b, |status| status["mode"] == "async");
+    // It answers nothing, so each order asks it for as long as it may.
+    up_a.signal(Signal::STOP);
+    let codes = thread::scope(|scope| {
+        let forces = [(); 2].map(|()| scope.spawn(|| at_terminal(b, FORCE, "b").code));
+        forces.map(|it| it.join().unwrap())
+    });
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    writes(b, "new-after");
+    let records = forced(b);
+    let outcomes = records.iter().map(|it| it["detail"]["outcome"].as_str().unwrap());
+    let mut outcomes: Vec<&str> = outcomes.collect();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes.len(), 2, "{records:#?}");
+    assert!(outcomes.contains(&"promoted"), "{outcomes:?}");
+    up_a.kill();
+    assert_eq!(up_b.stop(), 0);
 }
 
 /// A change of the mode that came with the promotion alone was never in force, because the node that is

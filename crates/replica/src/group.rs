@@ -43,7 +43,7 @@ use crate::{
 pub use bases::{Base, Bases, Derived, Receiving, Transfer};
 pub use files::{Beginning, make_record};
 use inbox::{Inbox, Notes};
-use requests::Requests;
+use requests::{Request, Requests};
 use telling::Telling;
 pub use telling::Told;
 
@@ -297,6 +297,20 @@ impl Group {
 
     /// Carries out an operator's order, and waits for its end.
     pub fn order(&self, order: Order) -> Result<Outcome, Error> {
+        self.begin(order)?.wait().ok_or_else(closed)
+    }
+
+    /// As [`Self::order`], and waits no longer than `patience`. `None`: it is under way, and is not taken back.
+    pub fn order_within(
+        &self,
+        order: Order,
+        patience: Duration,
+    ) -> Result<Option<Outcome>, Error> {
+        let ended = self.begin(order)?.wait_within(patience);
+        ended.map(|ended| ended.ok_or_else(closed)).transpose()
+    }
+
+    fn begin(&self, order: Order) -> Result<Request, Error> {
         let is_unforced = matches!(
             order,
             Order::Promote { force: None, .. } | Order::Succeed { .. }
@@ -305,7 +319,7 @@ impl Group {
             return Err(Error::new(Kind::Invalid, why.clone()));
         }
         let epoch_id = core::epoch_id(&*self.shared.random)?;
-        self.shared.ask(|number| Event::Ordered {
+        self.shared.begin(|number| Event::Ordered {
             number,
             order,
             epoch_id,
@@ -324,12 +338,16 @@ impl Group {
 impl Shared {
     /// Hands a request to the machine and waits for its answer.
     fn ask(&self, event: impl FnOnce(u64) -> Event) -> Result<Outcome, Error> {
+        self.begin(event)?.wait().ok_or_else(closed)
+    }
+
+    fn begin(&self, event: impl FnOnce(u64) -> Event) -> Result<Request, Error> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let request = self.requests.begin(number);
         if !self.inbox.push_from_outside(event(number)) {
             return Err(closed());
         }
-        request.wait().ok_or_else(closed)
+        Ok(request)
     }
 
     fn unfit(&self) -> MutexGuard<'_, Option<String>> {

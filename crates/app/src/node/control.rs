@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
     sync::{
@@ -15,7 +15,7 @@ use std::{
 
 use replica::{
     group::Group,
-    machine::{Mode, NodeId, Order, Outcome, Policy, Role},
+    machine::{Config as Members, Mode, NodeId, Order, Outcome, Policy, Role},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,8 +38,11 @@ use crate::{
 
 const SOCKET: &str = "socket";
 const LINE_LEN_MAX: u64 = 1 << 20;
-/// An order waits for other nodes: for their promises, for what they still have to take.
+/// An order waits for other nodes: for their silence, for their promises, for what they still have to take. A few
+/// times [`ORDER_MAX`]: it is told there what an order waits for.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
+/// An order that takes longer waits for nodes that are off, and whoever gave it is told so.
+const ORDER_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 /// A few notes each way, on machines that are busy.
 const CARRY_MAX: Duration = Duration::from_secs(10);
@@ -184,19 +187,54 @@ impl Serving<'_> {
         // Before the promotion: a statement that is about nobody changes nothing.
         let others = others(self.group, settings.node)?;
         let fenced = fence(self.group, settings, alone, &others)?;
-        let done = self.order(order, settings)?;
-        match alone {
-            None => Ok(done),
-            // A change of its own, with the statement: those that are stopped cannot be told of it.
-            Some(_) => self.order(self.alone(fenced)?, settings),
+        // The first half may have been done before, and the second refused.
+        let is_done = alone.is_some() && matches!(self.group.role(), Role::Primary { .. });
+        if !is_done {
+            self.order(order, settings)?;
         }
+        if alone.is_some() {
+            // A change of its own, with the statement: those that are stopped cannot be told of it.
+            self.change(fenced, settings, |config| {
+                config.mode = Mode::Async;
+                Ok(())
+            })
+            .map_err(|refused| {
+                format!("this node writes, and its mode is not changed yet: {refused}. Then give the order again")
+            })?;
+        }
+        Ok(self.document(settings))
     }
 
-    fn alone(&self, fenced: Fenced) -> Result<Order, String> {
-        configure(self.group, fenced, |config| {
-            config.mode = Mode::Async;
-            Ok(())
-        })
+    /// Orders a change. One that is under way comes first, with what is said of who was stopped.
+    fn change(
+        &self,
+        fenced: Fenced,
+        settings: &Settings,
+        change: impl FnOnce(&mut Members) -> Result<(), String>,
+    ) -> Result<Value, String> {
+        let before = present(self.group)?;
+        if before.previous.is_some() && !fenced.is_empty() {
+            let stopped = Order::Configure {
+                config: before,
+                fenced: fenced.clone(),
+            };
+            self.order(stopped, settings)?;
+            self.wait_for_change(settings)?;
+        }
+        let order = configure(self.group, fenced, change)?;
+        self.order(order, settings)
+    }
+
+    fn wait_for_change(&self, settings: &Settings) -> Result<(), String> {
+        let clock = RealClock::new();
+        let begun = clock.monotonic();
+        while present(self.group)?.previous.is_some() {
+            if clock.monotonic() - begun > ORDER_MAX {
+                return Err(self.under_way(settings));
+            }
+            clock.sleep(POLL);
+        }
+        Ok(())
     }
 
     /// A member that has no copy yet makes no majority, and until it has one the loss of another member cannot
@@ -215,8 +253,28 @@ impl Serving<'_> {
     }
 
     fn order(&self, order: Order, settings: &Settings) -> Result<Value, String> {
-        let ended = self.group.order(order).map_err(|error| error.to_string())?;
-        self.ended(ended, settings)
+        let ended = self.group.order_within(order, ORDER_MAX);
+        match ended.map_err(|error| error.to_string())? {
+            Some(ended) => self.ended(ended, settings),
+            None => Err(self.under_way(settings)),
+        }
+    }
+
+    /// What an order that did not end in time waits for.
+    fn under_way(&self, settings: &Settings) -> String {
+        let awaits = self.group.status().map(|status| status.awaits);
+        let names: Vec<String> = awaits
+            .into_iter()
+            .flatten()
+            .map(|node| settings.name_of(node))
+            .collect();
+        let waits = match names.is_empty() {
+            true => "for copies".to_owned(),
+            false => format!("for {}, which has to have it", names.join(", ")),
+        };
+        format!(
+            "the order is on record and waits {waits}; it is not taken back, and is done as soon as that is so"
+        )
     }
 
     /// How it stands after an order.
@@ -311,23 +369,22 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
             group
                 .set_peer(member.node, member.address, member.number)
                 .map_err(|error| error.to_string())?;
-            let order = configure(group, Fenced::new(), |config| {
+            node.change(Fenced::new(), &settings, |config| {
                 config.members.insert(member.node);
                 Ok(())
             })?;
-            node.order(order, &settings)?;
             node.wait_for_copy(member.node);
             return Ok(node.document(&settings));
         }
         Request::Remove { name, fenced } => {
-            let node = named(&settings, name)?;
-            let fenced = fence(group, &settings, fenced.as_ref(), &[node].into())?;
-            configure(group, fenced, |config| {
-                match config.members.remove(&node) {
+            let member = named(&settings, name)?;
+            let fenced = fence(group, &settings, fenced.as_ref(), &[member].into())?;
+            return node.change(fenced, &settings, |config| {
+                match config.members.remove(&member) {
                     true => Ok(()),
                     false => Err(format!("`{name}` is no member")),
                 }
-            })?
+            });
         }
         Request::Policy { policy } => configure(group, Fenced::new(), |config| {
             config.policy = match policy {
@@ -340,10 +397,10 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
             let mode = parse_mode(mode)?;
             let others = others(group, settings.node)?;
             let fenced = fence(group, &settings, fenced.as_ref(), &others)?;
-            configure(group, fenced, |config| {
+            return node.change(fenced, &settings, |config| {
                 config.mode = mode;
                 Ok(())
-            })?
+            });
         }
     };
     node.order(order, &settings)
@@ -448,28 +505,78 @@ pub(crate) fn is_running(data: &Path) -> bool {
 /// Hands an order to the `up` that runs on this directory.
 pub(crate) fn ask(data: &Path, request: &Request) -> Result<Value, Refusal> {
     let path = dir(data).join(SOCKET);
-    let nobody = |error: std::io::Error| {
+    let stream = sockets::connect(&path).map_err(|error| {
         Refusal::new(format!(
             "the node in {} does not answer: {error}",
             data.display()
         ))
         .next("start it with `holdfast up`, then try again")
-    };
-    let stream = sockets::connect(&path).map_err(nobody)?;
-    let exchange = || -> std::io::Result<Answer> {
+    })?;
+    let exchange = || -> std::io::Result<String> {
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         let mut text = serde_json::to_vec(request)?;
         text.push(b'\n');
         (&stream).write_all(&text)?;
         let mut line = String::new();
         BufReader::new((&stream).take(LINE_LEN_MAX)).read_line(&mut line)?;
-        Ok(serde_json::from_str(&line)?)
+        Ok(line)
     };
-    let answer = exchange().map_err(nobody)?;
+    let answer = answered(exchange(), data)?;
     match answer.refused {
         Some(refused) => {
             Err(Refusal::new(refused).next("`holdfast group status` shows how it stands"))
         }
         None => Ok(answer.result),
+    }
+}
+
+/// What came back of an order that was handed over.
+fn answered(line: std::io::Result<String>, data: &Path) -> Result<Answer, Refusal> {
+    const LOOK: &str = "look with `holdfast group status`, and give it again where it was not done";
+    let node = format!("the node in {}", data.display());
+    let line = line.map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Refusal::new(format!(
+            "{node} has not answered in {} s: the order may wait for other nodes, and is not taken back",
+            ANSWER_MAX.as_secs()
+        ))
+        .next(LOOK),
+        _ => Refusal::new(format!(
+            "{node} did not say whether the order was carried out: {error}"
+        ))
+        .next(LOOK),
+    })?;
+    if line.is_empty() {
+        return Err(Refusal::new(format!(
+            "{node} did not take the order: it was stopped, or is busy with {AT_ONCE_MAX} others"
+        ))
+        .next(LOOK));
+    }
+    serde_json::from_str(&line).map_err(|error| {
+        Refusal::new(format!("the answer of {node} is not understood: {error}"))
+            .next("use the same version of Holdfast for the command and the running node")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// Whatever went wrong behind the connection, the node was said to be off; it ran, and the change was made.
+    #[test]
+    fn an_order_that_was_handed_over_is_not_said_to_be_of_a_node_that_is_off() {
+        let failed = |kind: ErrorKind| Err(io::Error::from(kind));
+        for (line, says) in [
+            (failed(ErrorKind::WouldBlock), "not taken back"),
+            (failed(ErrorKind::TimedOut), "not taken back"),
+            (failed(ErrorKind::ConnectionReset), "whether the order was carried out"),
+            (Ok(String::new()), "busy"),
+            (Ok("?".to_owned()), "not understood"),
+        ] {
+            let refusal = format!("{:?}", answered(line, Path::new("/data")).unwrap_err());
+            assert!(refusal.contains(says), "{refusal}");
+            assert!(!refusal.contains("holdfast up"), "{refusal}");
+        }
     }
 }

@@ -40,6 +40,8 @@ pub(super) fn document(
         .iter()
         .map(|node| settings.name_of(*node))
         .collect();
+    let awaits = status.awaits.iter();
+    let awaits: Vec<String> = awaits.map(|node| settings.name_of(*node)).collect();
     json!({
         "node": settings.own_name(),
         "role": role,
@@ -62,6 +64,7 @@ pub(super) fn document(
         "fed_by": status.fed_by.map(|(node, _, _)| settings.name_of(node)),
         "silent_seconds": status.fed_by.map(|(_, _, silent)| silent.as_secs_f64()),
         "waiting_writes": status.waiting,
+        "changing": status.is_changing.then(|| json!({ "awaits": awaits })),
         "reason": named(&status.record.reason, settings),
         "coordinator": leasing.map(|leasing| json!({
             "lease": leasing.holder.map(|node| settings.name_of(node)),
@@ -191,6 +194,22 @@ fn coordinator_text(coordinator: &Value) -> String {
     }
 }
 
+/// A change of members or mode that is not done.
+fn changing_text(changing: &Value) -> String {
+    let Some(awaits) = changing["awaits"].as_array() else {
+        return String::new();
+    };
+    let names: Vec<&str> = awaits.iter().filter_map(Value::as_str).collect();
+    match names.is_empty() {
+        true => "the change of members or mode is done once copies have what was there before it\n"
+            .to_owned(),
+        false => format!(
+            "the change of members or mode is not in force: it waits for {}; where that was stopped for good, `holdfast group mode MODE --fenced STATEMENT` says so\n",
+            names.join(", ")
+        ),
+    }
+}
+
 /// One line for the node, one for each replica.
 pub(crate) fn status_text(document: &Value) -> String {
     let text = |key: &str| match &document[key] {
@@ -220,6 +239,7 @@ pub(crate) fn status_text(document: &Value) -> String {
         let silent = document["silent_seconds"].as_f64().unwrap_or_default();
         shown.push_str(&format!("fed by {from}, heard of it {silent:.1} s ago\n"));
     }
+    shown.push_str(&changing_text(&document["changing"]));
     shown.push_str(&coordinator_text(&document["coordinator"]));
     for (key, what) in [
         (

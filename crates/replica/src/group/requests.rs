@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use crate::machine::Outcome;
@@ -84,6 +85,21 @@ impl Slot {
 }
 
 impl Request {
+    /// For at most `patience`. `None`: it is not answered yet, and nobody waits for it any more.
+    pub(super) fn wait_within(self, patience: Duration) -> Option<Option<Outcome>> {
+        let is_waiting = |answer: &mut Answer| matches!(answer, Answer::Waiting);
+        let (mut answer, _) = self
+            .0
+            .answered
+            .wait_timeout_while(self.0.lock(), patience, is_waiting)
+            .expect("never poisoned: holds no code that panics");
+        match std::mem::take(&mut *answer) {
+            Answer::Is(outcome) => Some(Some(outcome)),
+            Answer::Never => Some(None),
+            Answer::Waiting => None,
+        }
+    }
+
     /// `None`: the group was closed first.
     pub(super) fn wait(self) -> Option<Outcome> {
         let mut answer = self

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use wal::{Epoch, Lsn};
 
 use super::{
-    Body, Config, MEMBERS_MAX, NodeId, Refusal, Replaced, Version,
-    primary::{Office, Primary},
+    Body, Config, MEMBERS_MAX, NodeId, Outcome, Record, Refusal, Replaced, Version,
+    node::Node,
+    primary::{Office, Primary, answer},
+    promise::Then,
     sender::Sender,
     session::Session,
 };
@@ -102,6 +104,46 @@ fn next(version: Version, epoch: Epoch) -> Version {
     Version { epoch, number }
 }
 
+/// The reason that is put on record.
+pub(super) fn reason(fenced: &BTreeMap<NodeId, String>) -> String {
+    let said = fenced
+        .iter()
+        .map(|(node, words)| format!("{:032x}: {words}", node.0));
+    let said = said.collect::<Vec<_>>().join("; ");
+    format!("an operator's order {said}").trim_end().to_owned()
+}
+
+impl Node {
+    /// Whether `wanted` is what is on its way into force, so that an order for it says only who was stopped.
+    pub(super) fn is_under_way(&self, wanted: &Config) -> bool {
+        let own = &self.record().config;
+        let same = (own.mode, own.policy) == (wanted.mode, wanted.policy);
+        own.previous.is_some() && same && own.members == wanted.members
+    }
+
+    /// Members that the change that is under way waits for were stopped. On record before it counts.
+    pub(super) fn say_stopped(&mut self, number: u64, fenced: BTreeMap<NodeId, String>) {
+        if fenced.values().any(|words| words.trim().is_empty()) {
+            let what = "a member that is fenced needs a statement how it was stopped".to_owned();
+            let outcome = Outcome::Refused(Refusal::InvalidRequest(what));
+            return answer(number, outcome, &mut self.out);
+        }
+        let record = Record {
+            reason: reason(&fenced),
+            ..self.record().clone()
+        };
+        let fenced = fenced.into_keys().collect();
+        self.keep(record, Then::Stopped { number, fenced });
+    }
+
+    pub(super) fn stopped(&mut self, number: u64, fenced: BTreeSet<NodeId>) {
+        if let Some(change) = self.primary.as_mut().and_then(|it| it.change.as_mut()) {
+            change.fenced.extend(fenced);
+        }
+        answer(number, Outcome::Done, &mut self.out);
+    }
+}
+
 impl Primary {
     /// A sender for each member, also of those that are replaced, and for nobody else.
     pub(super) fn reconcile(&mut self, office: &mut Office<'_>) {
@@ -128,33 +170,25 @@ impl Primary {
 
     /// Whether the change is done: in force, and what was there then is committed by it.
     pub(super) fn has_settled(&mut self, office: &mut Office<'_>) -> bool {
-        let Some(change) = &mut self.change else {
+        let Some(change) = &self.change else {
             return false;
         };
         if let Some(end) = change.in_force {
             // By the new mode: what is committed already may be so by the old one.
             return self.commit_point(office).is_some_and(|point| point >= end);
         }
-        let version = office.config.version;
-        let has_it = |node: &NodeId| {
-            let sender = self.senders.get(node);
-            let configured = sender.and_then(|sender| sender.configured);
-            *node == office.me || configured.is_some_and(|configured| configured >= version)
-        };
-        let is_stopped = |node: &NodeId| {
-            let session = self.senders.get(node).and_then(|it| it.session.as_ref());
-            change.fenced.contains(node) && !session.is_some_and(Session::is_alive)
-        };
+        let (version, me) = (office.config.version, office.me);
         // Who was stopped does not have it and may come back. So it does not count as one that has: where
         // no majority has it, everybody does who was not stopped.
         let is_enough = |members: &BTreeSet<NodeId>| {
-            members.iter().filter(|node| has_it(node)).count() > members.len() / 2
-                || members.iter().all(|node| has_it(node) || is_stopped(node))
+            let lacking = || members.iter().filter(|node| self.lacks_config(**node, version, me));
+            lacking().count() < members.len().div_ceil(2)
+                || lacking().all(|node| self.is_stopped(*node))
         };
         let previous = office.config.previous.as_ref();
         let is_in_force = is_enough(&office.config.members)
             && previous.is_none_or(|previous| is_enough(&previous.members));
-        if is_in_force {
+        if is_in_force && let Some(change) = &mut self.change {
             let end = office.log.received.lsn;
             change.in_force = Some(end);
             let cause = format!("version {}.{} at {end}", version.epoch.0, version.number);
@@ -162,6 +196,31 @@ impl Primary {
         }
         let end = office.log.received.lsn;
         is_in_force && self.commit_point(office).is_some_and(|point| point >= end)
+    }
+
+    fn lacks_config(&self, node: NodeId, version: Version, me: NodeId) -> bool {
+        let sender = self.senders.get(&node);
+        let configured = sender.and_then(|sender| sender.configured);
+        node != me && configured.is_none_or(|configured| configured < version)
+    }
+
+    /// The operator said so, and it does not answer.
+    fn is_stopped(&self, node: NodeId) -> bool {
+        let session = self.senders.get(&node).and_then(|it| it.session.as_ref());
+        let change = self.change.as_ref();
+        change.is_some_and(|change| change.fenced.contains(&node))
+            && !session.is_some_and(Session::is_alive)
+    }
+
+    /// Who does not have the change that is under way and was not said to be stopped.
+    pub(super) fn awaits(&self, config: &Config, me: NodeId) -> BTreeSet<NodeId> {
+        let is_open = self.change.as_ref().is_some_and(|it| !it.is_in_force());
+        let replaced = config.previous.iter().flat_map(|it| &it.members);
+        let members = config.members.iter().chain(replaced).copied();
+        members
+            .filter(|_| is_open)
+            .filter(|node| self.lacks_config(*node, config.version, me) && !self.is_stopped(*node))
+            .collect()
     }
 
     /// To everybody who has a session and an older one.

@@ -43,6 +43,11 @@ pub(super) enum Then {
         number: u64,
         fenced: BTreeSet<NodeId>,
     },
+    /// More members of the change that is under way were said to be stopped.
+    Stopped {
+        number: u64,
+        fenced: BTreeSet<NodeId>,
+    },
     Configured,
     ChangeSettled,
 }
@@ -331,17 +336,16 @@ impl Node {
         fenced: BTreeMap<NodeId, String>,
     ) -> Option<()> {
         let epoch = self.primary.as_ref()?.start.epoch;
+        if !fenced.is_empty() && self.is_under_way(&config) {
+            self.say_stopped(number, fenced);
+            return Some(());
+        }
         let own = &self.record().config;
         match configure::replace(own, config, self.me, epoch, &fenced) {
             Ok(Some(config)) => {
-                let said = fenced
-                    .iter()
-                    .map(|(node, words)| format!("{:032x}: {words}", node.0));
-                let said = said.collect::<Vec<_>>().join("; ");
-                let reason = format!("an operator's order {said}").trim_end().to_owned();
                 let record = Record {
                     config,
-                    reason,
+                    reason: configure::reason(&fenced),
                     ..self.record().clone()
                 };
                 let fenced = fenced.into_keys().collect();
@@ -413,6 +417,7 @@ impl Node {
                 }
             }
             Then::Configure { number, fenced } => self.configured(number, fenced),
+            Then::Stopped { number, fenced } => self.stopped(number, fenced),
             Then::Configured => self.report_configured(),
             Then::ChangeSettled => self.change_settled(),
         }
@@ -425,7 +430,7 @@ impl Node {
             Then::OwnPromise { .. } | Then::Granted => {
                 self.deny(&Refusal::EvidenceMissing(cause.clone()), &cause);
             }
-            Then::Configure { number, .. } => {
+            Then::Configure { number, .. } | Then::Stopped { number, .. } => {
                 let refusal = Refusal::EvidenceMissing(cause);
                 answer(number, Outcome::Unknown(refusal), &mut self.out);
             }

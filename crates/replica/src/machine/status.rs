@@ -1,6 +1,6 @@
 //! A look at a node: copies, taken at once. Nothing here changes anything.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use wal::{Epoch, Lsn};
 
@@ -30,6 +30,8 @@ pub struct Status {
     pub waiting: usize,
     /// Members and mode are being changed.
     pub is_changing: bool,
+    /// Who does not have that change yet and has to: empty once it is in force.
+    pub awaits: BTreeSet<NodeId>,
     /// Of a primary, in order of their ids.
     pub replicas: Vec<ReplicaStatus>,
     /// Of a replica: who feeds it, and since when nothing was heard.
@@ -105,6 +107,9 @@ impl Node {
                 .map_or(states::State::Steady, |candidacy| candidacy.state()),
             waiting: primary.map_or(0, |primary| primary.waiting()),
             is_changing: primary.is_some_and(|primary| primary.change.is_some()),
+            awaits: primary.map_or_else(BTreeSet::new, |primary| {
+                primary.awaits(&self.record().config, self.me)
+            }),
             replicas: senders.map(|sender| self.replica_status(sender)).collect(),
             unheard: self.last_fed.map(|last| self.now.since(last)),
             announced: self.log.announced.max(self.log.committed),

@@ -189,6 +189,8 @@ fn the_last_of_two_writes_alone_at_an_order_and_its_peer_is_removed_at_another()
     let unsaid = b.run(["promote", "--alone"]);
     assert_eq!(unsaid.code, 2, "{}", unsaid.stdout);
     run(b, &["promote", "--alone", "--fenced-by", "powered off"]);
+    // Also where the first half of it was done before.
+    run(b, &["promote", "--alone", "--fenced-by", "powered off"]);
     writes(b, "new-alone");
     assert_eq!(status(b)["mode"], "async");
     let (_, explained) = b.json(["explain", "replication"]);

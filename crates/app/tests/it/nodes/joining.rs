@@ -244,6 +244,32 @@ fn an_invitation_that_is_used_again_makes_no_node_that_counts_as_the_first_one()
     }
 }
 
+/// Whoever gave the order was told after two minutes that the node was off, which ran and had made the change.
+#[test]
+fn an_order_that_waits_for_a_node_says_so_and_is_done_when_that_comes() {
+    let nodes = cluster(&["a", "b"]);
+    let [a, b] = nodes.as_slice() else {
+        unreachable!("two names")
+    };
+    let up_a = Up::start(a);
+    up_a.says("this node writes");
+    let waits = a.run(["group", "add", "b"]);
+    waits.is_refused_naming("waits for b");
+    waits.tells_next_step();
+    let shown = run(a, &["group", "status"]).stdout;
+    assert!(shown.contains("it waits for b"), "{shown}");
+    assert_eq!(status(a)["changing"]["awaits"][0], "b");
+    let again = a.run(["group", "mode", "sync:1"]);
+    again.is_refused_naming("not in force yet");
+    let up_b = Up::start(b);
+    wait_until("it is done", a, |status| {
+        status["changing"].is_null() && in_sync(status) == 1
+    });
+    for up in [up_a, up_b] {
+        assert_eq!(up.stop(), 0);
+    }
+}
+
 /// The order of docs/OPERATING: the dead one first, or the new one waits for its answer.
 #[test]
 fn a_dead_one_of_two_is_replaced() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::cluster::{Cluster, config, is_written};
-use crate::machine::{Config, Mode, NodeId, Order, Outcome, Refusal};
+use crate::machine::{Body, Config, Mode, NodeId, Order, Outcome, Refusal};
 
 fn configure(cluster: &mut Cluster, id: u128, config: Config, fenced: &[u128]) -> u64 {
     let words = |id: &u128| (NodeId(*id), "switched off".to_owned());
@@ -130,6 +130,45 @@ fn a_rebuilt_node_counts_once_the_one_that_is_away_is_no_member() {
     cluster.pass(3);
     assert_eq!(cluster.answer(number), Some(&Outcome::Done));
     assert!(is_written(cluster.write(1, "b")));
+}
+
+/// The primary died before the third node was a member for certain. The second one was promoted, went on with
+/// the change, which waited for the dead one, and took no other: nothing was acknowledged for ever.
+#[test]
+fn a_change_that_waits_for_a_node_goes_on_once_that_is_said_to_be_stopped() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.add(3, config(1..=2, Mode::Sync(1)));
+    configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
+    // As the second one has it before it was settled.
+    let pending = cluster.sent.iter().find_map(|(_, to, message)| match &message.body {
+        Body::Configure { config, .. } if *to == 2 && config.previous.is_some() => Some(config),
+        _ => None,
+    });
+    let pending = pending.unwrap().clone();
+    for id in 1..=3 {
+        cluster.stop(id);
+        cluster.disks.get_mut(&id).unwrap().record.config = pending.clone();
+    }
+    cluster.start(2);
+    cluster.start(3);
+    assert_eq!(cluster.promote(2), Some(Outcome::Done));
+    cluster.pass(2);
+    let status = cluster.nodes[&2].status();
+    assert_eq!(status.awaits, [NodeId(1)].into());
+    let other = config(1..=3, Mode::Async);
+    let number = configure(&mut cluster, 2, other.clone(), &[1]);
+    assert!(matches!(cluster.answer(number), Some(Outcome::Refused(_))));
+    let number = configure(&mut cluster, 2, config(1..=3, Mode::Sync(1)), &[1]);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    cluster.pass(2);
+    assert!(!cluster.nodes[&2].status().is_changing);
+    assert!(cluster.disks[&2].record.reason.contains("switched off"));
+    let number = configure(&mut cluster, 2, other, &[1]);
+    cluster.pass(1);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert!(is_written(cluster.write(2, "b")));
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub(crate) struct Stand {
 /// How far behind the node that writes. Zero on that one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Behind {
-    /// Received and not applied.
+    /// Received, or said to be committed by the node that writes, and not applied.
     pub(crate) records: u64,
     pub(crate) bytes: u64,
     /// Whatever was acknowledged longer ago can be read here; with nothing heard of the node that writes
@@ -161,8 +161,10 @@ impl Standing {
 
     fn look_behind(&self, status: &Status, applied: Lsn, seen: &mut Seen) {
         let now = self.clock.monotonic();
-        let records = status.end.lsn.get().saturating_sub(applied.get());
+        let records = records_behind(status.end.lsn, status.announced, applied);
+        // Whoever begins to feed it has said nothing yet.
         if records == 0
+            && status.is_informed
             && let Some((_, _, silent)) = status.fed_by
         {
             seen.level = seen.level.max(now.saturating_sub(silent));
@@ -211,8 +213,35 @@ pub(crate) fn url(
     Some(format!("{scheme}://{address}"))
 }
 
+/// What is known to be there: amid a catch-up that is more than what was received, which is applied in the
+/// meantime again and again.
+fn records_behind(received: Lsn, announced: Lsn, applied: Lsn) -> u64 {
+    received.max(announced).get().saturating_sub(applied.get())
+}
+
 /// How far what can be read reaches: of one that follows, records that are no commits included.
 fn applied(store: &Store) -> Lsn {
     let newest = store.newest_here().map(|commit| commit.lsn);
     store.applied().max(newest).unwrap_or(Lsn::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node that had been off for an hour said every few moments that it was level: whatever it had received
+    /// by then was applied, and of a million records more it had been told.
+    #[test]
+    fn a_copy_amid_a_catch_up_is_behind_by_what_it_was_told_of() {
+        let lsn = Lsn::new;
+        for (received, announced, applied, behind) in [
+            (100, 100, 100, 0),
+            (100, 1_000_000, 100, 999_900),
+            (120, 100, 100, 20),
+            (100, 90, 110, 0),
+        ] {
+            let found = records_behind(lsn(received), lsn(announced), lsn(applied));
+            assert_eq!(found, behind, "{received} {announced} {applied}");
+        }
+    }
 }

@@ -458,6 +458,7 @@ impl Node {
             // It has everything that was committed before, or was forced: what an earlier one said counts
             // no more.
             self.log.told = self.log.committed;
+            self.log.announced = self.log.committed;
         }
         self.overtaken(epoch, holder.is_some());
     }

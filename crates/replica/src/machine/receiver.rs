@@ -65,6 +65,11 @@ impl Receiver {
         }
     }
 
+    /// The primary said in this session what is committed.
+    pub(super) fn is_informed(&self) -> bool {
+        self.is_open || self.heartbeat > 0
+    }
+
     pub(super) fn is_receiving_base(&self) -> bool {
         self.base
             .as_ref()

@@ -6,7 +6,7 @@ use wal::{Epoch, Lsn};
 
 use super::{
     Config, History, Kind, Line, Node, NodeId, Phase, Plan, Position, Record, SessionId, State,
-    Time, sender::Sender, states, validation::Judgement,
+    Time, receiver::Receiver, sender::Sender, states, validation::Judgement,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     /// Of a replica: who feeds it, and since when nothing was heard.
     pub fed_by: Option<(NodeId, SessionId, Duration)>,
+    /// Whoever feeds this log has said, in its session, what is committed.
+    pub is_informed: bool,
     /// Since when nothing was heard of whoever fed this log; `None`: never since this node was started.
     pub unheard: Option<Duration>,
     /// What was said to be committed, whether or not it is here.
@@ -111,6 +113,7 @@ impl Node {
                 primary.awaits(&self.record().config, self.me)
             }),
             replicas: senders.map(|sender| self.replica_status(sender)).collect(),
+            is_informed: self.receiver.as_ref().is_some_and(Receiver::is_informed),
             unheard: self.last_fed.map(|last| self.now.since(last)),
             announced: self.log.announced.max(self.log.committed),
             fed_by: self.receiver.as_ref().map(|receiver| {

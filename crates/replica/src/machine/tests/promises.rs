@@ -1,6 +1,6 @@
 //! Promises, and what must not happen before they are on disk.
 
-use wal::Epoch;
+use wal::{Epoch, Lsn};
 
 use super::cluster::{Cluster, is_written};
 use crate::machine::{
@@ -332,6 +332,32 @@ fn a_holder_whose_lease_comes_again_waits_for_its_own_disk() {
     cluster.lease(1, 10);
     assert!(is_written(cluster.write(1, "c")));
     assert_eq!(cluster.texts(1), ["a", "b", "c"]);
+}
+
+/// What an earlier primary had said to be committed stood beside what is there for ever: a copy was behind by records
+/// that are nowhere, and a forced promotion told of them as lost.
+#[test]
+fn what_a_primary_said_counts_no_more_once_another_one_is() {
+    let mut cluster = Cluster::new(3, Mode::Async);
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(2);
+    let beats = cluster.sent.iter().rev();
+    let mut beats = beats.filter(|(from, to, _)| (*from, *to) == (1, 3)).cloned();
+    let beat = beats.find(|(.., said)| matches!(said.body, Body::Heartbeat { .. }));
+    let (from, to, mut said) = beat.unwrap();
+    let far = Lsn::new(99);
+    if let Body::Heartbeat { committed, .. } = &mut said.body {
+        *committed = far;
+    }
+    cluster.wire.push_back((from, to, said));
+    cluster.run();
+    assert_eq!(cluster.nodes[&3].status().announced, far);
+    cluster.stop(1);
+    cluster.force(2);
+    cluster.pass(2);
+    let status = cluster.nodes[&3].status();
+    assert!(status.announced < far && status.is_informed, "{status:?}");
 }
 
 #[test]

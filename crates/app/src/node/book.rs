@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::{MEMBERS_MAX, Member, REMOVED_MAX, Removed, Settings, is_name};
 
+/// Numbers rise by one with each change. One that is near the end of them was made up, and would stand for ever.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Book {
     nodes: Vec<Entry>,
@@ -90,6 +93,10 @@ impl Entry {
     fn check(&self) -> Result<NodeId, String> {
         let node = u128::from_str_radix(&self.node, 16)
             .map_err(|_| format!("`{}` is no id of a node", crate::present::safe(&self.node)))?;
+        if self.number > NUMBER_MAX {
+            let number = self.number;
+            return Err(format!("{number} is no number of an entry: nothing could be above it"));
+        }
         match is_name(&self.name) {
             true => Ok(NodeId(node)),
             false => Err(format!(
@@ -128,7 +135,7 @@ fn take(settings: &mut Settings, told: Member) {
     if known.node == own {
         // Out of an older copy of this directory, or a life before: the address is where it is.
         if told.number >= known.number && told.address != known.address {
-            known.number = told.number + 1;
+            known.number = told.number.saturating_add(1);
         }
         return;
     }
@@ -240,6 +247,21 @@ mod tests {
             NodeId(1),
             "it stays among its members"
         );
+    }
+
+    /// One more than the highest number there is ended the thread that hears of other nodes, at each start; and
+    /// nothing overtook a wrong address with it.
+    #[test]
+    fn a_number_that_nothing_could_be_above_is_passed_over() {
+        for number in [u64::MAX, u64::MAX - 1, NUMBER_MAX + 1] {
+            let other = of(3, &[member(1, 99, number), member(2, 99, number)]);
+            let found = told(of(1, &[member(1, 1, 1), member(2, 2, 1)]), &[&other]);
+            let kept = found.members.iter().map(|it| (it.address.port(), it.number));
+            assert_eq!(kept.collect::<Vec<_>>(), [(1, 1), (2, 1)], "{number}");
+        }
+        let other = of(3, &[member(1, 99, NUMBER_MAX)]);
+        let found = told(of(1, &[member(1, 1, 1)]), &[&other]);
+        assert_eq!(found.members[0].number, NUMBER_MAX + 1);
     }
 
     #[test]

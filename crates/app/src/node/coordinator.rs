@@ -39,6 +39,8 @@ const LOOKS_A_LIFE: u32 = 20;
 const RENEWALS_A_LIFE: u32 = 4;
 /// Who heard of a node that writes within this time leaves the lease to that one: some heartbeats.
 const ALIVE: Duration = Duration::from_secs(1);
+/// A coordinator may grant more than was asked for, up to so many times that.
+const LIVES_MAX: u32 = 10;
 /// How long a holder gets to stop writing before its lease is given up: a step of the machine.
 const YIELD_MAX: Duration = Duration::from_secs(1);
 /// A holder that goes on with a lease does within a write of its record; then it asks to be promoted.
@@ -184,9 +186,8 @@ impl Contender {
             holding: None,
         };
         let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("node-lease".to_owned())
-            .spawn(move || contest.run(&stopped))
+        // Without it nothing is acknowledged any more, and nobody would see why: its end ends the process.
+        let thread = world::spawn_spine("node-lease", move || contest.run(&stopped))
             .map_err(|error| Refusal::new("the lease gets no thread").source(error))?;
         Ok(Self {
             stop,
@@ -317,7 +318,7 @@ impl<C: Coordinator> Contest<C> {
             revision = term.revision,
             "a lease of the coordinator is this node's"
         );
-        let until = now + term.life;
+        let until = now + term.life.min(self.coordinator.life() * LIVES_MAX);
         self.holding = Some(Holding {
             renew_at: now + term.life / RENEWALS_A_LIFE,
             term,
@@ -360,6 +361,7 @@ impl<C: Coordinator> Contest<C> {
             match self.coordinator.renew(&holding.term) {
                 Ok(Some(life)) => {
                     // From before it was asked, whenever it was answered.
+                    let life = life.min(self.coordinator.life() * LIVES_MAX);
                     holding.until = holding.until.max(now + life);
                     holding.renew_at = now + life / RENEWALS_A_LIFE;
                 }

@@ -381,14 +381,13 @@ impl Kept<'_> {
         let store = site.store().clone();
         let watched = thread::scope(|scope| {
             scope.spawn(|| self.attend(epoch, &store, &standing, &ends, &done));
-            let watched = standing
+            let _done = Done(&done);
+            standing
                 .announce(&store, self.duties.url().as_deref())
                 .and_then(|()| {
                     let standing = Arc::clone(&standing);
                     self.duties.write(site, standing, Arc::clone(&ends))
-                });
-            done.store(true, Ordering::Relaxed);
-            watched
+                })
         });
         match watched {
             // What ended it is that this authority is over: not a failure of this node.
@@ -434,6 +433,16 @@ impl Kept<'_> {
             }
             clock.sleep(LOOK_EVERY);
         }
+    }
+}
+
+/// Says so when it goes, also by a panic: whoever attends would be waited for without an end, by a node that
+/// renews its lease.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -76,19 +76,20 @@ impl Neighbours {
             keys: Arc::clone(keys),
             known: None,
             told: BTreeMap::new(),
+            is_lost: false,
         };
         look.follow(settings.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("node-neighbours".to_owned())
-            .spawn(move || {
-                let clock = RealClock::new();
-                while !stopped.load(Ordering::Relaxed) {
-                    look.once(clock.monotonic());
-                    clock.sleep(LOOK_EVERY);
-                }
-            })
+        // Without it no book, key or removal is heard: its end ends the process.
+        let body = move || {
+            let clock = RealClock::new();
+            while !stopped.load(Ordering::Relaxed) {
+                look.once(clock.monotonic());
+                clock.sleep(LOOK_EVERY);
+            }
+        };
+        let thread = world::spawn_spine("node-neighbours", body)
             .map_err(|error| Refusal::new("the other nodes get no thread").source(error))?;
         Ok(Self {
             stop,
@@ -113,6 +114,8 @@ struct Look {
     keys: Arc<Keys>,
     known: Option<Settings>,
     told: BTreeMap<NodeId, Told>,
+    /// The file could not be read, and that was said.
+    is_lost: bool,
 }
 
 /// What a peer was told last.
@@ -126,8 +129,7 @@ struct Told {
 impl Look {
     fn once(&mut self, now: Duration) {
         self.admit();
-        // A file that is damaged meanwhile is told of at the next start.
-        let Ok(Some(mut settings)) = Settings::load(&self.data) else {
+        let Some(mut settings) = self.load() else {
             return;
         };
         for (peer, note) in self.group.notes() {
@@ -143,6 +145,26 @@ impl Look {
         }
         self.follow(settings);
         self.tell(now);
+    }
+
+    /// Without the file nothing is heard of the others and nobody removed is shut out: said once, until it is
+    /// there again.
+    fn load(&mut self) -> Option<Settings> {
+        let unreadable = match Settings::load(&self.data) {
+            Ok(Some(settings)) => {
+                self.is_lost = false;
+                return Some(settings);
+            }
+            Ok(None) => "it is gone".to_owned(),
+            Err(refusal) => refusal.to_string(),
+        };
+        if !std::mem::replace(&mut self.is_lost, true) {
+            tracing::error!(
+                unreadable,
+                "node/node.json: what other nodes say of the cluster is not taken over until it can be read"
+            );
+        }
+        None
     }
 
     /// Who counts is heard, also before anybody said where it is found: that may have been known to the node

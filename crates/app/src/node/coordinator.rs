@@ -39,6 +39,8 @@ const LOOKS_A_LIFE: u32 = 20;
 const RENEWALS_A_LIFE: u32 = 4;
 /// Who heard of a node that writes within this time leaves the lease to that one: some heartbeats.
 const ALIVE: Duration = Duration::from_secs(1);
+const REFUSED_NEXT: &str =
+    ". See that the user in its address may read and write below its prefix, and that no other program uses those keys";
 /// A coordinator may grant more than was asked for, up to so many times that.
 const LIVES_MAX: u32 = 10;
 /// How long a holder gets to stop writing before its lease is given up: a step of the machine.
@@ -46,7 +48,8 @@ const YIELD_MAX: Duration = Duration::from_secs(1);
 /// A holder that goes on with a lease does within a write of its record; then it asks to be promoted.
 const RESUME_MAX: Duration = Duration::from_secs(1);
 
-/// What keeps a lease outside of the nodes, and what it must do. Every call ends well within [`Self::life`].
+/// What keeps a lease outside of the nodes, and what it must do. A call may take longer than [`Self::life`] where
+/// much is silent: the machine ends a lease by itself.
 pub(crate) trait Coordinator: Send {
     /// Of the leases that it grants.
     fn life(&self) -> Duration;
@@ -87,6 +90,14 @@ pub(crate) struct Known {
 pub(crate) struct Seen {
     holder: Option<Held>,
     known: Option<Known>,
+}
+
+impl Seen {
+    /// Whose the lease is now is whose `term` it is.
+    fn is_held_under(&self, term: &Term) -> bool {
+        let held = self.holder.as_ref();
+        held.is_some_and(|held| held.revision == term.revision)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,12 +270,14 @@ impl<C: Coordinator> Contest<C> {
 
     /// A fault that begins or ends is told once.
     fn tell(&mut self, fault: Option<Fault>) {
+        let is_refused = matches!(fault, Some(Fault::Refused(_)));
         let fault = fault.map(|fault| fault.to_string());
         match (&self.fault, &fault) {
             (None, Some(fault)) => {
                 tracing::warn!(%fault, "the coordinator");
                 self.screen.remark(format_args!(
-                    "the coordinator: {fault}; who writes goes on until its lease ends, and again when the coordinator is back"
+                    "the coordinator: {fault}; who writes goes on until its lease ends, and again when the coordinator is back{}",
+                    if is_refused { REFUSED_NEXT } else { "" }
                 ));
             }
             (Some(_), None) => self.screen.remark("the coordinator is back"),
@@ -358,7 +371,17 @@ impl<C: Coordinator> Contest<C> {
     fn hold(&mut self, mut holding: Holding, status: &Status) -> Result<(), Fault> {
         let now = self.group.now().0;
         if now >= holding.renew_at {
-            match self.coordinator.renew(&holding.term) {
+            let renewed = self.coordinator.renew(&holding.term);
+            // The lease lives on when its key was taken away: others see nobody then, and take it.
+            let renewed = renewed.map(|life| {
+                // What cannot be looked at is looked at with the next renewal.
+                let Ok(seen) = self.coordinator.look() else {
+                    return life;
+                };
+                self.see(&seen);
+                life.filter(|_| seen.is_held_under(&holding.term))
+            });
+            match renewed {
                 Ok(Some(life)) => {
                     // From before it was asked, whenever it was answered.
                     let life = life.min(self.coordinator.life() * LIVES_MAX);

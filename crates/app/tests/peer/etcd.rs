@@ -14,6 +14,7 @@ use std::{
     time::Instant,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::json;
@@ -37,6 +38,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         ETCD.test(
             "a_node_that_was_stopped_beyond_its_lease_acknowledges_nothing_and_follows",
             stopped,
+        ),
+        ETCD.test(
+            "a_lease_whose_key_was_taken_away_is_not_held_on_to",
+            taken_away,
         ),
         ETCD.test(
             "what_is_wrong_with_the_coordinator_is_told_before_anything_begins",
@@ -100,9 +105,24 @@ impl Etcd {
         self.post("/v3/auth/enable", &json!({}));
     }
 
-    fn post(&self, path: &str, body: &serde_json::Value) {
+    fn post(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
         let answer = ureq::post(format!("http://{}{path}", self.client)).send(body.to_string());
-        assert_eq!(answer.unwrap().status().as_u16(), 200, "{path}");
+        let mut answer = answer.unwrap();
+        assert_eq!(answer.status().as_u16(), 200, "{path}");
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+    }
+
+    /// The key that says who has the lease, as somebody deletes it by hand.
+    fn takes_away_the_holder(&self) {
+        let all = json!({ "key": "AA==", "range_end": "AA==", "keys_only": true });
+        let found = self.post("/v3/kv/range", &all);
+        let keys = found["kvs"].as_array().unwrap();
+        let is_holder = |key: &&serde_json::Value| {
+            let text = BASE64_STANDARD.decode(key["key"].as_str().unwrap()).unwrap();
+            text.ends_with(b"/holder")
+        };
+        let key = keys.iter().find(is_holder).unwrap()["key"].clone();
+        self.post("/v3/kv/deleterange", &json!({ "key": key }));
     }
 }
 
@@ -263,6 +283,23 @@ fn stopped(peer: &Peer) {
     let there = writes.hosts();
     assert!(there.contains("new-before") && there.contains("new-after"));
     assert!(!there.contains("new-late"), "refused, and yet there");
+}
+
+/// The node that wrote said for ever that it had the lease, of which the coordinator knew nothing.
+fn taken_away(peer: &Peer) {
+    let etcd = Etcd::start(peer);
+    let site = Site::of_three(&etcd.client);
+    let [a, ..] = site.nodes();
+    let _ups = site.up();
+    a.adds("new-before");
+    let revision = |status: &serde_json::Value| status["coordinator"]["revision"].as_u64();
+    let before = revision(&a.status());
+    assert!(before.is_some());
+    etcd.takes_away_the_holder();
+    a.until("another lease", |status| revision(status) > before);
+    let writes = site.writer(&site.nodes());
+    writes.adds("new-after");
+    assert!(writes.hosts().contains("new-before"));
 }
 
 /// A password is in no argument, and what a node says does not hold it.

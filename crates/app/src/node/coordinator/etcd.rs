@@ -15,9 +15,11 @@ use zeroize::Zeroizing;
 
 use super::{Coordinator, Fault, Held, Known, Seen, Term, address::Address};
 
-/// Requests of one renewal that may wait in vain within the life of a lease: with one endpoint silent the
-/// second answers before the lease is anywhere near its end.
-const REQUESTS_A_LIFE: u32 = 6;
+/// Tours of all endpoints that may wait in vain within the life of a lease: with all but one silent that one
+/// answers before the lease is at its end.
+const TOURS_A_LIFE: u32 = 2;
+/// Endpoints that a request is spread over at least: with one or two there is time for more than two tours.
+const ENDPOINTS_MIN: u32 = 3;
 /// Before anything hangs on it: as long as a password may take that is hashed many times on a busy machine.
 const FIRST_ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Answers are a key or two.
@@ -88,7 +90,7 @@ impl Etcd {
 
     /// From here on no request takes more than its part of the life of a lease.
     pub(crate) fn hurry(&mut self) {
-        self.patience = self.address.ttl / REQUESTS_A_LIFE;
+        self.patience = patience(self.address.ttl, self.address.endpoints.len());
     }
 
     /// Asks with who this is, if that was set; a token that etcd knows no more is asked for again, once.
@@ -233,6 +235,11 @@ impl Etcd {
     }
 }
 
+fn patience(life: Duration, endpoints: usize) -> Duration {
+    let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX);
+    life / endpoints.max(ENDPOINTS_MIN).saturating_mul(TOURS_A_LIFE)
+}
+
 enum Said {
     Answer(Value),
     Error { code: u64, text: String },
@@ -285,9 +292,7 @@ impl Coordinator for Etcd {
                 return Ok(false);
             }
             if known.epoch == epoch {
-                return Ok(seen
-                    .holder
-                    .is_some_and(|held| held.revision == term.revision));
+                return Ok(seen.is_held_under(term));
             }
         }
         let value = json!({
@@ -301,7 +306,15 @@ impl Coordinator for Etcd {
         ]);
         let put =
             json!([{ "requestPut": { "key": self.epoch, "value": encoded(&value.to_string()) } }]);
-        Ok(self.transaction(unchanged, put)?["succeeded"] == true)
+        if self.transaction(unchanged, put)?["succeeded"] == true {
+            return Ok(true);
+        }
+        // It may have been done at an endpoint whose answer was lost, and asked for again at the next one.
+        let (seen, _) = self.read()?;
+        let is_ours = seen
+            .known
+            .is_some_and(|known| (known.epoch, known.node) == (epoch, self.me));
+        Ok(is_ours && seen.is_held_under(term))
     }
 
     fn release(&mut self, term: &Term) -> Result<(), Fault> {
@@ -342,4 +355,20 @@ fn not_understood(what: &str) -> Fault {
     Fault::Refused(format!(
         "what it keeps for this cluster is not understood: no {what}; another program may use these keys"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Six of nine endpoints are silent, and the seventh answers: the lease was over by then.
+    #[test]
+    fn an_endpoint_that_answers_is_reached_within_the_life_of_a_lease() {
+        let life = Duration::from_secs(2);
+        for endpoints in 1..=9 {
+            let tour = patience(life, endpoints) * u32::try_from(endpoints).unwrap();
+            assert!(tour <= life / TOURS_A_LIFE, "{endpoints}");
+        }
+        assert_eq!(patience(life, 1), life / 6);
+    }
 }

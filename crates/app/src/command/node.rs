@@ -135,6 +135,7 @@ fn init(
             name: name.to_owned(),
             address: listen,
             number: 1,
+            is_founder: true,
         }],
         removed: Vec::new(),
     };
@@ -229,6 +230,7 @@ fn invited(
         name: name.to_owned(),
         address,
         number: 1,
+        is_founder: false,
     });
     let credentials = authority.issue(node).map_err(|error| {
         Refusal::new(format!("a certificate cannot be made: {error}")).next("try again")
@@ -324,14 +326,19 @@ fn read(path: &Path, next: &'static str) -> Result<Vec<u8>, Refusal> {
     Ok(text)
 }
 
+const FOUNDER_REMOVED: &str = ". It made the cluster: it has the key that signs certificates, and whoever has that can make itself any node of it, \
+whatever is removed. If it is in the wrong hands make a new cluster: OPERATING, Removing a node";
+
 fn remove(data: &Path, name: &str, screen: Screen) -> Result<Exit, Refusal> {
-    settings(data)?;
+    let before = settings(data)?;
+    let made_it = before.named(name).is_ok_and(|member| member.is_founder);
     let request = Request::Forget {
         name: name.to_owned(),
     };
     node::ask(data, &request)?;
     screen.remark(format_args!(
-        "node `{name}` is shut out: this node refuses its certificate, and the others do once they hear of it. It still has the site's keys: wipe its disk, or change them with `holdfast credential rotate --data-key` and `holdfast ledger key rotate`"
+        "node `{name}` is shut out: this node refuses its certificate, and the others do once they hear of it. It still has the site's keys: wipe its disk, or change them with `holdfast credential rotate --data-key` and `holdfast ledger key rotate`{}",
+        if made_it { FOUNDER_REMOVED } else { "" }
     ));
     Ok(Exit::Clean)
 }
@@ -356,9 +363,11 @@ fn meet(data: &Path, path: &Path, screen: Screen) -> Result<Exit, Refusal> {
 fn list(data: &Path, config: &Config, screen: Screen) -> Result<Exit, Refusal> {
     let settings = settings(data)?;
     let members = settings.members.iter().map(|member| {
-        let is_own = match member.node == settings.node {
-            true => " (this node)",
-            false => "",
+        let is_own = match (member.node == settings.node, member.is_founder) {
+            (true, true) => " (this node, made the cluster)",
+            (true, false) => " (this node)",
+            (false, true) => " (made the cluster)",
+            (false, false) => "",
         };
         (
             format!("{}{is_own}", member.name),
@@ -391,6 +400,7 @@ fn listed(settings: &Settings) -> Vec<Value> {
             "node": format!("{:032x}", member.node.0),
             "is_this": member.node == settings.node,
             "number": member.number,
+            "is_founder": member.is_founder,
             "is_removed": false,
         })
     });
@@ -401,6 +411,7 @@ fn listed(settings: &Settings) -> Vec<Value> {
             "node": format!("{:032x}", removed.node.0),
             "is_this": false,
             "number": 0,
+            "is_founder": false,
             "is_removed": true,
         })
     });

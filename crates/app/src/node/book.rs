@@ -33,6 +33,8 @@ struct Entry {
     number: u64,
     #[serde(default)]
     is_removed: bool,
+    #[serde(default)]
+    is_founder: bool,
 }
 
 impl Book {
@@ -43,6 +45,7 @@ impl Book {
             address: Some(member.address),
             number: member.number,
             is_removed: false,
+            is_founder: member.is_founder,
         });
         let removed = settings.removed.iter().map(|removed| Entry {
             node: hex(removed.node),
@@ -50,6 +53,7 @@ impl Book {
             address: None,
             number: 0,
             is_removed: true,
+            is_founder: false,
         });
         Self {
             nodes: members.chain(removed).collect(),
@@ -82,6 +86,7 @@ impl Book {
                         name: entry.name.clone(),
                         address,
                         number: entry.number,
+                        is_founder: entry.is_founder,
                     },
                 );
             }
@@ -132,6 +137,8 @@ fn take(settings: &mut Settings, told: Member) {
         }
         return;
     };
+    // Once and for ever, whatever number the entry has: an earlier program does not tell it on.
+    known.is_founder |= told.is_founder;
     if known.node == own {
         // Out of an older copy of this directory, or a life before: the address is where it is.
         if told.number >= known.number && told.address != known.address {
@@ -141,7 +148,8 @@ fn take(settings: &mut Settings, told: Member) {
     }
     let order = |member: &Member| (member.number, member.address, member.name.clone());
     if order(&told) > order(known) {
-        *known = told;
+        let is_founder = known.is_founder;
+        *known = Member { is_founder, ..told };
     }
 }
 
@@ -161,6 +169,7 @@ mod tests {
             name: format!("n{node}"),
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             number,
+            is_founder: false,
         }
     }
 
@@ -262,6 +271,24 @@ mod tests {
         let other = of(3, &[member(1, 99, NUMBER_MAX)]);
         let found = told(of(1, &[member(1, 1, 1)]), &[&other]);
         assert_eq!(found.members[0].number, NUMBER_MAX + 1);
+    }
+
+    #[test]
+    fn who_made_the_cluster_is_told_on_and_never_forgotten() {
+        let founder = |number| Member {
+            is_founder: true,
+            ..member(2, 2, number)
+        };
+        let later = of(3, &[member(2, 22, 9)]);
+        let earlier = of(4, &[founder(1)]);
+        for books in [[&later, &earlier], [&earlier, &later]] {
+            let found = told(of(1, &[member(1, 1, 1)]), &books);
+            let wanted = Member {
+                address: SocketAddr::from(([127, 0, 0, 1], 22)),
+                ..founder(9)
+            };
+            assert_eq!(found.members[1], wanted);
+        }
     }
 
     #[test]

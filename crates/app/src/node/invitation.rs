@@ -328,6 +328,7 @@ mod tests {
                 name: "second".to_owned(),
                 address,
                 number: 1,
+                is_founder: false,
             }],
             removed: Vec::new(),
         };

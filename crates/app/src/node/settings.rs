@@ -37,6 +37,8 @@ pub(crate) struct Member {
     pub(crate) address: SocketAddr,
     /// One more with each change of this entry.
     pub(crate) number: u64,
+    /// It made the cluster, as far as this node was told: it has the key that signs certificates.
+    pub(crate) is_founder: bool,
 }
 
 /// A node that was one once: its id never comes back.
@@ -82,6 +84,8 @@ struct WrittenMember {
     address: SocketAddr,
     #[serde(default = "first")]
     number: u64,
+    #[serde(default, skip_serializing_if = "is_false")]
+    is_founder: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,6 +93,11 @@ struct WrittenMember {
 struct WrittenRemoved {
     node: String,
     name: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What earlier programs wrote has no numbers.
@@ -226,8 +235,10 @@ impl Settings {
         let number = |text: &str| {
             u128::from_str_radix(text, 16).map_err(|_| format!("`{text}` is not an id"))
         };
+        let (own, made_it) = (written.node.clone(), written.is_founder);
         let members = written.members.into_iter().map(|member| {
             Ok(Member {
+                is_founder: member.is_founder || (made_it && member.node == own),
                 node: NodeId(number(&member.node)?),
                 name: member.name,
                 address: member.address,
@@ -279,6 +290,7 @@ impl Settings {
                     name: member.name.clone(),
                     address: member.address,
                     number: member.number,
+                    is_founder: member.is_founder,
                 })
                 .collect(),
             removed: self

@@ -56,6 +56,11 @@ fn nodes_that_come_later_move_or_are_removed_are_known_to_all() {
         status["replicas"][0]["in_sync"] == true
     });
     let before = listed(b, "c").unwrap();
+    for (name, made_it) in [("a", true), ("b", false), ("c", false)] {
+        assert_eq!(listed(&c, name).unwrap()["is_founder"], made_it, "{name}");
+    }
+    let shown = run(&c, &["node", "list"]).stdout;
+    assert!(shown.contains("a (made the cluster)"), "{shown}");
     assert_eq!(up_c.stop(), 0);
     let elsewhere = address();
     let up_c = Up::start_with(&c, &["--node-listen", &elsewhere]);

@@ -413,7 +413,7 @@ impl Kept<'_> {
         done: &AtomicBool,
     ) {
         let clock = RealClock::new();
-        let mut carried = clock.monotonic();
+        let (mut carried, mut pruned) = (clock.monotonic(), clock.monotonic());
         while !done.load(Ordering::Relaxed) {
             // Also when it writes again, under another epoch: the store is opened anew for that.
             let is_over = self.group.role() != (Role::Primary { epoch });
@@ -425,6 +425,13 @@ impl Kept<'_> {
                 self.group.applied(visible, derived.reaches);
             }
             standing.look(store);
+            if clock.monotonic() - pruned >= KEYS_EVERY {
+                pruned = clock.monotonic();
+                self.keys.need(store);
+                if let Err(error) = self.keys.prune() {
+                    tracing::warn!(%error, "a key that nothing needs was not thrown away");
+                }
+            }
             if clock.monotonic() - carried >= CARRY_EVERY {
                 carried = clock.monotonic();
                 if let Err(refusal) = force::carry(self.data, self.settings, store) {

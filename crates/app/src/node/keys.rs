@@ -7,8 +7,8 @@
 //! waits until every member has the next key ([`Keys::are_carried`]) and only then uses it: no row
 //! is ever written under a key that one machine alone has.
 //!
-//! A key leaves the ring once the holder has it no more and no row needs it: an old key that lies about
-//! opens old copies of the journal.
+//! A key leaves the ring of the holder once no row needs it, and that of another node once the holder has it no
+//! more either: an old key that lies about opens old copies of the journal.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -90,6 +90,8 @@ struct Known {
     asked: BTreeSet<(NodeId, KeyName)>,
     /// By the rows that are applied here.
     needed: BTreeSet<KeyName>,
+    /// All rows that need one were read.
+    is_known: bool,
 }
 
 impl Held {
@@ -208,7 +210,9 @@ impl Keys {
         let random = std::sync::Arc::new(world::RealRandom);
         let disk = std::sync::Arc::new(RealDisk);
         let vault = Vault::new(store.clone(), disk, random, self.keys.clone());
-        if let Ok(sealed) = vault.and_then(|vault| vault.list()) {
+        let sealed = vault.and_then(|vault| vault.list());
+        let is_read = sealed.is_ok();
+        if let Ok(sealed) = sealed {
             needed.extend(
                 sealed
                     .into_iter()
@@ -216,12 +220,36 @@ impl Keys {
             );
         }
         let signed_by = Statements::new(store.clone()).and_then(|book| book.signed_by());
+        let is_known = is_read && signed_by.is_ok();
         let key = signed_by
             .ok()
             .flatten()
             .and_then(|key| PublicKey::parse(&key));
         needed.extend(key.map(|key| name(ledger_key::KEY_FILE, key.id().to_string())));
-        self.known().needed = needed;
+        let mut known = self.known();
+        (known.needed, known.is_known) = (needed, is_known);
+    }
+
+    /// On the node that writes, of whose ring the others keep what is in it: what no row needs goes, once all
+    /// that is needed is in `keys/`. The next key of a rotation lies elsewhere.
+    pub(super) fn prune(&self) -> io::Result<()> {
+        let held = self.look();
+        let (needed, is_known) = {
+            let known = self.known();
+            (known.needed.clone(), known.is_known)
+        };
+        let is_settled = needed.iter().all(|name| held.current.contains(name));
+        if is_known && is_settled && !needed.is_empty() {
+            for name in self.ring().difference(&needed) {
+                self.drop_from_ring(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_from_ring(&self, name: &KeyName) -> io::Result<()> {
+        RealDisk.remove_file(&self.in_ring(name))?;
+        RealDisk.sync_dir(&self.ring)
     }
 
     /// Makes the keys that the rows need, and the holder's key for policies, those of this node. Only on
@@ -265,8 +293,7 @@ impl Keys {
         for name in self.ring() {
             let is_kept = theirs.has(&name) || needed.contains(&name);
             if !is_kept && !needed.is_empty() && needed.iter().all(|it| held.current.contains(it)) {
-                RealDisk.remove_file(&self.in_ring(&name))?;
-                RealDisk.sync_dir(&self.ring)?;
+                self.drop_from_ring(&name)?;
             }
         }
         Ok(())

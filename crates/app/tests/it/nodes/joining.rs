@@ -467,6 +467,10 @@ fn keys_that_are_rotated_are_on_every_member_before_they_are_used() {
     wait_until("b writes", b, |_| b.run(rotate).code == 0);
     run(b, &["ledger", "seal"]);
     run(b, &["ledger", "verify"]);
+    // The old ones are nowhere: each took them from the one that wrote before it.
+    for node in [a, b] {
+        wait_until("old keys are gone", node, |_| old_keys(node).is_empty());
+    }
     wait_until("a copy", b, |status| in_sync(status) == 1);
     run(b, &["group", "mode", "sync:1"]);
 
@@ -474,6 +478,18 @@ fn keys_that_are_rotated_are_on_every_member_before_they_are_used() {
         assert_eq!(up.stop(), 0);
     }
     lose_a_key(a, b);
+}
+
+/// What lies in the ring and is not in force.
+fn old_keys(node: &Sandbox) -> Vec<std::ffi::OsString> {
+    let current = ["data.key", "ledger.key", "policy.key"].map(|file| key(node, file).unwrap());
+    let ring = std::fs::read_dir(node.data_dir().join("node/keys"));
+    let entries = ring.into_iter().flatten().map(|entry| entry.unwrap());
+    let old = entries.filter(|entry| {
+        let bytes = std::fs::read(entry.path());
+        bytes.is_ok_and(|bytes| !current.contains(&bytes))
+    });
+    old.map(|entry| entry.file_name()).collect()
 }
 
 /// An order over the socket, the moment that it is there.

@@ -53,7 +53,7 @@ pub(crate) use explained::{promotion_text, replication_text};
 pub(crate) use figures::of_this_node as figures;
 pub(crate) use force::{Bound, Statement, bound_text};
 pub(crate) use invitation::{Envelope, Invitation, join};
-pub(crate) use settings::{MEMBERS_MAX, Member, Settings, draw, is_name};
+pub(crate) use settings::{MEMBERS_MAX, Member, Settings, check_address, draw, is_name};
 pub(crate) use shown::{status_document, status_text};
 #[cfg(test)]
 pub(crate) use standing::Behind;

@@ -22,8 +22,8 @@ use crate::{
     exit::{Exit, Refusal},
     moment, named_file,
     node::{
-        self, Book, Code, Envelope, Invitation, MEMBERS_MAX, Member, Request, Settings, draw,
-        is_name,
+        self, Book, Code, Envelope, Invitation, MEMBERS_MAX, Member, Request, Settings, check_address,
+        draw, is_name,
     },
     present::{csv, table},
     screen::Screen,
@@ -115,6 +115,7 @@ fn init(
     screen: Screen,
 ) -> Result<Exit, Refusal> {
     check_name(name)?;
+    check_address(listen)?;
     refuse_node(data)?;
     site::make(data)?;
     // Also shows that nobody has it open.
@@ -172,6 +173,7 @@ fn invite(
 ) -> Result<Exit, Refusal> {
     let Invited { name, to, .. } = *asked;
     check_name(name)?;
+    check_address(asked.address)?;
     settings(data)?;
     let code = Code::draw(&RealRandom).map_err(|error| {
         Refusal::new(format!("a code cannot be drawn: {error}")).next("try again")

@@ -29,6 +29,17 @@ pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_LEN_MAX && name.chars().all(is_plain)
 }
 
+/// Whether others can reach a node at `address`: they are told it as it is.
+pub(crate) fn check_address(address: SocketAddr) -> Result<(), Refusal> {
+    if !address.ip().is_unspecified() && address.port() != 0 {
+        return Ok(());
+    }
+    Err(Refusal::new(format!(
+        "{address} is no address at which other nodes reach this one"
+    ))
+    .next("name one of the machine's own addresses, and a port that is not 0"))
+}
+
 /// A node of the cluster, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -162,6 +173,7 @@ impl Settings {
                     .next("`holdfast node init NAME --listen ADDRESS` makes it a node")),
             };
         };
+        asked.map_or(Ok(()), check_address)?;
         let listen = asked.unwrap_or(found.listen);
         let is_there = |member: &Member| member.node == found.node && member.address == listen;
         if found.listen == listen && found.members.iter().any(is_there) {

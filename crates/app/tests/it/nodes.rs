@@ -243,6 +243,26 @@ fn what_a_node_is_not_for_is_refused_with_the_next_step() {
         ),
         (&empty, &["node", "join", path(&garbage)], "invitation"),
         (
+            &empty,
+            &["node", "init", "x", "--listen", "0.0.0.0:7400"],
+            "no address at which",
+        ),
+        (
+            &empty,
+            &["node", "init", "x", "--listen", "127.0.0.1:0"],
+            "no address at which",
+        ),
+        (
+            a,
+            &["node", "invite", "d", "[::]:7400", "--to", "/tmp/x"],
+            "no address at which",
+        ),
+        (
+            a,
+            &["up", "--no-walk", "--node-listen", "0.0.0.0:7400"],
+            "no address at which",
+        ),
+        (
             &other,
             &["node", "invite", "y", "127.0.0.1:1", "--to", "/tmp/x"],
             "no keys",

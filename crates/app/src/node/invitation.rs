@@ -5,7 +5,11 @@
 //! It has an end, by the clock of the machine that joins: against files that lie about, not against
 //! somebody who has file and code and sets the clock back. What ends it for certain is `node remove`.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chacha20poly1305::{
@@ -251,18 +255,12 @@ pub(crate) fn join(
         key: invitation.key.0,
     };
     let keys = data.join(scan::credential::KEYS_DIR);
+    let given = given_keys(&invitation.keys, &keys)?;
     RealDisk
         .create_dir_all_synced(&keys)
         .map_err(|error| cannot("make", &keys, &error))?;
-    for (name, text) in &invitation.keys {
-        if !SITE_KEYS.contains(&name.as_str()) {
-            return Err(unreadable("it holds a key that no site has"));
-        }
-        let bytes = STANDARD
-            .decode(text.0.as_bytes())
-            .map(Zeroizing::new)
-            .map_err(|_| unreadable("a key in it is not base64"))?;
-        write(&keys.join(name), &bytes)?;
+    for (path, bytes) in &given {
+        write(path, bytes)?;
     }
     write_credentials(data, &credentials)?;
     let log = begin_log(data, &settings, mode)?;
@@ -270,6 +268,40 @@ pub(crate) fn join(
     // Last: where it is, all of it is.
     settings.save(data)?;
     Ok(settings)
+}
+
+/// The keys of the site with their files. No key of another site is written over: rows that it sealed may lie
+/// somewhere yet.
+fn given_keys(
+    given: &BTreeMap<String, Secret>,
+    dir: &Path,
+) -> Result<Vec<(PathBuf, Zeroizing<Vec<u8>>)>, Refusal> {
+    let keys = given.iter().map(|(name, text)| {
+        if !SITE_KEYS.contains(&name.as_str()) {
+            return Err(unreadable("it holds a key that no site has"));
+        }
+        let bytes = STANDARD
+            .decode(text.0.as_bytes())
+            .map(Zeroizing::new)
+            .map_err(|_| unreadable("a key in it is not base64"))?;
+        let path = dir.join(name);
+        let found = RealDisk
+            .stat(&path)
+            .map_err(|error| cannot("look for", &path, &error))?;
+        let before = found.map(|_| RealDisk.read(&path, KEY_LEN_MAX).map(Zeroizing::new));
+        let is_same = |before: std::io::Result<Zeroizing<Vec<u8>>>| {
+            before.is_ok_and(|before| *before == *bytes)
+        };
+        match before.is_none_or(is_same) {
+            true => Ok((path, bytes)),
+            false => Err(Refusal::new(format!(
+                "{} is a key of another site, and what it opens may be needed yet",
+                path.display()
+            ))
+            .next("join with an empty data directory: name another one with --data-dir")),
+        }
+    });
+    keys.collect()
 }
 
 /// An empty log of the cluster's journal.

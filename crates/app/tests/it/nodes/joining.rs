@@ -384,10 +384,15 @@ fn an_invitation_is_opened_by_its_code_and_by_nothing_else() {
         ];
         assert_eq!(a.run(args).code, 2, "{span}");
     }
-    run(
-        &other,
-        &["node", "join", path(&to), "--code-file", path(&wrong)],
-    );
+    // What another site sealed is not made unreadable by it.
+    let lies = other.file("data/keys/data.key", "another site's key");
+    let join = ["node", "join", path(&to), "--code-file", path(&wrong)];
+    let refused = other.run(join);
+    refused.is_refused_naming("data/keys/data.key");
+    refused.tells_next_step();
+    assert_eq!(std::fs::read(&lies).unwrap(), b"another site's key");
+    std::fs::remove_file(lies).unwrap();
+    run(&other, &join);
 }
 
 fn key(node: &Sandbox, file: &str) -> std::io::Result<Vec<u8>> {

@@ -200,18 +200,28 @@ fn wait_for_store<'a>(
                 // Whoever has it is named when it is opened.
                 None if clock.monotonic() - begun > REOPEN_MAX => return Ok(Some(turn)),
                 None => {}
-                Some(false) => tell(
-                    &mut told,
-                    screen,
-                    "this node's copy has to be made anew from the node that writes; it does so by itself, \
-                     and `holdfast group status` shows how far it is"
-                        .to_owned(),
-                ),
+                Some(false) => tell(&mut told, screen, made_anew(group).to_owned()),
             }
         }
         clock.sleep(LOOK_EVERY * 4);
     }
     Ok(None)
+}
+
+/// What a copy waits for that has to be made anew.
+fn made_anew(group: &Group) -> &'static str {
+    let status = group.status();
+    let is_holder = status.is_some_and(|status| status.record.granted.2 == status.me);
+    match is_holder {
+        true => {
+            "this node's tables do not fit its log, and it is the one that writes on record: nobody can give it a copy. \
+             Run `holdfast promote` on another member; this one is then made anew from that"
+        }
+        false => {
+            "this node's copy has to be made anew from the node that writes; it does so by itself as soon as one does, \
+             and `holdfast group status` shows how far it is"
+        }
+    }
 }
 
 fn open_store(data: &Path, group: &Arc<Group>, clock: &RealClock) -> Result<Store, Refusal> {
@@ -290,7 +300,7 @@ impl Kept<'_> {
             }
             if let Some(failure) = store.failure() {
                 break Err(Refusal::new(format!("this copy cannot follow any more: {failure}"))
-                    .next("start it again; where that does not help it must be made anew: `holdfast node invite`"));
+                    .next("start it again; where that does not help: `holdfast group remove` and `holdfast node remove` it where the site is written, and invite it under another name, with an empty data directory"));
             }
             let mut waits = false;
             if self.is_primary() {
@@ -340,7 +350,10 @@ impl Kept<'_> {
         if let Err(error) = self.keys.settle(holder) {
             tracing::warn!(%error, "a key of the site was not put in force");
         }
-        let missing = self.keys.missing(|node| self.settings.name_of(node));
+        // Nodes that were invited since the start have names too.
+        let settings = Settings::load(self.data).ok().flatten();
+        let settings = settings.as_ref().unwrap_or(self.settings);
+        let missing = self.keys.missing(|node| settings.name_of(node));
         self.group.set_unfit((!missing.is_empty()).then(|| {
             format!(
                 "this node cannot open what the site has sealed: {}. Start such a node, or put the file back from a backup; `--force` takes over without it",

@@ -338,6 +338,18 @@ pub(crate) fn promotion_text(document: &Value) -> String {
                 word(&last["verdict"])
             ),
         );
+        if last["loss"].is_object() {
+            let of = |key: &str| word(&last["loss"][key]);
+            put(
+                &mut text,
+                &format!(
+                    "  it had the log to {}; the highest end that was answered is {}, and lsn {} was told to be committed",
+                    of("own"),
+                    of("highest"),
+                    of("committed"),
+                ),
+            );
+        }
         for rule in last["rules"].as_array().into_iter().flatten() {
             put(
                 &mut text,

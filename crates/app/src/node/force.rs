@@ -12,7 +12,7 @@ use std::{
 
 use replica::{
     group::Group,
-    machine::{Order, Outcome, Status},
+    machine::{Order, Outcome, Status, validation::Verdict},
 };
 use scan::audit::{Audit, Filter, Record};
 use serde::{Deserialize, Serialize};
@@ -69,9 +69,33 @@ struct Noted {
     said: Statement,
     /// As the operator saw it.
     bound: Bound,
+    /// What the members' answers gave, where it was approved.
+    #[serde(default)]
+    found: Option<Found>,
     /// None: this node stopped before it was known.
     outcome: Option<String>,
     is_carried: bool,
+}
+
+/// How far the one that took over and the others were, as they answered: what is between is lost.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Found {
+    own: String,
+    highest: String,
+    committed: u64,
+}
+
+impl Found {
+    fn of(group: &Group) -> Option<Self> {
+        match group.told().judgement?.verdict {
+            Verdict::Approved(proof) => proof.loss.map(|loss| Self {
+                own: loss.own.to_string(),
+                highest: loss.highest.to_string(),
+                committed: loss.committed.get(),
+            }),
+            Verdict::Denied(_) => None,
+        }
+    }
 }
 
 impl Bound {
@@ -185,6 +209,7 @@ pub(super) fn order(
         at: RealClock::new().now().nanos(),
         said: said.clone(),
         bound: accepted.clone(),
+        found: None,
         outcome: None,
         is_carried: false,
     };
@@ -199,6 +224,7 @@ pub(super) fn order(
     };
     let ended = group.order(order).map_err(|error| error.to_string());
     if let Some(note) = notes.last_mut() {
+        note.found = Found::of(group).filter(|_| matches!(ended, Ok(Outcome::Done)));
         note.outcome = Some(match &ended {
             Ok(Outcome::Done) => "promoted".to_owned(),
             Ok(Outcome::Refused(refusal) | Outcome::Unknown(refusal)) => refusal.to_string(),
@@ -258,6 +284,7 @@ impl Noted {
                 "mode": self.bound.mode,
                 "holder": self.bound.holder,
             },
+            "found": self.found,
             "alone": self.said.alone,
             "outcome": self.outcome.as_deref().unwrap_or("not known: the node stopped meanwhile"),
         });

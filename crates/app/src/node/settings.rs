@@ -149,7 +149,7 @@ impl Settings {
         let written = serde_json::from_slice(&bytes).map_err(|error| error.to_string());
         written.and_then(Self::of).map(Some).map_err(|what| {
             Refusal::new(format!("{} is damaged: {what}", path.display()))
-                .next("restore it from a backup, or have this node invited again")
+                .next("restore it from a backup; where there is none, `holdfast group remove` and `holdfast node remove` this node where the site is written, and invite it under another name")
         })
     }
 

@@ -123,6 +123,7 @@ fn force_tells_what_may_be_lost_asks_at_a_terminal_and_is_on_record() {
     assert_eq!(detail["fenced_by"], "powered off, PDU 3");
     assert_eq!(detail["outcome"], "promoted");
     assert_eq!(detail["accepted"]["holder"], "a", "{detail:#}");
+    assert_eq!(detail["found"]["own"], detail["accepted"]["own_end"]);
 
     // The one that was thought to be stopped follows, and has the record as well.
     let up_a = Up::start(a);

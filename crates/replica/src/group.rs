@@ -301,11 +301,7 @@ impl Group {
     }
 
     /// As [`Self::order`], and waits no longer than `patience`. `None`: it is under way, and is not taken back.
-    pub fn order_within(
-        &self,
-        order: Order,
-        patience: Duration,
-    ) -> Result<Option<Outcome>, Error> {
+    pub fn order_within(&self, order: Order, patience: Duration) -> Result<Option<Outcome>, Error> {
         let ended = self.begin(order)?.wait_within(patience);
         ended.map(|ended| ended.ok_or_else(closed)).transpose()
     }

@@ -22,8 +22,8 @@ use crate::{
     exit::{Exit, Refusal},
     moment, named_file,
     node::{
-        self, Book, Code, Envelope, Invitation, MEMBERS_MAX, Member, Request, Settings, check_address,
-        draw, is_name,
+        self, Book, Code, Envelope, Invitation, MEMBERS_MAX, Member, Request, Settings,
+        check_address, draw, is_name,
     },
     present::{csv, table},
     screen::Screen,

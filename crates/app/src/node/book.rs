@@ -100,7 +100,9 @@ impl Entry {
             .map_err(|_| format!("`{}` is no id of a node", crate::present::safe(&self.node)))?;
         if self.number > NUMBER_MAX {
             let number = self.number;
-            return Err(format!("{number} is no number of an entry: nothing could be above it"));
+            return Err(format!(
+                "{number} is no number of an entry: nothing could be above it"
+            ));
         }
         match is_name(&self.name) {
             true => Ok(NodeId(node)),
@@ -265,7 +267,10 @@ mod tests {
         for number in [u64::MAX, u64::MAX - 1, NUMBER_MAX + 1] {
             let other = of(3, &[member(1, 99, number), member(2, 99, number)]);
             let found = told(of(1, &[member(1, 1, 1), member(2, 2, 1)]), &[&other]);
-            let kept = found.members.iter().map(|it| (it.address.port(), it.number));
+            let kept = found
+                .members
+                .iter()
+                .map(|it| (it.address.port(), it.number));
             assert_eq!(kept.collect::<Vec<_>>(), [(1, 1), (2, 1)], "{number}");
         }
         let other = of(3, &[member(1, 99, NUMBER_MAX)]);

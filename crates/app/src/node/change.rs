@@ -117,7 +117,8 @@ mod tests {
             (0, 0, &[]),
         ] {
             let meant = [second, third].into();
-            let silence = |node| Duration::from_secs(if node == second { of_second } else { of_third });
+            let silence =
+                |node| Duration::from_secs(if node == second { of_second } else { of_third });
             let fenced = silent(&meant, "powered off", silence);
             assert_eq!(fenced.keys().copied().collect::<Vec<_>>(), wanted);
             assert!(fenced.values().all(|words| words == "powered off"));

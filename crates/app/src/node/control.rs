@@ -345,11 +345,7 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
         }
         Request::Forget { name } => return forget(name, &settings, node),
         Request::Promote { alone } => return node.promote(alone.as_ref(), &settings),
-        Request::Bound => {
-            let status = group.status().ok_or("the node has just begun; try again")?;
-            return serde_json::to_value(Bound::of(&status, &settings))
-                .map_err(|error| error.to_string());
-        }
+        Request::Bound => return bound(group, &settings),
         Request::Force { said, accepted } => {
             let config = said.alone.then(|| alone_config(group)).transpose()?;
             let ended = force::order(group, &settings, node.data, said, accepted, config)?;
@@ -404,6 +400,11 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
         }
     };
     node.order(order, &settings)
+}
+
+fn bound(group: &Group, settings: &Settings) -> Result<Value, String> {
+    let status = group.status().ok_or("the node has just begun; try again")?;
+    serde_json::to_value(Bound::of(&status, settings)).map_err(|error| error.to_string())
 }
 
 /// Also the next keys of a rotation: whoever asks uses them only then.
@@ -570,7 +571,10 @@ mod tests {
         for (line, says) in [
             (failed(ErrorKind::WouldBlock), "not taken back"),
             (failed(ErrorKind::TimedOut), "not taken back"),
-            (failed(ErrorKind::ConnectionReset), "whether the order was carried out"),
+            (
+                failed(ErrorKind::ConnectionReset),
+                "whether the order was carried out",
+            ),
             (Ok(String::new()), "busy"),
             (Ok("?".to_owned()), "not understood"),
         ] {

@@ -39,8 +39,7 @@ const LOOKS_A_LIFE: u32 = 20;
 const RENEWALS_A_LIFE: u32 = 4;
 /// Who heard of a node that writes within this time leaves the lease to that one: some heartbeats.
 const ALIVE: Duration = Duration::from_secs(1);
-const REFUSED_NEXT: &str =
-    ". See that the user in its address may read and write below its prefix, and that no other program uses those keys";
+const REFUSED_NEXT: &str = ". See that the user in its address may read and write below its prefix, and that no other program uses those keys";
 /// A coordinator may grant more than was asked for, up to so many times that.
 const LIVES_MAX: u32 = 10;
 /// How long a holder gets to stop writing before its lease is given up: a step of the machine.

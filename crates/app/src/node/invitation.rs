@@ -270,12 +270,12 @@ pub(crate) fn join(
     Ok(settings)
 }
 
+/// Where a key goes, and what it is.
+type KeyFile = (PathBuf, Zeroizing<Vec<u8>>);
+
 /// The keys of the site with their files. No key of another site is written over: rows that it sealed may lie
 /// somewhere yet.
-fn given_keys(
-    given: &BTreeMap<String, Secret>,
-    dir: &Path,
-) -> Result<Vec<(PathBuf, Zeroizing<Vec<u8>>)>, Refusal> {
+fn given_keys(given: &BTreeMap<String, Secret>, dir: &Path) -> Result<Vec<KeyFile>, Refusal> {
     let keys = given.iter().map(|(name, text)| {
         if !SITE_KEYS.contains(&name.as_str()) {
             return Err(unreadable("it holds a key that no site has"));

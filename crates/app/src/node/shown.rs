@@ -298,8 +298,7 @@ const REFUSED_SHOWN: usize = 4;
 
 /// As a node says it that refuses one that it does not know.
 const NOT_KNOWN: &str = "does not know this node";
-const MEET: &str =
-    "  run `holdfast node list --output json` here, and `holdfast node meet FILE` with that there\n";
+const MEET: &str = "  run `holdfast node list --output json` here, and `holdfast node meet FILE` with that there\n";
 
 /// Nodes that are not reached, and callers that were refused. Strangers have a hand in the causes.
 fn connections_text(document: &Value) -> String {

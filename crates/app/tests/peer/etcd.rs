@@ -118,7 +118,9 @@ impl Etcd {
         let found = self.post("/v3/kv/range", &all);
         let keys = found["kvs"].as_array().unwrap();
         let is_holder = |key: &&serde_json::Value| {
-            let text = BASE64_STANDARD.decode(key["key"].as_str().unwrap()).unwrap();
+            let text = BASE64_STANDARD
+                .decode(key["key"].as_str().unwrap())
+                .unwrap();
             text.ends_with(b"/holder")
         };
         let key = keys.iter().find(is_holder).unwrap()["key"].clone();

@@ -181,7 +181,11 @@ impl Primary {
         // Who was stopped does not have it and may come back. So it does not count as one that has: where
         // no majority has it, everybody does who was not stopped.
         let is_enough = |members: &BTreeSet<NodeId>| {
-            let lacking = || members.iter().filter(|node| self.lacks_config(**node, version, me));
+            let lacking = || {
+                members
+                    .iter()
+                    .filter(|node| self.lacks_config(**node, version, me))
+            };
             lacking().count() < members.len().div_ceil(2)
                 || lacking().all(|node| self.is_stopped(*node))
         };

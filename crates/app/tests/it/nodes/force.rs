@@ -155,10 +155,16 @@ fn each_forced_order_is_on_record_also_of_two_at_once() {
         let forces = [(); 2].map(|()| scope.spawn(|| at_terminal(b, FORCE, "b").code));
         forces.map(|it| it.join().unwrap())
     });
-    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    assert_eq!(
+        codes.iter().filter(|code| **code == 0).count(),
+        1,
+        "{codes:?}"
+    );
     writes(b, "new-after");
     let records = forced(b);
-    let outcomes = records.iter().map(|it| it["detail"]["outcome"].as_str().unwrap());
+    let outcomes = records
+        .iter()
+        .map(|it| it["detail"]["outcome"].as_str().unwrap());
     let mut outcomes: Vec<&str> = outcomes.collect();
     outcomes.sort_unstable();
     assert_eq!(outcomes.len(), 2, "{records:#?}");

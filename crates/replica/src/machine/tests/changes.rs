@@ -142,10 +142,13 @@ fn a_change_that_waits_for_a_node_goes_on_once_that_is_said_to_be_stopped() {
     cluster.add(3, config(1..=2, Mode::Sync(1)));
     configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
     // As the second one has it before it was settled.
-    let pending = cluster.sent.iter().find_map(|(_, to, message)| match &message.body {
-        Body::Configure { config, .. } if *to == 2 && config.previous.is_some() => Some(config),
-        _ => None,
-    });
+    let pending = cluster
+        .sent
+        .iter()
+        .find_map(|(_, to, message)| match &message.body {
+            Body::Configure { config, .. } if *to == 2 && config.previous.is_some() => Some(config),
+            _ => None,
+        });
     let pending = pending.unwrap().clone();
     for id in 1..=3 {
         cluster.stop(id);

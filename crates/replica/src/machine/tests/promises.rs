@@ -343,7 +343,9 @@ fn what_a_primary_said_counts_no_more_once_another_one_is() {
     assert!(is_written(cluster.write(1, "a")));
     cluster.pass(2);
     let beats = cluster.sent.iter().rev();
-    let mut beats = beats.filter(|(from, to, _)| (*from, *to) == (1, 3)).cloned();
+    let mut beats = beats
+        .filter(|(from, to, _)| (*from, *to) == (1, 3))
+        .cloned();
     let beat = beats.find(|(.., said)| matches!(said.body, Body::Heartbeat { .. }));
     let (from, to, mut said) = beat.unwrap();
     let far = Lsn::new(99);

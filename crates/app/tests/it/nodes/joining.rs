@@ -94,8 +94,6 @@ fn nodes_that_come_later_move_or_are_removed_are_known_to_all() {
 /// The one that invited is killed right after the third one became a member, and the second one has a book
 /// that is older than that. It had the third one's id on record, and refused it all the same, because nobody had
 /// said where it is; each waited for the other's call.
-///
-/// Proves: AUT-10
 #[test]
 fn members_that_outlive_the_one_that_knew_both_find_each_other_and_elect() {
     let nodes = cluster(&["a", "b"]);

@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -35,6 +35,11 @@ const ROAMERS: u16 = 4;
 /// How long a client that writes hardly anything rests after each row.
 const REST: Duration = Duration::from_millis(5);
 
+const NO_NODE: usize = usize::MAX;
+
+/// One client in so many waits for a node that answers nobody.
+const PATIENT: u16 = 3;
+
 /// The socket of a node's store, in its data directory.
 pub(super) const STORE_SOCKET: &str = "store.socket";
 
@@ -52,6 +57,8 @@ struct Shared {
     stop: AtomicBool,
     /// Hardly anything is to be written.
     rests: AtomicBool,
+    /// A node that answers nobody, or [`NO_NODE`].
+    silent: AtomicUsize,
     clock: Arc<RealClock>,
     /// The first acknowledgement of each node after it was last asked for one.
     firsts: Vec<Mutex<Option<Duration>>>,
@@ -75,6 +82,7 @@ impl Load {
             round,
             stop: AtomicBool::new(false),
             rests: AtomicBool::new(false),
+            silent: AtomicUsize::new(NO_NODE),
             clock: Arc::clone(clock),
             firsts: (0..nodes).map(|_| Mutex::default()).collect(),
             streams: (0..nodes).map(|_| Mutex::default()).collect(),
@@ -111,11 +119,17 @@ impl Load {
         *lock(&self.shared.firsts[node])
     }
 
+    /// Nobody else asks `node` from here on: it would not answer, and be waited for.
+    pub(super) fn avoid(&self, node: Option<usize>) {
+        let node = node.unwrap_or(NO_NODE);
+        self.shared.silent.store(node, Ordering::Relaxed);
+    }
+
     /// Clients that wait for `node` wait no longer, but for every third: that one hears what the node still
     /// has to say.
     pub(super) fn give_up_on(&self, node: usize) {
         for (client, stream) in lock(&self.shared.streams[node]).iter() {
-            if client % 3 != 0 {
+            if !client.is_multiple_of(PATIENT) {
                 // Fails for a stream that is closed already.
                 drop(stream.shutdown(Shutdown::Both));
             }
@@ -172,6 +186,11 @@ impl<'a> Client<'a> {
                 if self.number != 0 && self.number != ROAMERS - 1 {
                     continue;
                 }
+            }
+            if self.at == self.shared.silent.load(Ordering::Relaxed)
+                && !self.number.is_multiple_of(PATIENT)
+            {
+                self.at = (self.at + 1) % self.stores.len();
             }
             let is_content = match self.store() {
                 Some((store, table)) => self.attempt(&store, table),

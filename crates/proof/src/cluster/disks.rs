@@ -120,6 +120,22 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes what is in a directory, and not itself: it may be a disk of its own.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "what a disk loses, and no order of writes is promised for"
+)]
+pub(super) fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
 /// Where a copy of `dir` is kept.
 pub(super) fn beside(dir: &Path) -> PathBuf {
     dir.with_extension("earlier")

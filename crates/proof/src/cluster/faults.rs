@@ -189,7 +189,7 @@ impl Round<'_, '_> {
         self.cluster.clock.sleep(more);
         self.cluster.kill(other)?;
         self.tally.replica_kills += 1;
-        RealDisk.remove_dir_all(&dir)?;
+        disks::empty(&dir)?;
         disks::copy(&earlier, &dir)?;
         RealDisk.remove_dir_all(&earlier)?;
         self.cluster.start(other)

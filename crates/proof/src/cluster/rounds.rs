@@ -319,6 +319,7 @@ impl Round<'_, '_> {
         self.cluster.signal(writes, Signal::STOP)?;
         let at = self.cluster.clock.monotonic();
         self.tally.pauses += 1;
+        load.avoid(Some(writes));
         load.give_up_on(writes);
         load.forget_firsts();
         if self.cluster.coordinator.is_some() && self.dice.coin() {
@@ -326,6 +327,7 @@ impl Round<'_, '_> {
             let lasts = self.dice.between(Duration::ZERO, PAUSE_MAX);
             self.cluster.clock.sleep(lasts);
             self.cluster.signal(writes, Signal::CONT)?;
+            load.avoid(None);
             return self.somebody_writes(load);
         }
         let promoted = self.succeed(writes)?;
@@ -337,6 +339,7 @@ impl Round<'_, '_> {
         let passed = self.cluster.clock.monotonic() - at;
         self.cluster.clock.sleep(lasts.saturating_sub(passed));
         self.cluster.signal(writes, Signal::CONT)?;
+        load.avoid(None);
         self.first_of(load, &self.those_who_may(promoted)).map(drop)
     }
 

@@ -468,6 +468,10 @@ impl Journal for Group {
         self.shared.local().pin(from)
     }
 
+    fn milestones(&self, from: Lsn) -> Vec<(Lsn, u64)> {
+        self.shared.local().milestones(from)
+    }
+
     fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
         let local = self.shared.local();
         let Some(history) = self.status().map(|status| status.history) else {

@@ -29,7 +29,10 @@ pub(crate) struct Checkpointer {
     /// As it is on disk.
     manifest: Manifest,
     feed_bytes: u64,
-    /// Earlier checkpoints, oldest first: position and the journal bytes appended before it.
+    /// Journal bytes above the first mark when the store was opened.
+    bytes_before: u64,
+    /// Earlier checkpoints, oldest first: position and the journal bytes between the first mark of this open
+    /// and it. Of earlier opens what the journal knows.
     marks: VecDeque<(Lsn, u64)>,
     /// Keeps the journal from the first mark on, whoever else releases it.
     pin: Pin,
@@ -38,11 +41,23 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(crate) fn new(manifest: Manifest, feed_bytes: u64, pin: Pin) -> Self {
-        let marks = VecDeque::from([(manifest.feed_from, 0)]);
+    /// Keeps the journal from where `pin` holds it: above [`Manifest::feed_from`] where the journal begins
+    /// later. `milestones` are the journal's from there on.
+    pub(crate) fn new(
+        manifest: Manifest,
+        feed_bytes: u64,
+        pin: Pin,
+        milestones: &[(Lsn, u64)],
+    ) -> Self {
+        let checkpoint = manifest.checkpoint;
+        let earlier = milestones.iter().filter(|(lsn, _)| *lsn <= checkpoint);
+        let mut marks = VecDeque::from([(pin.from(), 0)]);
+        marks.extend(earlier);
+        marks.drain(1..1 + marks.len().saturating_sub(MARKS_MAX));
         Self {
             manifest,
             feed_bytes,
+            bytes_before: milestones.last().map_or(0, |(_, bytes)| *bytes),
             marks,
             pin,
             bases: 0,
@@ -63,8 +78,10 @@ impl Checkpointer {
         self.bases
     }
 
-    /// Where the journal is kept from after a checkpoint at `at`, before which `bytes` were appended.
+    /// Where the journal is kept from after a checkpoint at `at`, before which `bytes` were appended since
+    /// the open.
     fn mark(&mut self, at: Lsn, bytes: u64) -> Lsn {
+        let bytes = self.bytes_before + bytes;
         self.marks.push_back((at.next(), bytes));
         while let Some((_, second)) = self.marks.get(1)
             && bytes - second >= self.feed_bytes

@@ -83,6 +83,8 @@ pub(crate) fn open(
     trees.replay(&*journal, options.memtable_bytes, must_be_new, &mut report)?;
     let applied = report.replayed.map_or(report.checkpoint, |(_, last)| last);
 
+    let milestones = journal.milestones(pin.from());
+    let checkpointer = Checkpointer::new(manifest, options.feed_bytes, pin, &milestones);
     let horizon = Horizon::default();
     horizon.publish(report.visible);
     let hasher = KeyHasher::default();
@@ -102,7 +104,7 @@ pub(crate) fn open(
             options.checkpoint_bytes,
             report.bytes,
         ),
-        checkpointer: Mutex::new(Checkpointer::new(manifest, options.feed_bytes, pin)),
+        checkpointer: Mutex::new(checkpointer),
         applying: Mutex::new(()),
         is_closed: AtomicBool::new(false),
         journal,

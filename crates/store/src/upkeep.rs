@@ -67,7 +67,11 @@ enum Job {
 impl Upkeep {
     pub(crate) fn new(memtable_bytes: u64, checkpoint_bytes: u64, replayed_bytes: u64) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                // What is replayed is due at once, and the next open would replay it again.
+                checkpoint: replayed_bytes >= checkpoint_bytes,
+                ..State::default()
+            }),
             work: Condvar::new(),
             room: Condvar::new(),
             behind: AtomicBool::new(false),
@@ -100,8 +104,14 @@ impl Upkeep {
         self.since_checkpoint.load(Ordering::Relaxed)
     }
 
+    /// `bytes` are in a checkpoint. What came while it was taken may be enough for the next one: then
+    /// nothing that is appended later passes the bound.
     pub(crate) fn checkpointed(&self, bytes: u64) {
-        self.since_checkpoint.fetch_sub(bytes, Ordering::Relaxed);
+        let left = self.since_checkpoint.fetch_sub(bytes, Ordering::Relaxed) - bytes;
+        if left >= self.checkpoint_bytes {
+            self.state().checkpoint = true;
+            self.work.notify_all();
+        }
     }
 
     /// Counts a commit group's bytes; asks for a checkpoint when it is due.
@@ -304,6 +314,26 @@ fn compact_loop(inner: &Inner) {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than a checkpoint's worth came while one was taken: nothing that came later passed the bound,
+    /// so it was the last one, and the journal grew for ever.
+    #[test]
+    fn what_comes_while_a_checkpoint_is_taken_is_enough_for_the_next_one() {
+        for (meanwhile, is_due) in [(99, false), (100, true), (250, true)] {
+            let upkeep = Upkeep::new(1 << 20, 100, 0);
+            upkeep.appended(100);
+            assert!(std::mem::take(&mut upkeep.state().checkpoint));
+            let taken = upkeep.since_checkpoint();
+            upkeep.appended(meanwhile);
+            upkeep.checkpointed(taken);
+            assert_eq!(upkeep.state().checkpoint, is_due, "{meanwhile}");
         }
     }
 }

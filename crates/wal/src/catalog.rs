@@ -191,6 +191,22 @@ impl Catalog {
         self.segments.iter()
     }
 
+    /// Where segments begin above `from`, and how many bytes lie between; less than a stride for each of
+    /// them is not counted. The last one is the end, before `next`.
+    pub(crate) fn milestones(&self, from: Lsn, next: Lsn) -> Vec<(Lsn, u64)> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for segment in &self.segments {
+            if segment.base > from {
+                found.push((segment.base, bytes));
+            }
+            if segment.base >= from {
+                bytes += segment.marks.last().map_or(0, |mark| mark.offset);
+            }
+        }
+        found.push((next.max(from), bytes));
+        found
+    }
+
     /// What the owner released so far.
     pub(crate) fn released(&self) -> Lsn {
         self.released

@@ -141,6 +141,14 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// pin holds; keeps more than asked, never less.
     fn release_below(&self, keep_from: Lsn) -> Result<(), Error>;
 
+    /// Places above `from` at which what lies below may go, the oldest first and the end last, and about
+    /// how many bytes lie between `from` and each of them, never more. So whoever keeps some bytes of it
+    /// for others need not have counted since the first of them. Empty where nobody knows.
+    fn milestones(&self, from: Lsn) -> Vec<(Lsn, u64)> {
+        let _ = from;
+        Vec::new()
+    }
+
     /// Makes the watermark of everything acknowledged so far durable beside the data, so that the
     /// next open can tell damage from a torn tail up to the last record.
     fn settle(&self) -> Result<(), Error>;

@@ -319,6 +319,11 @@ impl Journal for Local {
         catalog::pin(&self.core.catalog, None, from, self.safe_point())
     }
 
+    fn milestones(&self, from: Lsn) -> Vec<(Lsn, u64)> {
+        let next = self.safe_point().next();
+        hold(&self.core.catalog).milestones(from, next)
+    }
+
     fn release_below(&self, keep_from: Lsn) -> Result<(), Error> {
         self.core.release_below(keep_from)
     }

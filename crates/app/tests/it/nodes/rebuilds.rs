@@ -1,4 +1,4 @@
-//! Nodes whose disk was lost.
+//! Nodes whose disk was lost, or that were away for longer than the log goes back.
 
 use std::fmt::Write as _;
 
@@ -11,8 +11,6 @@ use crate::{holdfast::Sandbox, watching::Up};
 /// A log of a few MiB reaches back a few MiB.
 const SIZES: &[(&str, &str)] = &[("HOLDFAST_PROOF_SIZES", "1048576,262144,262144,1")];
 const HOSTS: usize = 500;
-/// Imports between two starts.
-const ROUNDS: usize = 4;
 /// So that a thousand hosts are a megabyte and more.
 const TAGS: u64 = 20;
 
@@ -53,22 +51,16 @@ fn fill(sandbox: &Sandbox, round: usize) {
     }
 }
 
-/// Writes until the log of the first node begins above `lsn`. What reads the
-/// journal there may hold it for as long as it takes on a loaded machine: a start lets go of that.
-fn fill_beyond(sandbox: &Sandbox, mut up: Up, lsn: u64) -> Up {
-    let mut round = 0;
+/// Writes until the log of the first node begins above `lsn`.
+fn fill_beyond(sandbox: &Sandbox, lsn: u64) {
     let clock = RealClock::new();
-    while status(sandbox)["first_retained"].as_u64().unwrap_or(0) <= lsn {
-        assert!(clock.monotonic() < PATIENCE, "{:#}", status(sandbox));
-        if round % ROUNDS == ROUNDS - 1 {
-            up.kill();
-            up = Up::start_in(sandbox, &[], SIZES);
-            up.says("this node writes");
+    for round in 0.. {
+        if status(sandbox)["first_retained"].as_u64() > Some(lsn) {
+            return;
         }
+        assert!(clock.monotonic() < PATIENCE, "{:#}", status(sandbox));
         fill(sandbox, round);
-        round += 1;
     }
-    up
 }
 
 fn wipe(sandbox: &Sandbox) {
@@ -108,7 +100,7 @@ fn a_node_whose_disk_was_lost_comes_back_by_itself_whoever_is_killed_meanwhile()
         unreachable!("two names")
     };
     let [mut up_a, mut up_b] = pair(&nodes);
-    up_a = fill_beyond(a, up_a, 1);
+    fill_beyond(a, 1);
 
     up_b.kill();
     wipe(b);
@@ -130,6 +122,35 @@ fn a_node_whose_disk_was_lost_comes_back_by_itself_whoever_is_killed_meanwhile()
     let shown = status(a);
     let source = replica(&shown)["source"].as_str().unwrap_or_default();
     assert!(source.starts_with("the checkpoint at"), "{shown:#}");
+    up_b.says("standing by");
+    agree(a, b);
+    assert_eq!(status(b)["is_amnesiac"], false);
+    assert_eq!(up_b.stop(), 0);
+    assert_eq!(up_a.stop(), 0);
+}
+
+/// The log of the node that writes goes while nobody starts anything: a checkpoint comes of what was written
+/// during the one before.
+///
+/// Proves: REP-6, REP-12
+#[test]
+fn a_node_that_was_away_for_longer_than_the_log_goes_back_gets_what_changed() {
+    let nodes = cluster(&["a", "b"]);
+    let [a, b] = nodes.as_slice() else {
+        unreachable!("two names")
+    };
+    let [up_a, mut up_b] = pair(&nodes);
+    fill(a, 0);
+    wait_until("a copy", a, |status| in_sync(status) == 1);
+    agree(a, b);
+    assert_eq!(up_b.stop(), 0);
+    let since = status(a)["committed"].as_u64().unwrap();
+    fill_beyond(a, since + 1);
+    up_b = Up::start_in(b, &[], SIZES);
+    wait_until("a copy", a, |status| in_sync(status) == 1);
+    let shown = status(a);
+    let source = replica(&shown)["source"].as_str().unwrap_or_default();
+    assert!(source.starts_with("what changed after"), "{shown:#}");
     up_b.says("standing by");
     agree(a, b);
     assert_eq!(status(b)["is_amnesiac"], false);

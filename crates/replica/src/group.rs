@@ -6,6 +6,7 @@
 //! connections have their own ([`crate::transport`]). Only the first knows the machine.
 
 mod bases;
+mod bound;
 mod core;
 mod files;
 mod inbox;
@@ -41,6 +42,7 @@ use crate::{
     transport::{Credentials, Link, Note, Refused, Start, Traffic, Transport},
 };
 pub use bases::{Base, Bases, Derived, Receiving, Transfer};
+pub use bound::Bound;
 pub use files::{Beginning, make_record};
 use inbox::{Inbox, Notes};
 use requests::{Request, Requests};
@@ -322,6 +324,27 @@ impl Group {
         })
     }
 
+    fn append_under(
+        &self,
+        records: &[(RecordKind, &[u8])],
+        under: Option<Epoch>,
+    ) -> Result<Appended, Error> {
+        check(records)?;
+        let records = records
+            .iter()
+            .map(|(kind, bytes)| (*kind, bytes.to_vec()))
+            .collect();
+        let written = self.shared.ask(|number| Event::Write {
+            number,
+            records,
+            under,
+        })?;
+        match written {
+            Outcome::Written { first, last } => Ok(Appended { first, last }),
+            outcome => Err(refused("append", &outcome)),
+        }
+    }
+
     /// A position with every write that was acknowledged, by whatever node, before this was called.
     pub fn confirm(&self) -> Result<Lsn, Error> {
         match self.shared.ask(|number| Event::Confirm { number })? {
@@ -437,15 +460,7 @@ impl Journal for Group {
     }
 
     fn append(&self, records: &[(RecordKind, &[u8])]) -> Result<Appended, Error> {
-        check(records)?;
-        let records = records
-            .iter()
-            .map(|(kind, bytes)| (*kind, bytes.to_vec()))
-            .collect();
-        match self.shared.ask(|number| Event::Write { number, records })? {
-            Outcome::Written { first, last } => Ok(Appended { first, last }),
-            outcome => Err(refused("append", &outcome)),
-        }
+        self.append_under(records, None)
     }
 
     fn safe_point(&self) -> Lsn {

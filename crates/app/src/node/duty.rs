@@ -11,11 +11,11 @@ use std::{
 };
 
 use replica::{
-    group::Group,
+    group::{Bound, Group},
     machine::{Config as Members, NodeId, Order, Outcome, Role},
 };
 use store::Store;
-use wal::Journal as _;
+use wal::{Epoch, Journal as _};
 use world::{Clock, RealClock};
 
 use super::{
@@ -126,12 +126,13 @@ pub(crate) fn keep(
         let Some(turn) = wait_for_store(&group, &bases, screen, stop)? else {
             break;
         };
-        let store = open_store(data, &group, &clock)?;
+        let journal = Arc::new(Bound::new(Arc::clone(&group)));
+        let store = open_store(data, &journal, &clock)?;
         turn.opened(&store);
-        if !kept.stand_by(&store)? {
+        let Some(epoch) = kept.stand_by(&store, &journal)? else {
             close(&store, screen);
             continue;
-        }
+        };
         // Rows of what was forced come before anything that is written here.
         let site = Site::over(data, store)?;
         if let Err(refusal) = force::carry(data, settings, site.store()) {
@@ -139,7 +140,7 @@ pub(crate) fn keep(
                 "what was forced here is not in the audit log yet, and is tried again: {refusal}"
             ));
         }
-        match kept.lead(site)? {
+        match kept.lead(site, epoch)? {
             Led::Ended(ended) => exit = ended,
             Led::Again(why) => {
                 kept.tell(format!("the store is opened again: {why}"));
@@ -224,10 +225,10 @@ fn made_anew(group: &Group) -> &'static str {
     }
 }
 
-fn open_store(data: &Path, group: &Arc<Group>, clock: &RealClock) -> Result<Store, Refusal> {
+fn open_store(data: &Path, journal: &Arc<Bound>, clock: &RealClock) -> Result<Store, Refusal> {
     let begun = clock.monotonic();
     loop {
-        let journal = Arc::clone(group) as Arc<dyn wal::Journal>;
+        let journal = Arc::clone(journal) as Arc<dyn wal::Journal>;
         match Store::open_following(site::store_options(data)?, journal) {
             Ok((store, _)) => return Ok(store),
             Err(error)
@@ -287,28 +288,30 @@ impl Kept<'_> {
         tell(&mut told, self.screen, text);
     }
 
-    /// Shows what is applied, until the store commits here; false where the process is to stop or the store
-    /// to be replaced.
-    fn stand_by(&self, store: &Store) -> Result<bool, Refusal> {
+    /// Shows what is applied, until the store commits here, and under which epoch; `None` where the process
+    /// is to stop or the store to be replaced.
+    fn stand_by(&self, store: &Store, journal: &Bound) -> Result<Option<Epoch>, Refusal> {
         let clock = RealClock::new();
         let begun = clock.monotonic();
         let standing = self.standing()?;
         let (mut shown, mut looked) = (None, None);
         let leads = loop {
             if self.stop.load(Ordering::Relaxed) || self.bases.is_wanted() {
-                break Ok(false);
+                break Ok(None);
             }
             if let Some(failure) = store.failure() {
                 break Err(Refusal::new(format!("this copy cannot follow any more: {failure}"))
                     .next("start it again; where that does not help: `holdfast group remove` and `holdfast node remove` it where the site is written, and invite it under another name, with an empty data directory"));
             }
             let mut waits = false;
-            if self.is_primary() {
+            if let Role::Primary { epoch } = self.group.role() {
+                // Whatever this node holds by the time it commits: what others wrote since is not applied.
+                journal.bind(epoch);
                 match store.lead() {
                     Ok(()) => {
                         // What was applied last may be sealed under a key that came just before.
                         self.settle_keys(store, None);
-                        break Ok(true);
+                        break Ok(Some(epoch));
                     }
                     // The authority went again before it was used, or too few have copies.
                     Err(error) => self.tell(format!("this node does not write yet: {error}")),
@@ -362,10 +365,6 @@ impl Kept<'_> {
         }));
     }
 
-    fn is_primary(&self) -> bool {
-        matches!(self.group.role(), Role::Primary { .. })
-    }
-
     fn standing(&self) -> Result<Arc<Standing>, Refusal> {
         let found = Settings::load(self.data)?;
         let settings = found.as_ref().unwrap_or(self.settings);
@@ -383,10 +382,10 @@ impl Kept<'_> {
     }
 
     /// Watches; ends when the node has to stop writing as well.
-    fn lead(&self, site: Site) -> Result<Led, Refusal> {
-        let Role::Primary { epoch } = self.group.role() else {
+    fn lead(&self, site: Site, epoch: Epoch) -> Result<Led, Refusal> {
+        if self.group.role() != (Role::Primary { epoch }) {
             return Ok(Led::Ended(Exit::Clean));
-        };
+        }
         self.tell(format!("this node writes, in epoch {}", epoch.0));
         let standing = self.standing()?;
         let ends = Arc::new(AtomicBool::new(false));
@@ -419,7 +418,7 @@ impl Kept<'_> {
     /// Beside whoever writes: says what is applied, and when it is to end.
     fn attend(
         &self,
-        epoch: wal::Epoch,
+        epoch: Epoch,
         store: &Store,
         standing: &Standing,
         ends: &AtomicBool,

@@ -159,7 +159,14 @@ impl Cluster {
         };
         let records = (0..count).map(&mut record).collect();
         self.judge.requests.ask(number, self.now, count);
-        self.step(host, Event::Write { number, records })
+        self.step(
+            host,
+            Event::Write {
+                number,
+                records,
+                under: None,
+            },
+        )
     }
 
     /// At what is applied somewhere, or once there is what the client was told of (REP-17).

@@ -14,7 +14,7 @@ use std::{
 use wal::{Identity, Journal, Kind, Lsn, RecordKind, conformance};
 use world::{Clock, RealClock, RealDisk, RealRandom, net::RealNet, sim};
 
-use super::{Beginning, Group, LIMITS, Options, make_record};
+use super::{Beginning, Bound, Group, LIMITS, Options, make_record};
 use crate::{
     authority::Owner,
     machine::{Config, Limits, Mode, NodeId, Order, Outcome, Policy, Role, Version},
@@ -273,6 +273,45 @@ fn after_a_failover_nothing_acknowledged_is_lost_and_the_old_primary_follows() {
     wait_until("every copy", || {
         nodes.values().all(|node| bodies(node) == all)
     });
+}
+
+/// An owner of derived state led, and did not hear that another node did in between: what it appended next
+/// lay on top of what it had never applied, and was acknowledged.
+#[test]
+fn an_owner_that_led_under_an_earlier_epoch_of_the_same_node_appends_nothing() {
+    let site = Site::new(2, Mode::Sync(1));
+    let nodes = site
+        .open_all()
+        .into_iter()
+        .map(|(node, group)| (node, Arc::new(group)));
+    let nodes: BTreeMap<u128, Arc<Group>> = nodes.collect();
+    let journal = Bound::new(Arc::clone(&nodes[&1]));
+    let refused = |journal: &Bound| journal.append(&[(KIND, b"none")]).unwrap_err().kind();
+    promote(1, &nodes[&1], None);
+    assert_eq!(refused(&journal), Kind::Fenced, "it is bound to no epoch");
+    let bind = |journal: &Bound| match nodes[&1].role() {
+        Role::Primary { epoch } => journal.bind(epoch),
+        role => panic!("{role:?}"),
+    };
+    bind(&journal);
+    journal.append(&[(KIND, b"led")]).unwrap();
+    for (from, to) in [(1, 2), (2, 1)] {
+        let writes = |node: u128| matches!(nodes[&node].role(), Role::Primary { .. });
+        wait_until("switched over", || {
+            if writes(from) {
+                let order = Order::Switchover { to: NodeId(to) };
+                println!("{:?}", nodes[&from].order(order).unwrap());
+            }
+            writes(to)
+        });
+        append(&nodes[&to], b"meanwhile");
+    }
+    assert_eq!(refused(&journal), Kind::Fenced, "others wrote in between");
+    let anew = Bound::new(Arc::clone(&nodes[&1]));
+    bind(&anew);
+    anew.append(&[(KIND, b"leads")]).unwrap();
+    let written: [&[u8]; 4] = [b"led", b"meanwhile", b"meanwhile", b"leads"];
+    assert_eq!(bodies(&nodes[&1]), written);
 }
 
 /// What it promised is not in its log: a node that has promised and never written is the one that would

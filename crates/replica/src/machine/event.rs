@@ -68,6 +68,9 @@ pub enum Event {
     Write {
         number: u64,
         records: Vec<(RecordKind, Vec<u8>)>,
+        /// The epoch that whoever writes knows everything up to: under another one it is refused, also
+        /// where this node holds that one too. `None`: it relies on nothing that was written before.
+        under: Option<Epoch>,
     },
     /// A client's read that must see every write acknowledged before it began.
     Confirm {

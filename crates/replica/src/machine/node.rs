@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wal::Identity;
+use wal::{Epoch, Identity, RecordKind};
 
 use super::{
     Durable, Effect, EpochId, Event, Header, Limits, Message, NodeId, Order, Outcome, Position,
@@ -133,13 +133,11 @@ impl Node {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Write { number, records } => {
-                let refusal = self.not_primary();
-                let written = self.with_primary(|primary, office| {
-                    primary.write(number, records, office);
-                });
-                self.answer_unless(written, number, refusal);
-            }
+            Event::Write {
+                number,
+                records,
+                under,
+            } => self.write(number, records, under),
             Event::Confirm { number } => {
                 let refusal = self.not_primary();
                 let asked = self.with_primary(|primary, office| primary.confirm(number, office));
@@ -218,6 +216,18 @@ impl Node {
             Event::BaseFailed { session, reason } => self.base_failed(session, reason),
             _ => {}
         }
+    }
+
+    fn write(&mut self, number: u64, records: Vec<(RecordKind, Vec<u8>)>, under: Option<Epoch>) {
+        let held = self.primary.as_ref().map(|primary| primary.start.epoch);
+        // Others may have written in between, whoever holds what comes after.
+        if let Some(highest) = held.filter(|held| under.is_some_and(|under| under != *held)) {
+            let refusal = Refusal::Fenced { highest };
+            return answer(number, Outcome::Refused(refusal), &mut self.out);
+        }
+        let refusal = self.not_primary();
+        let written = self.with_primary(|primary, office| primary.write(number, records, office));
+        self.answer_unless(written, number, refusal);
     }
 
     fn answer_unless(&mut self, done: Option<()>, number: u64, refusal: Refusal) {

@@ -350,10 +350,24 @@ impl Cluster {
     }
 
     pub(super) fn write(&mut self, id: u128, text: &str) -> Option<Outcome> {
+        self.write_under(id, text, None)
+    }
+
+    pub(super) fn write_under(
+        &mut self,
+        id: u128,
+        text: &str,
+        under: Option<Epoch>,
+    ) -> Option<Outcome> {
         self.next += 1;
         let number = self.next;
         let records = vec![(KIND, text.as_bytes().to_vec())];
-        self.step(id, Event::Write { number, records });
+        let write = Event::Write {
+            number,
+            records,
+            under,
+        };
+        self.step(id, write);
         self.run();
         self.answers.get(&number).cloned()
     }

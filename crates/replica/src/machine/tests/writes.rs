@@ -4,8 +4,8 @@ use wal::{Epoch, Lsn};
 
 use super::cluster::{Cluster, config, is_written, limits};
 use crate::machine::{
-    ANNOUNCEMENT, Body, Effect, Entry, EpochId, Event, Mode, NodeId, Outcome, Refusal, STARTS,
-    announce, testing::position,
+    ANNOUNCEMENT, Body, Effect, Entry, EpochId, Event, Mode, NodeId, Outcome, Refusal, Role,
+    STARTS, announce, testing::position,
 };
 
 /// How many replicas have to be in sync, and how many of them are.
@@ -354,6 +354,7 @@ fn a_step_says_what_it_did_in_order() {
         Event::Write {
             number: 77,
             records,
+            under: None,
         },
     );
     assert!(matches!(&effects[0], Effect::Append(entries) if entries.len() == 2));

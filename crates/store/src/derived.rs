@@ -20,6 +20,9 @@ pub struct Derived {
     /// Nothing above here: a journal that parted from others at or above it can be cut there and the
     /// files stay as they are.
     pub reaches: Lsn,
+    /// The log that it was derived from was thrown away, and the base that was to take its place is not
+    /// whole: [`crate::Install::supersede`]. It is not to be opened.
+    pub is_superseded: bool,
 }
 
 impl Derived {
@@ -33,6 +36,12 @@ impl Derived {
         let _lock = recovery::take_lock(options)?;
         swap::settle(disk, dir)?;
         base::forget(disk, dir)?;
+        Self::of(options)
+    }
+
+    /// Of a store whose lock the caller holds.
+    pub(crate) fn of(options: &Options) -> Result<Option<Self>, Error> {
+        let (disk, dir) = (&*options.disk, &*options.dir);
         let found = (Identity::load(disk, dir)?, Manifest::load(disk, dir)?);
         let (Some(_), Some(manifest)) = found else {
             return Ok(None);
@@ -41,6 +50,7 @@ impl Derived {
         Ok(Some(Self {
             checkpoint: manifest.checkpoint,
             reaches: apply::reaches(options, &trees, &manifest)?.max(manifest.checkpoint),
+            is_superseded: swap::is_superseded(disk, dir)?,
         }))
     }
 }
@@ -55,6 +65,7 @@ impl Store {
         Ok(Derived {
             checkpoint,
             reaches: reaches.fold(checkpoint, Lsn::max),
+            is_superseded: false,
         })
     }
 }

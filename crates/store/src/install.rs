@@ -19,7 +19,7 @@ use world::disk::{File, Lock, Open};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::{
-    Error, Kind, Options, Retained, apply,
+    Derived, Error, Kind, Options, Retained, apply,
     description::{BaseFile, CHECKSUM_LEN, Description, FileName, Piece},
     history::Commit,
     manifest::{Identity, Manifest},
@@ -95,6 +95,35 @@ impl Install {
         disk.replace(&at, first)
             .map_err(|error| Error::io("writing", &at, error))?;
         Ok(install)
+    }
+
+    /// The log under the store is about to be thrown away, for one that begins behind a base: what the store
+    /// holds may be of another history than that log, so it is not opened until an install is finished.
+    /// Durable when it returns; nothing is noted where there is nothing to hold back.
+    ///
+    /// `Locked`: the store is open.
+    pub fn supersede(options: &Options) -> Result<(), Error> {
+        options.check()?;
+        let (disk, dir) = (&*options.disk, &*options.dir);
+        if !swap::exists(disk, dir)? {
+            return Ok(());
+        }
+        let _lock = recovery::take_lock(options)?;
+        // The end of an exchange would take back what is noted here. What is not whole stays for the
+        // same base.
+        if swap::is_whole(disk, dir)? {
+            swap::settle(disk, dir)?;
+        }
+        match Derived::of(options)? {
+            Some(found) if found.reaches > Lsn::ZERO => swap::supersede(disk, dir),
+            _ => Ok(()),
+        }
+    }
+
+    /// The log under the store stayed as it was.
+    pub fn reinstate(options: &Options) -> Result<(), Error> {
+        let _lock = recovery::take_lock(options)?;
+        swap::reinstate(&*options.disk, &options.dir)
     }
 
     /// Parts of the base.

@@ -54,6 +54,9 @@ pub(crate) fn open(
     let lock = take_lock(&options)?;
     swap::settle(&*disk, &dir)?;
     base::forget(&*disk, &dir)?;
+    if swap::is_superseded(&*disk, &dir)? {
+        return Err(superseded(&dir));
+    }
     let shared = shared(&options);
     let (identity, mut manifest, created) = load_or_create(&options, &*journal, &shared)?;
     check_journal(&manifest, &*journal)?;
@@ -185,6 +188,15 @@ fn load_or_create(
 fn missing(dir: &Path, file: &str) -> Error {
     let message = format!(
         "store {} has lost its file {file}: restore the directory from a backup",
+        dir.display()
+    );
+    Error::new(Kind::Corrupt, message)
+}
+
+fn superseded(dir: &Path) -> Error {
+    let message = format!(
+        "store {} is of a log that was thrown away, and the base that takes its place has not come \
+         whole: it comes from the node that writes",
         dir.display()
     );
     Error::new(Kind::Corrupt, message)

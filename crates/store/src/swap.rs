@@ -6,8 +6,12 @@
 //! 1. `tables` becomes `tables.old`: nothing is lost, `tables.new` is whole;
 //! 2. `tables.new` becomes `tables`: with the old manifest still, which nobody reads before
 //! 3. manifest and identity are replaced by those in `install/`;
-//! 4. `install/whole` goes: the store is the new one;
-//! 5. `tables.old` and `install` go.
+//! 4. `superseded` goes: what it was said of is not there any more;
+//! 5. `install/whole` goes: the store is the new one;
+//! 6. `tables.old` and `install` go.
+//!
+//! `superseded` is there from before the log under the store is thrown away until the store is the one
+//! that belongs to the log that was begun: positions alone do not tell a store from one of another history.
 //!
 //! All renames are within the store's directory, and each is durable before the next step.
 
@@ -25,6 +29,7 @@ pub(crate) const INSTALL_DIR: &str = "install";
 pub(crate) const NEW_DIR: &str = "tables.new";
 const OLD_DIR: &str = "tables.old";
 const WHOLE_FILE: &str = "whole";
+pub(crate) const SUPERSEDED_FILE: &str = "superseded";
 
 /// What stands in `install/`, manifest and identity of the new trees among it, is all there and
 /// durable, and what `tables.new/` holds too: it is the store from here on.
@@ -38,6 +43,28 @@ pub(crate) fn declare_whole(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
 /// Whether an exchange was begun and is to be gone on with.
 pub(crate) fn is_whole(disk: &dyn Disk, dir: &Path) -> Result<bool, Error> {
     exists(disk, &dir.join(INSTALL_DIR).join(WHOLE_FILE))
+}
+
+/// What lies here is not to be used before another store is in its place. Durable when it returns.
+pub(crate) fn supersede(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+    let path = dir.join(SUPERSEDED_FILE);
+    disk.replace(&path, &[])
+        .map_err(|error| Error::io("writing", &path, error))
+}
+
+pub(crate) fn is_superseded(disk: &dyn Disk, dir: &Path) -> Result<bool, Error> {
+    exists(disk, &dir.join(SUPERSEDED_FILE))
+}
+
+/// What lies here is the store.
+pub(crate) fn reinstate(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+    if !is_superseded(disk, dir)? {
+        return Ok(());
+    }
+    let path = dir.join(SUPERSEDED_FILE);
+    disk.remove_file(&path)
+        .and_then(|()| disk.sync_dir(dir))
+        .map_err(|error| Error::io("removing", &path, error))
 }
 
 /// Goes on with an exchange that was begun, and throws away what is not whole. Whoever calls it
@@ -57,6 +84,8 @@ pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
         // The identity last: where it is, the rest is.
         manifest.store(disk, dir)?;
         identity.store(disk, dir)?;
+        // Before the last step, which is not gone on with.
+        reinstate(disk, dir)?;
         disk.remove_file(&whole)
             .and_then(|()| disk.sync_dir(&install))
             .map_err(|error| Error::io("removing", &whole, error))?;

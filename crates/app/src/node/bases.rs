@@ -124,7 +124,10 @@ impl StoreBases {
         let (holds, reaches) = found.map_or((Lsn::ZERO, Lsn::ZERO), |found| {
             (found.checkpoint, found.reaches)
         });
-        Ok(Some(holds.next() >= first_retained && reaches <= readable))
+        // Its positions may fit a log that it is not of.
+        let is_superseded = found.is_some_and(|found| found.is_superseded);
+        let does_reach = holds.next() >= first_retained && reaches <= readable;
+        Ok(Some(does_reach && !is_superseded))
     }
 
     /// As the group is to know it when it is opened.
@@ -133,6 +136,7 @@ impl StoreBases {
         Ok(Derived {
             holds: found.map_or(Lsn::ZERO, |found| found.checkpoint),
             reaches: found.map_or(Lsn::ZERO, |found| found.reaches),
+            is_superseded: found.is_some_and(|found| found.is_superseded),
             bases: Arc::new(Shared(Arc::clone(self))),
         })
     }
@@ -303,13 +307,12 @@ impl Base for Outgoing {
 
 impl Incoming {
     /// Handles of the store that requests under way still have keep its directory for a while.
-    fn begin(&self, first: &[u8]) -> Result<Install, String> {
+    fn once_unlocked<T>(&self, act: impl Fn() -> Result<T, store::Error>) -> Result<T, String> {
         let clock = RealClock::new();
         let begun = clock.monotonic();
         loop {
-            let options = self.bases.options.clone();
-            match Install::begin(options, self.bases.journal, first) {
-                Ok(install) => return Ok(install),
+            match act() {
+                Ok(done) => return Ok(done),
                 Err(error)
                     if error.kind() == store::Kind::Locked
                         && clock.monotonic() - begun < CLOSE_MAX
@@ -324,9 +327,19 @@ impl Incoming {
 }
 
 impl Receiving for Incoming {
+    fn supersede(&mut self) -> Result<(), String> {
+        self.once_unlocked(|| Install::supersede(&self.bases.options))
+    }
+
+    fn reinstate(&mut self) -> Result<(), String> {
+        self.once_unlocked(|| Install::reinstate(&self.bases.options))
+    }
+
     fn store(&mut self, index: u32, part: &[u8]) -> Result<(), String> {
         if index == 0 {
-            self.install = Some(self.begin(part)?);
+            let (options, journal) = (&self.bases.options, self.bases.journal);
+            let begin = || Install::begin(options.clone(), journal, part);
+            self.install = Some(self.once_unlocked(begin)?);
             return Ok(());
         }
         let install = self.install.as_mut().ok_or("the base was not begun")?;

@@ -111,11 +111,13 @@ impl Image {
     }
 
     pub(crate) fn is_known_damaged(&self) -> bool {
-        self.is_damaged || self.rebuild.is_some() || self.record.is_none()
+        self.is_damaged || self.is_being_rebuilt() || self.record.is_none()
     }
 
+    /// A base of nothing lacks nothing.
     pub(crate) fn is_being_rebuilt(&self) -> bool {
-        self.rebuild.is_some()
+        let rebuild = self.rebuild.as_ref();
+        rebuild.is_some_and(|(begin, _)| begin.base.lsn > Lsn::ZERO)
     }
 
     pub(crate) fn promised(&self) -> Epoch {
@@ -148,7 +150,7 @@ impl Image {
         };
         self.log.begin(begin.base, begin.history.clone());
         self.derived.begin(begin.base.lsn, kept);
-        self.rebuild = (begin.parts > 0).then(|| (begin.clone(), 0));
+        self.rebuild = Some((begin.clone(), 0));
         true
     }
 
@@ -426,7 +428,9 @@ impl Disk {
         }
         let since = since.filter(|since| *since >= derived.base() && *since <= base.lsn);
         let changed: Vec<(u8, Version)> = derived.changed(since).into_iter().collect();
-        let parts: Vec<Vec<u8>> = changed.chunks(PART_KEYS).map(payload::part).collect();
+        let mut parts: Vec<Vec<u8>> = changed.chunks(PART_KEYS).map(payload::part).collect();
+        // One is there always: it says what the others are.
+        parts.resize(parts.len().max(1), Vec::new());
         let count = u32::try_from(parts.len()).expect("few keys");
         self.bases.insert(session, parts);
         Some(BaseFound {

@@ -255,7 +255,7 @@ impl Cluster {
                 Changed::Begun(begin) => {
                     self.judge.begun(host, begin.base);
                     self.sites[host].is_readable = false;
-                    self.base_stored(host, &begin, begin.parts == 0)?;
+                    self.base_stored(host, &begin, false)?;
                     let event = Event::BaseStored {
                         session: begin.session,
                         parts: 0,
@@ -265,7 +265,12 @@ impl Cluster {
                 Changed::NotBegun(session) => {
                     self.tally.count("bases that could not be begun");
                     let reason = "the owner cannot go back so far".to_owned();
-                    return self.step(host, Event::BaseFailed { session, reason });
+                    let event = Event::BaseFailed {
+                        session,
+                        reason,
+                        is_untouched: true,
+                    };
+                    return self.step(host, event);
                 }
             }
         }

@@ -17,6 +17,9 @@ pub struct Derived {
     pub holds: Lsn,
     /// Nothing above here is in it. Only what is committed is ever derived.
     pub reaches: Lsn,
+    /// The log that it is of was thrown away for a base that did not come whole: it is of no use, whatever
+    /// its positions.
+    pub is_superseded: bool,
     pub bases: Arc<dyn Bases>,
 }
 
@@ -48,8 +51,14 @@ pub trait Base: Debug + Send {
 }
 
 /// A base on its way into the state. Dropped before it is finished, it leaves the state as it was, and
-/// that is not to be used unless the log still reaches down to it.
+/// that is not to be used once it was superseded.
 pub trait Receiving: Debug + Send {
+    /// The log is about to be thrown away: durably, what the state holds is not to be used until a base was
+    /// finished. Its positions do not say so: it may be of another history than the log that is begun. A
+    /// failure leaves all as it was.
+    fn supersede(&mut self) -> Result<(), String>;
+    /// The log stayed as it was, and the state belongs to it.
+    fn reinstate(&mut self) -> Result<(), String>;
     /// The next part, in order.
     fn store(&mut self, index: u32, part: &[u8]) -> Result<(), String>;
     /// All parts are there: makes them the state, durably, and tells where it ends: nothing above that is

@@ -1,4 +1,4 @@
-//! The thread that steps the machine, and the two that serve it.
+//! The thread that steps the machine, and those that serve it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -333,8 +333,11 @@ impl Core {
                 });
             }
             Effect::BeginBase { session, .. } | Effect::StoreBase { session, .. } => {
-                let reason = "nothing here takes a base".to_owned();
-                self.own.push_back(Event::BaseFailed { session, reason });
+                self.own.push_back(Event::BaseFailed {
+                    session,
+                    reason: "nothing here takes a base".to_owned(),
+                    is_untouched: true,
+                });
             }
             _ => {}
         }

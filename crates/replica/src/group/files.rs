@@ -17,6 +17,8 @@ pub(super) struct Files {
     /// Up to where state derived from the log holds everything, and above where it has nothing.
     holds: Option<Lsn>,
     reaches: Lsn,
+    /// It is of a log that was thrown away.
+    is_superseded: bool,
     is_leased: bool,
 }
 
@@ -43,7 +45,10 @@ impl Files {
         }
         let derived = options.derived.as_ref();
         let reaches = derived.map_or(Lsn::ZERO, |derived| derived.reaches);
-        let local = open_log(options, reaches)?;
+        let is_superseded = derived.is_some_and(|derived| derived.is_superseded);
+        // What is superseded is nothing that was derived from this log.
+        let shown = if is_superseded { Lsn::ZERO } else { reaches };
+        let local = open_log(options, shown)?;
         if local.identity() != options.identity {
             let (ours, theirs) = (options.identity, local.identity());
             let message = format!(
@@ -68,6 +73,7 @@ impl Files {
             authority,
             holds: derived.map(|derived| derived.holds),
             reaches,
+            is_superseded,
             is_leased: options.is_leased,
         };
         Ok((files, Arc::new(local)))
@@ -84,13 +90,15 @@ impl Files {
         let first_retained = local.first_retained();
         // Only what is committed is released, and a base is of what is committed.
         let below_log = Lsn::new(first_retained.get() - 1);
-        let does_meet = self.holds.is_none_or(|holds| holds >= below_log);
+        let does_meet = !self.is_superseded && self.holds.is_none_or(|holds| holds >= below_log);
+        // What is of another log says nothing of this one.
+        let applied = if does_meet { self.reaches } else { Lsn::ZERO };
         Ok(Durable {
             record: entry.record.clone(),
             end,
             first_retained,
             history,
-            committed: self.reaches.max(below_log),
+            committed: applied.max(below_log),
             derived: self.reaches,
             is_damaged: entry.birth != birth(&local) || !is_known || !does_meet,
             is_leased: self.is_leased,
@@ -135,9 +143,9 @@ fn announced(local: &Local, start: &wal::EpochStart) -> Option<EpochId> {
 
 /// The log; one without a record where the disk was lost: the authority record tells by the log's birth
 /// that it is another one.
-fn open_log(options: &Options, reaches: Lsn) -> Result<Local, Error> {
+fn open_log(options: &Options, shown: Lsn) -> Result<Local, Error> {
     let mut journal = options.journal.clone();
-    journal.shown = Some(reaches);
+    journal.shown = Some(shown);
     let disk = &*journal.disk;
     let is_new = !is_there(disk, &journal.dir)?
         || disk.list(&journal.dir).is_ok_and(|found| found.is_empty());

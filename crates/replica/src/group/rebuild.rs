@@ -2,13 +2,14 @@
 //!
 //! Order of effects when a base comes; the record says already that this disk is not sound:
 //! 1. the state is closed, and there is room: until here a failure leaves all as it was;
-//! 2. what the log has and the primary's has not goes to quarantine;
-//! 3. the log begins after the base, with the epochs up to there;
-//! 4. the parts are gathered beside the state, and records go to the log meanwhile;
-//! 5. with the last part the base is the state.
+//! 2. the state says of itself that it is superseded: a crash leaves it so, and a base has to come;
+//! 3. what lies in the log behind what both logs have goes to quarantine;
+//! 4. the log begins after the base, with the epochs up to there;
+//! 5. the parts are gathered beside the state, and records go to the log meanwhile;
+//! 6. with the last part the base is the state, and superseded no more.
 //!
-//! A crash after 2 leaves a log and a state that do not meet: who opens them knows by that, and by the
-//! record, that a base has to come, and this node counts for nothing until then.
+//! After a crash in between the state knows by itself, and the node by the record, that a base has to
+//! come; positions would not tell: a state of another history may reach into the log that was begun.
 
 use std::{
     collections::BTreeMap,
@@ -61,6 +62,8 @@ pub(super) struct Begin {
 /// How a log could not be begun.
 enum Failed {
     AsItWas(String),
+    /// It ends where it parted from the primary's.
+    Cut(String),
     Gone(String),
 }
 
@@ -177,24 +180,36 @@ impl Rebuilder {
         if let Some(before) = self.incoming.take() {
             self.shared.end_transfer(before.session);
         }
-        let refuse = |reason: String| {
+        let refuse = |reason: String, is_untouched: bool| {
             tracing::warn!(reason, "a base is not taken");
-            self.shared
-                .inbox
-                .push(Event::BaseFailed { session, reason });
+            self.shared.inbox.push(Event::BaseFailed {
+                session,
+                reason,
+                is_untouched,
+            });
         };
-        let into = match self.bases.receive(begin.parts, begin.since) {
+        let mut into = match self.bases.receive(begin.parts, begin.since) {
             Ok(into) => into,
-            Err(reason) => return refuse(reason),
+            Err(reason) => return refuse(reason, true),
         };
+        if let Err(reason) = into.supersede() {
+            return refuse(reason, true);
+        }
         match self.begin_log(begin) {
             Ok(()) => {}
-            Err(Failed::AsItWas(reason)) => return refuse(reason),
+            Err(Failed::AsItWas(reason)) => {
+                let reinstated = into.reinstate();
+                if let Err(error) = &reinstated {
+                    tracing::warn!(error, "a base has to come, though the log is as it was");
+                }
+                return refuse(reason, reinstated.is_ok());
+            }
+            Err(Failed::Cut(reason)) => return refuse(reason, false),
             Err(Failed::Gone(reason)) => {
                 tracing::error!(reason, "the log takes nothing more");
                 let failed = reason.clone();
                 self.shared.inbox.push(Event::LogFailed { reason: failed });
-                return refuse(reason);
+                return refuse(reason, false);
             }
         }
         let transfer = Transfer {
@@ -219,18 +234,24 @@ impl Rebuilder {
     /// Nothing is on its way to the log: the machine saw to that.
     fn begin_log(&self, begin: &Begin) -> Result<(), Failed> {
         let before = self.shared.local();
-        let mut old = Old::Discard;
+        let (mut old, mut was_cut) = (Old::Discard, false);
         if before.durable() > begin.common.lsn {
-            let reason = format!("the primary's log has nothing of it after {}", begin.common);
+            let reason = format!(
+                "the log begins anew after a base; common up to {}",
+                begin.common
+            );
             let cut = Truncation {
                 keep: begin.common.lsn,
                 reason: &reason,
                 shown_too: true,
             };
-            if let Err(error) = before.truncate_after(&cut) {
-                // It may be below what is retained, or not verify: all of it is kept then.
-                tracing::warn!(%error, "a log that parted is moved aside as a whole");
-                old = Old::MoveAside;
+            match before.truncate_after(&cut) {
+                Ok(_) => was_cut = true,
+                Err(error) => {
+                    // It may be below what is retained, or not verify: all of it is kept then.
+                    tracing::warn!(%error, "a log that parted is moved aside as a whole");
+                    old = Old::MoveAside;
+                }
             }
         }
         let ended = (before.birth(), before.durable());
@@ -253,7 +274,12 @@ impl Rebuilder {
             // It may have been begun all the same, or not been touched.
             Err(error) => match Local::open(options) {
                 Ok((local, _)) if (local.birth(), local.durable()) == ended => {
-                    (local, Err(Failed::AsItWas(error.to_string())))
+                    let failed = if was_cut {
+                        Failed::Cut
+                    } else {
+                        Failed::AsItWas
+                    };
+                    (local, Err(failed(error.to_string())))
                 }
                 Ok((local, _)) if local.durable() == begin.base.lsn => (local, Ok(())),
                 _ => return Err(Failed::Gone(error.to_string())),
@@ -287,9 +313,11 @@ impl Rebuilder {
                 tracing::warn!(reason, index, "a base is not taken to its end");
                 self.incoming = None;
                 self.shared.end_transfer(session);
-                self.shared
-                    .inbox
-                    .push(Event::BaseFailed { session, reason });
+                self.shared.inbox.push(Event::BaseFailed {
+                    session,
+                    reason,
+                    is_untouched: false,
+                });
             }
         }
     }

@@ -133,6 +133,8 @@ pub enum Event {
     BaseFailed {
         session: SessionId,
         reason: String,
+        /// It was refused before it was begun: log and derived state are as they were.
+        is_untouched: bool,
     },
     /// Derived state of this node's owner reached here.
     Applied {

@@ -5,6 +5,7 @@
 
 use super::{
     Body, Event, Header, Message, Record,
+    log::Pending,
     node::Node,
     promise::{Begin, Then},
 };
@@ -118,7 +119,7 @@ impl Node {
                 parts,
                 ..
             } => {
-                if !receiver.may_begin_base(base, &history, &self.log, &mut self.out) {
+                if !receiver.may_begin_base(base, parts, &history, &self.log, &mut self.out) {
                     return;
                 }
                 let begin = Begin {
@@ -127,6 +128,7 @@ impl Node {
                     history,
                     since,
                     parts,
+                    was_sound: !self.is_damaged && (self.is_unbegun || !record.is_amnesiac),
                 };
                 if record.is_amnesiac {
                     return self.begin_base(begin);
@@ -175,17 +177,26 @@ impl Node {
             history,
             since,
             parts,
+            was_sound,
         } = begin;
-        let Some(receiver) = self
-            .receiver
-            .as_mut()
-            .filter(|receiver| receiver.session == session)
-        else {
-            return;
-        };
+        let receiver = self.receiver.as_mut();
+        let receiver = receiver.filter(|receiver| receiver.session == session);
         let (log, out) = (&mut self.log, &mut self.out);
-        if receiver.may_begin_base(base, &history, log, out) {
-            receiver.begin_base(base, history, since, parts, log, out);
+        if let Some(receiver) = receiver
+            && receiver.may_begin_base(base, parts, &history, log, out)
+        {
+            self.is_unbegun = false;
+            log.pending = Some(Pending::Base {
+                session,
+                base,
+                history: history.clone(),
+                since,
+                was_sound,
+            });
+            receiver.begin_base(base, history, since, parts, out);
+        } else {
+            // Its session is over, or cannot begin it.
+            self.is_unbegun |= was_sound;
         }
     }
 

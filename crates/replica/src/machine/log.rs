@@ -43,6 +43,8 @@ pub(super) enum Pending {
         base: Position,
         history: History,
         since: Option<Lsn>,
+        /// The disk was sound until this was asked for.
+        was_sound: bool,
     },
 }
 
@@ -152,25 +154,30 @@ impl Log {
         else {
             return false;
         };
-        let derived = since.unwrap_or(Lsn::ZERO);
-        self.is_half = true;
+        let kept = since.unwrap_or(Lsn::ZERO);
+        // A base of nothing lacks nothing, but for the state that it is to take the place of. That says by how
+        // far it reaches that a base has to come, where the log begins with the first record.
+        self.is_half = base.lsn > Lsn::ZERO || self.derived > Lsn::ZERO;
+        if base.lsn > Lsn::ZERO {
+            self.derived = kept;
+        }
         self.history = history;
         self.received = base;
         self.flushed = base;
         self.first_retained = base.lsn.next();
         self.committed = base.lsn;
         self.told = self.told.max(base.lsn);
-        self.applied = derived;
-        self.derived = derived;
+        self.applied = kept;
         self.forget_tail();
         true
     }
 
-    /// A base could not be begun: the log is as it was.
-    pub(super) fn give_up_base(&mut self, failed: SessionId) {
-        self.pending.take_if(
+    /// A base could not be begun: the log is as it was. Whether the disk was sound before that.
+    pub(super) fn give_up_base(&mut self, failed: SessionId) -> bool {
+        let given_up = self.pending.take_if(
             |pending| matches!(pending, Pending::Base { session, .. } if *session == failed),
         );
+        matches!(given_up, Some(Pending::Base { was_sound, .. }) if was_sound)
     }
 
     /// Keeps entries of the primary in memory, for those who follow closely.

@@ -60,6 +60,8 @@ pub struct Node {
     pub(super) last_fed: Option<Time>,
     /// What the last promotion of this node was decided on.
     pub(super) judgement: Option<Judgement>,
+    /// The record says that a rebuild throws the log away, and that was not begun: to be taken back.
+    pub(super) is_unbegun: bool,
     /// For the one time that this node goes on as a holder by itself.
     pub(super) fresh: Option<EpochId>,
 }
@@ -108,6 +110,7 @@ impl Node {
             is_damaged: durable.is_damaged,
             last_fed: None,
             judgement: None,
+            is_unbegun: false,
             fresh: Some(durable.fresh),
         };
         node.begin();
@@ -213,7 +216,11 @@ impl Node {
                 });
             }
             Event::BaseStored { session, parts } => self.base_stored(session, parts),
-            Event::BaseFailed { session, reason } => self.base_failed(session, reason),
+            Event::BaseFailed {
+                session,
+                reason,
+                is_untouched,
+            } => self.base_failed(session, reason, is_untouched),
             _ => {}
         }
     }
@@ -364,8 +371,9 @@ impl Node {
         }
     }
 
-    fn base_failed(&mut self, session: SessionId, reason: String) {
-        self.log.give_up_base(session);
+    fn base_failed(&mut self, session: SessionId, reason: String, is_untouched: bool) {
+        let was_sound = self.log.give_up_base(session);
+        self.is_unbegun |= was_sound && is_untouched;
         if let Some(receiver) = &mut self.receiver {
             let record = self.keeper.record();
             if receiver.session == session {
@@ -461,6 +469,7 @@ impl Node {
             primary.commit(office);
             primary.hand_over(office);
         });
+        self.settle_unbegun();
         self.settle_change();
         self.judge_candidacy(false);
     }

@@ -8,6 +8,7 @@ use super::{
     ANNOUNCEMENT, Attach, Body, Config, Effect, EpochId, EpochStart, Event, Header, History,
     Message, NodeId, Outcome, Position, Record, Refusal, Role, Sealed, SessionId, announce,
     configure::{self, Change},
+    log::Pending,
     next_start,
     node::Node,
     position::EPOCH_MAX,
@@ -59,6 +60,8 @@ pub(super) struct Begin {
     pub(super) history: History,
     pub(super) since: Option<Lsn>,
     pub(super) parts: u32,
+    /// The disk is sound until it is begun.
+    pub(super) was_sound: bool,
 }
 
 impl Node {
@@ -355,6 +358,25 @@ impl Node {
             Err(refusal) => answer(number, Outcome::Refused(refusal), &mut self.out),
         }
         Some(())
+    }
+
+    /// A rebuild that was not begun threw nothing away: this disk is the copy and the promise that it was.
+    pub(super) fn settle_unbegun(&mut self) {
+        if !self.is_unbegun || self.keeper.is_busy() {
+            return;
+        }
+        self.is_unbegun = false;
+        let record = self.record();
+        let is_begun = self.log.is_half || matches!(self.log.pending, Some(Pending::Base { .. }));
+        if self.is_damaged || is_begun || !record.is_amnesiac {
+            return;
+        }
+        let record = Record {
+            is_amnesiac: false,
+            reason: "a rebuild was refused before it began".to_owned(),
+            ..record.clone()
+        };
+        self.keep(record, Then::Stay);
     }
 
     /// A change of the configuration that is done names no more what it replaced.

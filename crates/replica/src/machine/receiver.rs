@@ -207,7 +207,6 @@ impl Receiver {
     }
 
     /// Readers may go as far as the primary committed and this disk has it, but not while the state
-    /// Readers may go as far as the primary committed and this disk has it, but not while the state
     /// under them is being replaced: that outlasts the session.
     fn commit(&mut self, log: &mut Log, out: &mut Outbox) {
         let to = log.told.min(log.flushed.lsn);
@@ -290,6 +289,7 @@ impl Receiver {
     pub(super) fn may_begin_base(
         &mut self,
         base: Position,
+        parts: u32,
         history: &History,
         log: &Log,
         out: &mut Outbox,
@@ -299,6 +299,11 @@ impl Receiver {
             return false;
         }
         if self.stage != Stage::Live || self.is_open || log.failed.is_some() || !log.is_settled() {
+            return false;
+        }
+        // The first part says what the others are: a base of none would be whole with nothing in it.
+        if parts == 0 {
+            self.fail(format!("base {base} has no parts"), out);
             return false;
         }
         if !history.is_sound(base) {
@@ -315,7 +320,6 @@ impl Receiver {
         history: History,
         since: Option<Lsn>,
         parts: u32,
-        log: &mut Log,
         out: &mut Outbox,
     ) {
         self.stage = Stage::Beginning;
@@ -324,15 +328,8 @@ impl Receiver {
             stored: 0,
             is_storing: false,
         });
-        let session = self.session;
-        log.pending = Some(Pending::Base {
-            session,
-            base,
-            history: history.clone(),
-            since,
-        });
         out.push(Effect::BeginBase {
-            session,
+            session: self.session,
             base,
             history,
             since,

@@ -70,6 +70,10 @@ struct Table {
     file: PathBuf,
     /// `None` while a base is on its way here.
     rows: Mutex<Option<Rows>>,
+    /// The log of what is in the file was thrown away.
+    is_superseded: AtomicBool,
+    /// Bases that were made of it.
+    opened: AtomicU64,
     /// A base is refused for want of room.
     is_full: AtomicBool,
     /// Parts taken in, over all bases, and after how many of them the next one is waited with.
@@ -90,6 +94,8 @@ impl Table {
         Arc::new(Self {
             file,
             rows: Mutex::new(Some(rows)),
+            is_superseded: AtomicBool::new(file_superseded(site, node).exists()),
+            opened: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             parts: AtomicU64::new(0),
             waits_after: AtomicU64::new(u64::MAX),
@@ -129,6 +135,10 @@ impl Table {
     }
 }
 
+fn file_superseded(site: &Site, node: u128) -> PathBuf {
+    site.of(node).join("table.superseded")
+}
+
 /// What the trait is implemented for: a table has no way to itself.
 #[derive(Debug)]
 struct TableBases(Arc<Table>);
@@ -150,6 +160,7 @@ impl Bases for TableBases {
     /// Slower than the heart beats: an empty log that hears a heartbeat meanwhile agrees with nothing.
     fn open(&self, since: Option<Lsn>) -> Result<Box<dyn Base>, String> {
         RealClock::new().sleep(3 * super::limits().heartbeat);
+        self.0.opened.fetch_add(1, Ordering::Relaxed);
         let rows = self.0.rows().clone().ok_or("a base is on its way here")?;
         let above = since.map_or(0, Lsn::get);
         let rows = Rows {
@@ -211,7 +222,25 @@ impl Base for TableBase {
     }
 }
 
+impl Taking {
+    fn mark(&self) -> PathBuf {
+        self.table.file.with_extension("superseded")
+    }
+}
+
 impl Receiving for Taking {
+    fn supersede(&mut self) -> Result<(), String> {
+        RealDisk.replace(&self.mark(), &[]).unwrap();
+        self.table.is_superseded.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn reinstate(&mut self) -> Result<(), String> {
+        RealDisk.remove_file(&self.mark()).unwrap();
+        self.table.is_superseded.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn store(&mut self, _index: u32, part: &[u8]) -> Result<(), String> {
         let done = self.table.parts.fetch_add(1, Ordering::Relaxed);
         while done >= self.table.waits_after.load(Ordering::Relaxed) {
@@ -230,6 +259,8 @@ impl Receiving for Taking {
         RealDisk
             .replace(&self.table.file, &self.rows.encode())
             .unwrap();
+        RealDisk.remove_file(&self.mark()).unwrap();
+        self.table.is_superseded.store(false, Ordering::Relaxed);
         let reaches = Lsn::new(self.rows.holds);
         *self.table.rows() = Some(self.rows.clone());
         Ok(reaches)
@@ -254,12 +285,12 @@ struct Deriving {
 }
 
 impl Deriving {
-    fn open(site: &Site, node: u128) -> Self {
-        let table = Table::open(site, node);
+    fn open(site: &Site, node: u128, table: Arc<Table>) -> Self {
         let holds = Lsn::new(table.rows().as_ref().unwrap().holds);
         let derived = Derived {
             holds,
             reaches: holds,
+            is_superseded: table.is_superseded.load(Ordering::Relaxed),
             bases: Arc::new(TableBases(Arc::clone(&table))),
         };
         let group = Arc::new(site.open_deriving(node, Some(derived)).unwrap());
@@ -271,7 +302,7 @@ impl Deriving {
                 // Not while the log and the table do not meet: a base is to come.
                 let does_meet = told.rows().as_ref().is_some_and(|rows| {
                     deriving.first_retained().get() <= rows.holds + 1 && seen.get() >= rows.holds
-                });
+                }) && !told.is_superseded.load(Ordering::Relaxed);
                 if does_meet {
                     told.derive(&deriving);
                 }
@@ -330,7 +361,12 @@ impl Nodes {
     }
 
     fn start(&mut self, node: u128) {
-        let deriving = Deriving::open(&self.site, node);
+        let table = Table::open(&self.site, node);
+        self.start_with(node, table);
+    }
+
+    fn start_with(&mut self, node: u128, table: Arc<Table>) {
+        let deriving = Deriving::open(&self.site, node, table);
         self.endpoint += 1;
         let groups = self.nodes.iter();
         for (peer, other) in groups {
@@ -576,6 +612,66 @@ fn what_was_derived_from_a_log_that_parted_is_taken_back() {
     assert!(matches!(kind, Some(Source::Delta { .. })), "{kind:?}");
     let kept = wal::cut_files(&RealDisk, &nodes.site.of(1).join("journal")).unwrap();
     assert_eq!(kept.len(), 1, "what was cut is in quarantine: {kept:?}");
+}
+
+/// What it has reaches into the log that was begun behind the base, and is of another history: positions
+/// say that the two meet. It was opened, and read, and what came next was derived on top of it.
+///
+/// Proves: REP-17
+#[test]
+fn a_state_of_another_history_is_not_read_after_a_death_amid_its_base() {
+    let mut nodes = Nodes::new(3, Mode::Async);
+    promote(1, &nodes.of(1).group, None);
+    nodes.write_beyond(Lsn::ZERO);
+    nodes.agree(1);
+    nodes.stop(2);
+    nodes.stop(3);
+    nodes.write(60);
+    nodes.agree(1);
+    let alone = nodes.of(1).holds();
+    nodes.stop(1);
+    nodes.start(2);
+    nodes.start(3);
+    let forced = order(&nodes, 2, Some("node 1 is switched off"));
+    assert_eq!(forced, Outcome::Done);
+    let row = |body: u8| nodes.of(2).group.append(&[(KIND, &[body; ROW_BYTES])]);
+    wait_until("written", || row(9).is_ok());
+    wait_until("derived", || {
+        nodes.of(2).holds() == nodes.of(2).group.safe_point().get()
+    });
+    let base = nodes.of(2).holds();
+    assert!(base < alone, "{base} {alone}");
+    let table = Table::open(&nodes.site, 1);
+    table.waits_after.store(1, Ordering::Relaxed);
+    nodes.start_with(1, table);
+    let old = Arc::clone(&nodes.of(1).table);
+    wait_until("in the middle of a base", || {
+        old.parts.load(Ordering::Relaxed) > 1
+    });
+    // The log goes on behind the base, beyond what is derived here.
+    while nodes.of(2).group.safe_point().get() < alone + 10 {
+        nodes
+            .of(2)
+            .group
+            .append(&[(KIND, &[9; ROW_BYTES])])
+            .unwrap();
+    }
+    wait_until("behind the base", || {
+        nodes.of(1).group.shared.local().durable().get() > alone
+    });
+    old.is_dying.store(true, Ordering::Relaxed);
+    nodes.stop(1);
+    nodes.stop(2);
+    nodes.start(1);
+    wait_until("known", || nodes.of(1).group.status().is_some());
+    assert!(nodes.of(1).is_amnesiac());
+    let status = nodes.of(1).group.status().unwrap();
+    assert!(status.committed.get() <= base, "{}", status.committed);
+    let stale = nodes.of(1).table.rows().clone().unwrap().holds;
+    assert_eq!(stale, alone, "the state is as it was");
+    nodes.start(2);
+    nodes.wait_in_sync(2, 1);
+    nodes.agree(2);
 }
 
 #[test]

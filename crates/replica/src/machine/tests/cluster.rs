@@ -55,6 +55,13 @@ pub(super) struct Cluster {
     pub(super) is_leased: bool,
     /// Answers of storage that are kept back.
     pub(super) hold_parts: bool,
+    pub(super) hold_begins: bool,
+    /// Of each base.
+    pub(super) parts: u32,
+    /// Bases are refused; whether before anything was done.
+    pub(super) refuses_bases: Option<bool>,
+    /// Records are neither kept nor not.
+    pub(super) hold_records: bool,
     pub(super) hold_reads: bool,
     held: Vec<(u128, Event)>,
     reads: Vec<(u128, SessionId, Lsn, Lsn, u64)>,
@@ -187,6 +194,10 @@ impl Cluster {
             endpoint: 1,
             is_leased: false,
             hold_parts: false,
+            hold_begins: false,
+            parts: 3,
+            refuses_bases: None,
+            hold_records: false,
             hold_reads: false,
             held: Vec::new(),
             reads: Vec::new(),
@@ -492,7 +503,7 @@ impl Cluster {
     }
 
     pub(super) fn release_parts(&mut self) {
-        self.hold_parts = false;
+        (self.hold_parts, self.hold_begins) = (false, false);
         self.release_held_parts();
     }
 
@@ -599,7 +610,9 @@ impl Cluster {
                 if is_durable {
                     disk.record = record;
                 }
-                self.step(id, Event::Kept { number, is_durable });
+                if !self.hold_records {
+                    self.step(id, Event::Kept { number, is_durable });
+                }
             }
             Effect::Read {
                 session,
@@ -656,11 +669,23 @@ impl Cluster {
                     disk.record.is_amnesiac,
                     "a rebuild is on record before it begins"
                 );
+                if let Some(is_untouched) = self.refuses_bases {
+                    let failed = Event::BaseFailed {
+                        session,
+                        reason: "no room".to_owned(),
+                        is_untouched,
+                    };
+                    return self.step(id, failed);
+                }
                 disk.log.clear();
                 disk.base = base;
                 disk.base_history = history;
                 disk.committed = base.lsn;
-                self.step(id, Event::BaseStored { session, parts: 0 });
+                let begun = Event::BaseStored { session, parts: 0 };
+                match self.hold_begins {
+                    true => self.held.push((id, begun)),
+                    false => self.step(id, begun),
+                }
             }
             Effect::StoreBase { session, index, .. } => {
                 let parts = index + 1;
@@ -730,7 +755,7 @@ impl Cluster {
         let made = (since.is_none()).then(|| "no checkpoint".to_owned());
         let found = BaseFound {
             base: Position { epoch, lsn },
-            parts: 2,
+            parts: self.parts,
             since,
             made,
         };

@@ -61,7 +61,7 @@ impl Budget {
             .or_else(|| self.stalled(now, limits))
     }
 
-    pub(super) fn overdue(&self, now: Time, limits: &Limits) -> Option<Violation> {
+    fn overdue(&self, now: Time, limits: &Limits) -> Option<Violation> {
         let took = now.since(self.began);
         let seconds = took.as_secs();
         (took > limits.catch_up_duration).then_some(Violation::Duration { seconds })

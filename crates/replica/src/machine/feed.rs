@@ -138,14 +138,6 @@ impl Sender {
             let cause = "nothing was heard of it".to_owned();
             return self.renew(cause, super::State::Disconnected, desk.out);
         }
-        if session
-            .base_lane
-            .as_ref()
-            .is_some_and(super::session::BaseLane::is_at_an_end)
-        {
-            // Only the whole is bounded; a replica that is silent is found by that.
-            session.budget.wait(desk.now);
-        }
         let exceeded = session.exceeded(desk.now, desk.limits);
         let is_over = session.phase == Phase::Completed;
         match exceeded {

@@ -49,6 +49,7 @@ impl Sender {
             .log(Some(replica), Some(id), source.line(), source.to_string());
         plan.source = Some(source);
         lane.found = Some(found.clone());
+        lane.reached(0);
         session.pin(found.base.lsn.next(), desk.out);
         self.begin_base(desk);
     }
@@ -107,12 +108,13 @@ impl Sender {
             return;
         };
         if !lane.has_begun {
-            lane.has_begun = true;
             session.log_lane.start_at(found.base);
             self.acknowledged = found.base;
+            lane.has_begun = true;
+            lane.reached(0);
         }
         if parts > lane.stored {
-            lane.stored = parts;
+            lane.reached(parts);
             lane.is_reading = false;
         }
         // The log flows beside it, and is no progress of a base that stands still.

@@ -3,7 +3,7 @@
 //! Holds are taken by the methods here and released by [`Session::release`], once: it takes the flags
 //! that taking them set.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use wal::Lsn;
 
@@ -68,14 +68,28 @@ pub(super) struct BaseLane {
     pub(super) is_reading: bool,
     /// When the part that is on its way was asked for.
     pub(super) asked: Time,
+    /// Since when it is at the end that it is at.
+    end_since: Option<Time>,
 }
 
 impl BaseLane {
-    /// What is waited for takes as long as there is of it: a base is made, or the replica makes the one that
-    /// it has whole its own.
-    pub(super) fn is_at_an_end(&self) -> bool {
+    /// What is waited for takes as long as there is of it: a base is made, the replica closes what it has
+    /// and begins, or it makes the one that it has whole its own.
+    fn is_at_an_end(&self) -> bool {
         let is_last = |found: &BaseFound| self.stored + 1 == found.parts;
-        self.found.as_ref().is_none_or(is_last)
+        self.stored == 0 || self.found.as_ref().is_none_or(is_last)
+    }
+
+    /// The replica has so many parts; of what is waited for something came.
+    pub(super) fn reached(&mut self, stored: u32) {
+        self.stored = stored;
+        self.end_since = None;
+    }
+
+    /// How long it has been at its end, if it is at one.
+    fn at_an_end_for(&mut self, now: Time) -> Option<Duration> {
+        self.is_at_an_end()
+            .then(|| now.since(*self.end_since.get_or_insert(now)))
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -178,17 +192,21 @@ impl Session {
         let lane = &self.log_lane;
         let is_active = matches!(self.phase, Phase::CatchUp | Phase::Transfer | Phase::Tail);
         let is_behind = lane.flushed.lsn < lane.sent.lsn;
-        match &self.base_lane {
-            _ if !is_behind && (self.is_met() || !is_active) => None,
+        let is_met = self.is_met();
+        let base_lane = self.base_lane.as_mut();
+        let at_an_end = base_lane.and_then(|lane| lane.at_an_end_for(now));
+        match at_an_end {
+            _ if !is_behind && (is_met || !is_active) => None,
             _ if self.phase == Phase::Completed => self.budget.stalled(now, limits),
             _ if !is_active => None,
-            None => self.budget.exceeded(now, limits),
-            Some(lane) if lane.found.is_none() => {
-                // Making a base takes as long as there is of it: only the whole of that is bounded.
+            _ if self.base_lane.is_none() => self.budget.exceeded(now, limits),
+            None => self.budget.stalled(now, limits),
+            // Only the whole of it is bounded; a replica that is silent is found by that.
+            Some(took) => {
                 self.budget.wait(now);
-                self.budget.overdue(now, limits)
+                let seconds = took.as_secs();
+                (took > limits.catch_up_duration).then_some(Violation::Duration { seconds })
             }
-            Some(_) => self.budget.stalled(now, limits),
         }
     }
 

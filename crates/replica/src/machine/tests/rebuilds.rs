@@ -131,7 +131,10 @@ fn holds_are_released_once_however_a_rebuild_ends() {
                 cluster.part(1, 3);
                 cluster.pass(5);
             }
-            "budget" => cluster.pass(11),
+            "budget" => {
+                cluster.release_held_parts();
+                cluster.pass(11);
+            }
             _ => {
                 cluster.order(1, crate::machine::Order::Reattach { replica: NodeId(3) });
             }
@@ -273,10 +276,93 @@ fn a_rebuild_goes_on_for_as_long_as_it_gets_on() {
     cluster.hold_parts = true;
     cluster.start(3);
     let before = cluster.replica(1, 3).session.unwrap().id;
-    cluster.pass(6);
-    assert_eq!(cluster.replica(1, 3).session.unwrap().id, before);
-    cluster.release_parts();
+    for _ in 0..3 {
+        cluster.pass(4);
+        assert_eq!(cluster.replica(1, 3).session.unwrap().id, before);
+        cluster.release_held_parts();
+    }
     assert!(cluster.is_in_sync(1, 3));
+}
+
+/// It closes its own state, begins a log, or makes the base its own: that is no part, and takes longer than
+/// one. It was given up after the time without progress, and came back to a rebuild from the beginning.
+///
+/// Proves: REP-12
+#[test]
+fn a_replica_may_take_as_long_at_the_ends_of_a_base_as_a_catch_up_may_and_no_longer() {
+    // So many parts are stored, and the next one, or the beginning, is waited for.
+    for (what, stored, patience) in [
+        ("it begins", None, 30),
+        ("the first part", Some(0), 30),
+        ("one in the middle", Some(1), 10),
+        ("the last part", Some(2), 30),
+    ] {
+        let long = Limits {
+            catch_up_duration: std::time::Duration::from_secs(30),
+            ..limits()
+        };
+        let mut cluster = left_behind_within(long, 4);
+        (cluster.hold_begins, cluster.hold_parts) = (stored.is_none(), true);
+        cluster.start(3);
+        for _ in 0..stored.unwrap_or(0) {
+            cluster.release_held_parts();
+        }
+        let session = cluster.replica(1, 3).session.unwrap();
+        assert_eq!(session.parts, stored.unwrap_or(0), "{what}");
+        cluster.pass(patience - 1);
+        assert_eq!(
+            cluster.replica(1, 3).session.unwrap().id,
+            session.id,
+            "{what}"
+        );
+        cluster.pass(3);
+        assert_ne!(
+            cluster.replica(1, 3).session.unwrap().id,
+            session.id,
+            "{what}"
+        );
+        assert!(!cluster.pins.contains_key(&session.id), "{what}");
+        cluster.release_parts();
+        cluster.pass(20);
+        assert!(cluster.is_in_sync(1, 3), "{what}");
+    }
+}
+
+/// The record said that the log is thrown away, and it was not: the node promised nothing any more, and its
+/// next rebuild waited for every other member, as after a loss.
+#[test]
+fn a_rebuild_that_was_refused_before_it_began_leaves_the_disk_as_sound_as_it_was() {
+    for (is_untouched, is_sound) in [(true, true), (false, false)] {
+        let mut cluster = left_behind(4);
+        cluster.refuses_bases = Some(is_untouched);
+        cluster.start(3);
+        let causes = cluster.causes(1, "replica_failed");
+        assert_eq!(causes, ["no room"]);
+        assert_eq!(!cluster.disks[&3].record.is_amnesiac, is_sound);
+        assert_eq!(cluster.disks[&3].end().lsn, Lsn::new(2), "its log is there");
+        cluster.stop(2);
+        cluster.refuses_bases = None;
+        cluster.pass(8);
+        // Nobody has to be asked what was promised.
+        assert_eq!(cluster.is_in_sync(1, 3), is_sound, "{is_untouched}");
+        cluster.start(2);
+        cluster.pass(8);
+        assert!(cluster.is_in_sync(1, 3));
+    }
+}
+
+/// It was whole with nothing in it, and the node sound with no state at all.
+#[test]
+fn a_base_without_a_part_is_not_taken() {
+    let mut cluster = left_behind(4);
+    cluster.parts = 0;
+    cluster.start(3);
+    cluster.pass(3);
+    let causes = cluster.causes(1, "replica_failed");
+    assert_eq!(causes[0], "base 65536/7 has no parts");
+    assert!(!cluster.is_in_sync(1, 3));
+    assert_eq!(cluster.disks[&3].end().lsn, Lsn::new(2), "its log is there");
+    assert!(!cluster.disks[&3].record.is_amnesiac);
 }
 
 #[test]

@@ -12,7 +12,7 @@
 //! come; positions would not tell: a state of another history may reach into the log that was begun.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -101,8 +101,12 @@ impl Rebuilder {
     }
 
     pub(super) fn run(mut self, work: &mpsc::Receiver<BaseWork>) {
-        while let Ok(work) = work.recv() {
-            match work {
+        let mut waiting = VecDeque::new();
+        while let Some(next) = waiting.pop_front().or_else(|| work.recv().ok()) {
+            waiting.extend(work.try_iter());
+            match next {
+                // Making it takes long, and whoever asked is gone: those behind it would wait for nothing.
+                BaseWork::Open { session, .. } if is_closed(session, &waiting) => {}
                 BaseWork::Open { session, since } => self.open(session, since),
                 BaseWork::Read { session, index } => self.read(session, index),
                 BaseWork::Close { session } => {
@@ -332,6 +336,11 @@ impl Rebuilder {
         });
         Ok(())
     }
+}
+
+fn is_closed(asked: SessionId, waiting: &VecDeque<BaseWork>) -> bool {
+    let mut waiting = waiting.iter();
+    waiting.any(|work| matches!(work, BaseWork::Close { session } if *session == asked))
 }
 
 /// Where in the log's epochs a position lies.

@@ -7,6 +7,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -17,8 +18,11 @@ use world::{Clock, Disk, RealClock, RealDisk};
 
 use super::{KIND, Site, append, promote, wait_until};
 use crate::{
-    group::{Base, Bases, Derived, Group, Receiving, Transfer},
-    machine::{Mode, NodeId, Order, Outcome, ReplicaStatus, Source},
+    group::{
+        Base, Bases, Derived, Group, Receiving, Transfer,
+        rebuild::{BaseWork, Rebuilder},
+    },
+    machine::{Mode, NodeId, Order, Outcome, ReplicaStatus, SessionId, Source},
 };
 
 /// Rows in a part.
@@ -545,6 +549,33 @@ fn a_receiver_that_dies_in_the_middle_of_a_base_begins_it_anew() {
     nodes.start(2);
     nodes.wait_in_sync(1, 2);
     nodes.agree(1);
+}
+
+/// A replica that comes and goes asked for a base with each session; all of them were made, one after the
+/// other, for sessions that were over, and the one that was there waited behind them until its time was over.
+///
+/// Proves: REP-13
+#[test]
+fn a_base_that_nobody_waits_for_any_more_is_not_made() {
+    let site = Site::new(1, Mode::Async);
+    let table = Table::open(&site, 1);
+    let bases = Arc::new(TableBases(Arc::clone(&table)));
+    let group = site.open(1);
+    let bases: Arc<dyn Bases> = bases;
+    let rebuilder = Rebuilder::new(&group.shared, &bases, &site.journal(1));
+    let (sender, work) = mpsc::channel();
+    let session = |number: u128| SessionId(number);
+    for number in 0..20 {
+        let since = None;
+        let session = session(number);
+        sender.send(BaseWork::Open { session, since }).unwrap();
+        sender.send(BaseWork::Close { session }).unwrap();
+    }
+    let (session, since) = (session(20), None);
+    sender.send(BaseWork::Open { session, since }).unwrap();
+    drop(sender);
+    rebuilder.run(&work);
+    assert_eq!(table.opened.load(Ordering::Relaxed), 1);
 }
 
 /// Proves: REP-12

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use super::{Effect, Event, Record, outbox::Outbox};
 
-/// Events that wait for a record to be on disk. They come from peers and operators, who ask again, so
-/// those above it are dropped. By eye: a few for each member.
+/// Events that wait for a record to be on disk. Those above it are not taken: peers ask again, and who gave
+/// an order is told. By eye: a few for each member.
 const DEFERRED_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -49,8 +49,12 @@ impl<T> Keeper<T> {
         self.in_flight = Some((self.last, record, then));
     }
 
+    pub(super) fn has_room(&self) -> bool {
+        self.deferred.len() < DEFERRED_MAX
+    }
+
     pub(super) fn defer(&mut self, event: Event) {
-        if self.deferred.len() < DEFERRED_MAX {
+        if self.has_room() {
             self.deferred.push_back(event);
         }
     }

@@ -386,6 +386,11 @@ impl Node {
 
     fn ordered(&mut self, number: u64, order: Order, epoch_id: EpochId) {
         if self.keeper.is_busy() {
+            if !self.keeper.has_room() {
+                // Nobody asks again for whoever waits for the end of this one.
+                let refusal = Refusal::TooManyWaiting;
+                return answer(number, Outcome::Refused(refusal), &mut self.out);
+            }
             return self.keeper.defer(Event::Ordered {
                 number,
                 order,

@@ -363,3 +363,57 @@ fn a_step_says_what_it_did_in_order() {
         "the peer writes while this disk does"
     );
 }
+
+/// Behind a record that took long to keep there was room for so many: the order was dropped, and whoever gave
+/// it waited for its end for ever.
+#[test]
+fn an_order_for_which_there_is_no_room_behind_a_record_is_answered() {
+    let mut cluster = Cluster::new(2, Mode::Async);
+    cluster.promote(1);
+    cluster.hold_records = true;
+    let mut changed = cluster.disks[&1].record.config.clone();
+    changed.mode = Mode::All;
+    let configure = crate::machine::Order::Configure {
+        config: changed,
+        fenced: std::collections::BTreeMap::new(),
+    };
+    cluster.order(1, configure);
+    let numbers: Vec<u64> = (0..100)
+        .map(|_| cluster.order(1, crate::machine::Order::Reattach { replica: NodeId(2) }))
+        .collect();
+    let refused = Some(&Outcome::Refused(Refusal::TooManyWaiting));
+    let answered = numbers.iter().map(|number| cluster.answer(*number));
+    let answered: Vec<_> = answered.collect();
+    assert!(answered[..64].iter().all(Option::is_none), "{answered:?}");
+    assert!(
+        answered[64..].iter().all(|it| *it == refused),
+        "{answered:?}"
+    );
+}
+
+/// Whoever led once and was not told that it led no more: its node holds again, and others wrote meanwhile.
+#[test]
+fn a_write_that_relies_on_an_epoch_is_taken_under_that_one_only() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.promote(1);
+    let Some(Role::Primary { epoch }) = cluster.roles.get(&1).copied() else {
+        panic!("{:?}", cluster.roles)
+    };
+    assert!(is_written(cluster.write_under(1, "a", Some(epoch))));
+    let switch = |cluster: &mut Cluster, from: u128, to| {
+        let to = NodeId(to);
+        cluster.order(from, crate::machine::Order::Switchover { to });
+        cluster.pass(2);
+    };
+    switch(&mut cluster, 1, 2);
+    assert!(is_written(cluster.write(2, "b")));
+    switch(&mut cluster, 2, 1);
+    let Some(Role::Primary { epoch: highest }) = cluster.roles.get(&1).copied() else {
+        panic!("{:?}", cluster.roles)
+    };
+    assert!(highest > epoch);
+    let refused = Some(Outcome::Refused(Refusal::Fenced { highest }));
+    assert_eq!(cluster.write_under(1, "c", Some(epoch)), refused);
+    assert!(is_written(cluster.write_under(1, "d", Some(highest))));
+    assert_eq!(cluster.texts(1), ["a", "b", "d"]);
+}

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     machine::{
-        Durable, Effect, Entry, EpochId, Event, Node, Outcome, Position, Refusal, SessionId, Time,
+        Durable, Effect, Entry, EpochId, Event, Node, Outcome, Position, Record, Refusal,
+        SessionId, Time,
     },
     transport::Heard,
 };
@@ -199,18 +200,7 @@ impl Core {
                 keep,
                 reason: format!("the primary's log has nothing of it after {keep}"),
             }),
-            Effect::Keep { number, record } => {
-                let birth = files::birth(&shared.local());
-                let kept = self
-                    .files
-                    .authority
-                    .keep(&record, birth, shared.clock.now());
-                if let Err(error) = &kept {
-                    tracing::error!(%error, "the authority record was not kept");
-                }
-                let is_durable = kept.is_ok();
-                self.own.push_back(Event::Kept { number, is_durable });
-            }
+            Effect::Keep { number, record } => self.keep(number, &record),
             Effect::Reconnect { peer } => shared.transport.reconnect(peer),
             Effect::Read {
                 session,
@@ -256,6 +246,28 @@ impl Core {
                 shared.telling.tell(shared.clock.now(), line, &self.writer);
             }
             base => self.act_on_base(base),
+        }
+    }
+
+    fn keep(&mut self, number: u64, record: &Record) {
+        // A log that is begun for a base belongs to the record only once the base is whole: a start before
+        // that finds another one.
+        let birth = match record.is_amnesiac {
+            true => self.files.authority.entry().birth,
+            false => files::birth(&self.shared.local()),
+        };
+        let now = self.shared.clock.now();
+        let kept = self.files.authority.keep(record, birth, now);
+        let is_durable = kept.is_ok();
+        self.own.push_back(Event::Kept { number, is_durable });
+        if let Err(error) = kept {
+            tracing::error!(%error, "the authority record was not kept");
+            // The handle is dead until the node starts again, and a node that can put nothing on record takes
+            // part in nothing: it says so, as of a log that failed.
+            if error.kind() != crate::Kind::Invalid {
+                let reason = error.to_string();
+                self.own.push_back(Event::LogFailed { reason });
+            }
         }
     }
 

@@ -67,6 +67,9 @@ const RETRY_LAST: Duration = Duration::from_secs(2);
 /// Connections that others opened; a handful of nodes needs one each, and one more while the old one
 /// of a restarted node is not known to be dead.
 const INCOMING_MAX: usize = 64;
+/// Of these, those that have not said who they are: beyond that the one that waits longest is closed, so
+/// that strangers who say nothing keep no node out.
+const STRANGERS_MAX: usize = INCOMING_MAX / 2;
 
 /// What a transport tells its owner.
 #[derive(Debug)]

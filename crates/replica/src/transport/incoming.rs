@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
+    thread::JoinHandle,
 };
 
 use rustls::{ServerConnection, StreamOwned};
@@ -10,17 +11,17 @@ use world::net::{Listener, Stream};
 
 use super::{
     Counters, FRAME_LEN_MAX, Heard, INCOMING_MAX, LOOK_EVERY, NOTES_FROM, RETRY_FIRST, SILENCE_MAX,
-    Shared, credentials,
+    STRANGERS_MAX, Shared, credentials,
     frame::{self, Broken, Frames, Taken},
     greeting::{Answer, GREETING_LEN_MAX, Hello, Reason},
-    patience::Patience,
+    patience::{Patience, Place},
 };
 use crate::machine::NodeId;
 
 type Connection = StreamOwned<ServerConnection, Patience>;
 
 pub(super) fn accept_loop(shared: &Arc<Shared>, listener: &dyn Listener) {
-    let mut threads = Vec::new();
+    let mut threads: Vec<(JoinHandle<()>, Arc<Place>)> = Vec::new();
     while !shared.is_stopping() {
         let socket = match listener.accept() {
             Ok(socket) => socket,
@@ -31,27 +32,36 @@ pub(super) fn accept_loop(shared: &Arc<Shared>, listener: &dyn Listener) {
                 continue;
             }
         };
-        threads.retain(|thread: &std::thread::JoinHandle<()>| !thread.is_finished());
+        threads.retain(|(thread, _)| !thread.is_finished());
+        let mut strangers = threads.iter().filter(|(_, place)| place.is_of_a_stranger());
+        if let Some((_, oldest)) = strangers
+            .clone()
+            .nth(STRANGERS_MAX - 1)
+            .and(strangers.next())
+        {
+            oldest.give_up();
+        }
         if threads.len() >= INCOMING_MAX {
             // Dropped: whoever it is tries again.
             continue;
         }
-        let shared = Arc::clone(shared);
-        match world::spawn_spine("replica-hear", move || hear(&shared, socket)) {
-            Ok(thread) => threads.push(thread),
+        let (shared, place) = (Arc::clone(shared), Arc::<Place>::default());
+        let taken = Arc::clone(&place);
+        match world::spawn_spine("replica-hear", move || hear(&shared, socket, taken)) {
+            Ok(thread) => threads.push((thread, place)),
             Err(error) => tracing::warn!(%error, "a connection of a node got no thread"),
         }
     }
-    for thread in threads {
+    for (thread, _) in threads {
         if thread.join().is_err() {
             tracing::error!("a thread of the transport had panicked");
         }
     }
 }
 
-fn hear(shared: &Shared, socket: Box<dyn Stream>) {
+fn hear(shared: &Shared, socket: Box<dyn Stream>, place: Arc<Place>) {
     let address = socket.peer();
-    let (broken, peer) = match greet(shared, socket) {
+    let (broken, peer) = match greet(shared, socket, place) {
         Ok(greeted) => (
             listen(shared, greeted.connection, &greeted.line),
             Some(greeted.line.peer),
@@ -97,12 +107,12 @@ impl From<Broken> for Turned {
 }
 
 /// TLS, then the greeting, within the time that a peer may be silent.
-fn greet(shared: &Shared, socket: Box<dyn Stream>) -> Result<Greeted, Turned> {
+fn greet(shared: &Shared, socket: Box<dyn Stream>, place: Arc<Place>) -> Result<Greeted, Turned> {
     socket.set_read_timeout(LOOK_EVERY).map_err(Broken::Io)?;
     socket.set_write_timeout(SILENCE_MAX).map_err(Broken::Io)?;
     let tls = ServerConnection::new(Arc::clone(&shared.server))
         .map_err(|error| Broken::Io(std::io::Error::other(error)))?;
-    let mut connection = StreamOwned::new(tls, Patience::new(socket, &shared.clock));
+    let mut connection = StreamOwned::new(tls, Patience::in_place(socket, &shared.clock, place));
     let mut frames = Frames::default();
     let payload = loop {
         if let Some(payload) = frames.next(&mut connection, GREETING_LEN_MAX, &mut false)? {

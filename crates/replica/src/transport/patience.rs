@@ -3,7 +3,10 @@
 use std::{
     fmt,
     io::{self, Read, Write},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,20 +19,50 @@ pub(super) struct Patience {
     socket: Box<dyn Stream>,
     clock: Arc<dyn Clock>,
     deadline: Option<Duration>,
+    place: Arc<Place>,
+}
+
+/// What is known of a connection where it was accepted.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    is_known: AtomicBool,
+    is_wanted: AtomicBool,
+}
+
+impl Place {
+    /// Nobody has said who is there, and nobody else was given its place.
+    pub(super) fn is_of_a_stranger(&self) -> bool {
+        !self.is_known.load(Ordering::Acquire) && !self.is_wanted.load(Ordering::Acquire)
+    }
+
+    /// Its place is another one's, unless it is known by now.
+    pub(super) fn give_up(&self) {
+        self.is_wanted.store(true, Ordering::Release);
+    }
 }
 
 impl Patience {
     pub(super) fn new(socket: Box<dyn Stream>, clock: &Arc<dyn Clock>) -> Self {
+        Self::in_place(socket, clock, Arc::default())
+    }
+
+    pub(super) fn in_place(
+        socket: Box<dyn Stream>,
+        clock: &Arc<dyn Clock>,
+        place: Arc<Place>,
+    ) -> Self {
         Self {
             socket,
             deadline: Some(clock.monotonic() + SILENCE_MAX),
             clock: Arc::clone(clock),
+            place,
         }
     }
 
     /// The other side is known.
     pub(super) fn lift(&mut self) {
         self.deadline = None;
+        self.place.is_known.store(true, Ordering::Release);
     }
 
     fn check(&self) -> io::Result<()> {
@@ -37,6 +70,10 @@ impl Patience {
             Some(deadline) if self.clock.monotonic() >= deadline => Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "the greeting took too long",
+            )),
+            Some(_) if self.place.is_wanted.load(Ordering::Acquire) => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "others waited for its place",
             )),
             _ => Ok(()),
         }

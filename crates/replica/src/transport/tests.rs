@@ -13,7 +13,7 @@ use std::{
 
 use rustls::{ClientConnection, StreamOwned};
 use wal::{Epoch, Generation, Identity, JournalId, Lsn, RecordKind};
-use world::{Clock, Net, RealClock, net::RealNet, net::Stream};
+use world::{Clock, Net, RealClock, Timestamp, net::RealNet, net::Stream};
 
 use super::{
     Authority, Credentials, FRAME_LEN_MAX, Heard, INCOMING_MAX, NOTE_LEN_MAX, Note, Start,
@@ -46,6 +46,10 @@ impl Node {
     }
 
     fn with(me: NodeId, credentials: Credentials) -> Self {
+        Self::at(me, credentials, Arc::new(RealClock::new()))
+    }
+
+    fn at(me: NodeId, credentials: Credentials, clock: Arc<dyn Clock>) -> Self {
         let (tell, heard) = mpsc::channel();
         let transport = Transport::start(Start {
             me,
@@ -53,7 +57,7 @@ impl Node {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             credentials,
             net: Arc::new(RealNet),
-            clock: Arc::new(RealClock::new()),
+            clock,
             inbox: Arc::new(move |heard| drop(tell.send(heard))),
         });
         Self {
@@ -528,6 +532,24 @@ fn whoever_does_not_speak_tls_or_nothing_at_all_keeps_nobody_out() {
         let mut rest = Vec::new();
         drop(stranger.read_to_end(&mut rest));
     }
+}
+
+/// Each had its time to say something, and the time of all of them was that of every node: a stranger that
+/// came again kept them out. Here the time of none is ever over.
+#[test]
+fn strangers_who_say_nothing_give_up_their_places_to_whoever_comes() {
+    let stands_still = Arc::new(world::sim::Clock::new(Timestamp::default()));
+    let (a, b) = (Node::start(A), authority().issue(B).unwrap());
+    let b = Node::at(B, b, stands_still);
+    let strangers: Vec<_> = (0..2 * INCOMING_MAX)
+        .map(|_| RealNet.connect(b.transport.address(), LONG).unwrap())
+        .collect();
+    b.knows(A, &a);
+    a.knows(B, &b);
+    a.wait_up(B);
+    a.transport.send(B, &message(A, 1, 10));
+    assert_eq!(b.wait_message(), message(A, 1, 10));
+    drop(strangers);
 }
 
 #[test]

@@ -186,7 +186,7 @@ impl Base {
 }
 
 impl Held {
-    fn new(inner: &Arc<Inner>, checkpointer: &mut Checkpointer) -> Result<Self, Error> {
+    pub(crate) fn new(inner: &Arc<Inner>, checkpointer: &mut Checkpointer) -> Result<Self, Error> {
         let bases = inner.dir.join(BASES_DIR);
         let disk = &*inner.disk;
         let making = |error| Error::io("making room for a base in", &bases, error);

@@ -99,6 +99,7 @@ impl Inner {
 }
 
 impl Found {
+    /// Ends early once the store is closed, whose lock it would hold otherwise for as long as it takes.
     pub(crate) fn write(&self, held: &Held) -> Result<BaseFile, Error> {
         let mut writer = Writer::new(held)?;
         for tree in &self.trees {
@@ -109,6 +110,7 @@ impl Found {
             writer.begin(tree.number, tree.is_whole)?;
             tree.files
                 .versions(&tree.name, from..=self.to.lsn, |key, stored| {
+                    held.inner.open()?;
                     writer.version(key, stored)
                 })?;
             writer.end()?;
@@ -308,4 +310,40 @@ impl<'a> Changes<'a> {
 fn malformed() -> Error {
     let message = "the file of what changed does not decode, though its checksum holds";
     Error::new(Kind::Corrupt, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use world::{RealClock, RealDisk};
+
+    use super::*;
+    use crate::{History, Options, Store, Table};
+
+    /// Who opens the store next waits for its lock, which what is written here holds.
+    #[test]
+    fn what_changed_is_written_no_further_once_the_store_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = wal::Options::on_this_machine(dir.path().join("journal"));
+        let (journal, _) = wal::Local::open(journal).unwrap();
+        let options = Options::new(
+            dir.path().join("store"),
+            Arc::new(RealDisk),
+            Arc::new(RealClock::new()),
+            vec![Table::new("t", History::Forever)],
+        );
+        let (store, _) = Store::open(options, Arc::new(journal)).unwrap();
+        let table = store.table("t").unwrap();
+        let mut transaction = store.begin().unwrap();
+        transaction.put(table, b"key", b"value").unwrap();
+        transaction.commit().unwrap();
+        let inner = store.inner_here().unwrap();
+        let (held, found) = {
+            let mut checkpointer = inner.checkpointer();
+            let commit = inner.checkpoint_in(&mut checkpointer).unwrap();
+            let held = Held::new(inner, &mut checkpointer).unwrap();
+            (held, inner.find_changes(Lsn::ZERO, commit).unwrap())
+        };
+        store.close().unwrap();
+        assert_eq!(found.write(&held).unwrap_err().kind(), Kind::Closed);
+    }
 }

@@ -174,7 +174,8 @@ fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
 /// How a node comes to be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// Its id is drawn for it: it has promised nothing yet.
+    /// Its id is drawn for it: it has promised nothing yet. Its log may be of an earlier cluster, under whose
+    /// epochs nothing is taken any more.
     Fresh,
     /// It was given its id, and another disk may have had that before: one that promised and acknowledged. So
     /// it counts as one that lost its disk does, until a primary has fed it and all others were heard.
@@ -191,7 +192,10 @@ pub fn make_record(
     (config, beginning): (&Config, Beginning),
     now: Timestamp,
 ) -> Result<(), crate::Error> {
-    let record = first_record(config, beginning);
+    let record = Record {
+        promised: (local.last_epoch(), EpochId(0), NodeId(0)),
+        ..first_record(config, beginning)
+    };
     Authority::create(disk, path, owner, birth(local), &record, now).map(drop)
 }
 

@@ -370,6 +370,23 @@ fn a_record_is_made_once() {
     assert_eq!(std::fs::read(&file).unwrap(), made);
 }
 
+/// A new cluster over the log of an earlier one, whose authority is in the wrong hands: the log had higher epochs
+/// than the record, and the node took itself for one that lost its disk, for ever.
+#[test]
+fn a_log_of_an_earlier_cluster_begins_another_one() {
+    let site = Site::new(1, Mode::Async);
+    let group = site.open(1);
+    promote(1, &group, None);
+    append(&group, b"before");
+    drop(group);
+    std::fs::remove_file(path(&site, "1/authority")).unwrap();
+    site.make(1);
+    let group = site.open(1);
+    promote(1, &group, None);
+    append(&group, b"after");
+    assert_eq!(bodies(&group), [b"before".to_vec(), b"after".to_vec()]);
+}
+
 #[test]
 fn a_log_of_another_journal_is_refused() {
     let site = Site::new(1, Mode::Async);

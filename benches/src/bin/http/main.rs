@@ -28,6 +28,8 @@ const GOAL: f64 = 0.5;
 const PAGE_MAX: f64 = 100.0;
 const RESIDENT_MAX: f64 = 150.0;
 const ASKED: usize = 30;
+/// A server has closed the connections of the turn before by then, and has room for as many again.
+const CLOSED_WITHIN: Duration = Duration::from_millis(500);
 /// The first page, as long as it is unless asked otherwise.
 const FINDINGS: &str = "/api/v1/hosts/host-0500/findings";
 /// Of the clock that Linux counts processor time in, for programs.
@@ -153,8 +155,8 @@ fn told(what: &str, figure: f64, bound: f64, unit: &str) -> bool {
 fn pages(up: &Up) -> bool {
     let token = format!("Authorization: Bearer {}\r\nConnection: close\r\n", up.token);
     let cookie = format!("Cookie: {}\r\nConnection: close\r\n", up.sign_in());
-    println!("\n| one at a time | first, ms | median, ms | slowest of {ASKED}, ms | processor, ms each | bytes |");
-    println!("|---|---:|---:|---:|---:|---:|");
+    println!("\n| one at a time | first, ms | median, ms | slowest of {ASKED}, ms | processor, ms each | bytes | resident then, MB |");
+    println!("|---|---:|---:|---:|---:|---:|---:|");
     let mut holds = true;
     let mut row = |name: &str, path: &str, headers: &str, before: Before, bound: Option<f64>| {
         let (mut len, mut cpu) = (0, 0.0);
@@ -179,7 +181,8 @@ fn pages(up: &Up) -> bool {
         let (first, later) = times.split_first().expect("it was asked");
         let (median, slowest) = (quantile(later, 0.5), quantile(later, 1.0));
         let cpu = cpu / ASKED as f64;
-        println!("| {name} | {first:.1} | {median:.1} | {slowest:.1} | {cpu:.1} | {len} |");
+        let resident = up.resident_mb();
+        println!("| {name} | {first:.1} | {median:.1} | {slowest:.1} | {cpu:.1} | {len} | {resident:.0} |");
         holds &= bound.is_none_or(|bound| median <= bound);
     };
     use Before::{ACommit, AMoment, Nothing};
@@ -247,15 +250,20 @@ fn throughput(up: &Up) -> bool {
         ("bare axum, as many as these packed".to_owned(), bare(packed_peer, "/as-many")),
         ("bare axum, hello world".to_owned(), bare(peer, "/")),
     ];
+    let mut resident = vec![up.resident_mb()];
     let series = benches::interleave(rounds, &mut contestants, |asked| {
+        thread::sleep(CLOSED_WITHIN);
         let used = cpu_micros(asked.server);
         let turn = load::run(asked.address, &asked.requests, CONNECTIONS, millis, asked.status);
         // What is made before anything counts is told with it.
         asked.cpu.push((cpu_micros(asked.server) - used) / turn.all as f64);
         asked.took.extend(turn.took);
         asked.answer_len = turn.answer_len;
+        resident.push(up.resident_mb());
         turn.per_second
     });
+    let resident: Vec<String> = resident.iter().map(|mb| format!("{mb:.0}")).collect();
+    println!("\nresident MB before the first turn, and after each: {}", resident.join(" "));
     print_table(&format!("{CONNECTIONS} connections, {rounds} rounds"), "requests/s", &series);
     println!("\n| | p50 ms | p99 ms | longest ms | processor, us an answer | bytes of an answer |");
     println!("|---|---:|---:|---:|---:|---:|");

@@ -121,7 +121,7 @@ impl Up {
             line.clear();
             assert!(lines.read_line(&mut line).expect("text") > 0, "it ended: {told}");
             told.push_str(&line);
-            if let Some((_, rest)) = line.split_once("http://127.0.0.1:") {
+            if let Some((_, rest)) = line.split_once("console at http://127.0.0.1:") {
                 let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
                 break SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a port")));
             }

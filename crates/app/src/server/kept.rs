@@ -30,8 +30,8 @@ use super::{
 /// How long the bytes of an answer that tells its moment are given again while nothing is committed: that
 /// is told to the second.
 const AGE_MAX: Duration = Duration::from_secs(1);
-/// Bytes of all answers together: some hundred hosts of 400 findings each. Arbitrary.
-const BYTES_MAX: usize = 16 << 20;
+/// Bytes of all answers together: of some hundred hosts with a page of findings of each. Arbitrary.
+const BYTES_MAX: usize = 8 << 20;
 /// Answers at a time, for those that are small.
 const ANSWERS_MAX: usize = 4_096;
 /// Bytes of what is asked of which the answer is kept: paths and queries of pages of this interface are

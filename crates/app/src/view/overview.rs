@@ -26,9 +26,9 @@ use super::{
 
 /// Hosts and rules of each list of the overview: what fits on a screen.
 const WORST_SHOWN: usize = 10;
-/// Bytes of all overviews together: some ten of a thousand hosts, by who looks and at which moment.
+/// Bytes of all overviews together: some five of a thousand hosts, by who looks and at which moment.
 /// Arbitrary.
-const BYTES_MAX: usize = 16 << 20;
+const BYTES_MAX: usize = 8 << 20;
 
 /// Everything that is told of all hosts at one moment.
 #[derive(Debug)]

@@ -8,6 +8,7 @@
 use std::{io, path::Path, process::ExitCode};
 
 mod agenda;
+mod ambush;
 mod breach;
 mod campaign;
 mod clients;

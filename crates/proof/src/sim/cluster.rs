@@ -10,6 +10,7 @@ use wal::{Generation, Identity, JournalId, Lsn};
 
 use super::{
     agenda::{Agenda, MILLI, Moment},
+    ambush::Plot,
     breach::{Breach, Checker, Verdict},
     clients::Clients,
     disk::Lane,
@@ -78,6 +79,7 @@ pub(crate) enum Happening {
     Operator,
     Coordinator,
     Rivals,
+    Ambush,
     Calm,
     Look,
 }
@@ -97,6 +99,7 @@ pub(crate) struct Cluster {
     pub(crate) clients: Clients,
     pub(crate) operator: Operator,
     pub(crate) rivals: Option<Rivals>,
+    pub(crate) plot: Option<Plot>,
     pub(crate) phase: Phase,
     /// Of the last request: clients' and the operator's have one sequence of numbers.
     pub(crate) number: u64,
@@ -126,6 +129,7 @@ impl Cluster {
             trace,
             operator: Operator::default(),
             rivals: None,
+            plot: None,
             phase: Phase::Safety,
             number: 0,
             swarm,
@@ -146,6 +150,9 @@ impl Cluster {
         self.agenda.enter(1000 * MILLI, Happening::Operator);
         if self.swarm.lease.is_some() {
             self.agenda.enter(0, Happening::Coordinator);
+        }
+        if self.swarm.ambush.is_some() {
+            self.agenda.enter(2000 * MILLI, Happening::Ambush);
         }
         self.agenda.enter(self.swarm.safety, Happening::Calm);
     }
@@ -187,6 +194,7 @@ impl Cluster {
             Happening::Operator => self.operate(),
             Happening::Coordinator => self.coordinate(),
             Happening::Rivals => self.go_on_with_rivals(),
+            Happening::Ambush => self.go_on_with_ambush(),
             Happening::Calm => self.calm(),
             Happening::Look => self.look_for_the_end(),
         }

@@ -241,6 +241,11 @@ impl Disk {
         })
     }
 
+    /// Neither full nor slow.
+    pub(crate) fn is_as_usual(&self) -> bool {
+        !self.is_full && self.slowness == 1 && self.log_slowness == 1
+    }
+
     pub(crate) fn heal(&mut self) {
         self.is_wounded = false;
         self.is_wounded_unseen = false;

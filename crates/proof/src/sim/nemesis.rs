@@ -25,6 +25,9 @@ impl Cluster {
         }
         let after = self.dice.range(10 * MILLI, self.swarm.fault_gap);
         self.agenda.enter(self.now + after, Happening::Nemesis);
+        if self.plot.is_some() {
+            return Ok(());
+        }
         self.remember_an_image();
         let faults: Vec<Fault> = self.swarm.faults.iter().copied().collect();
         let Some(fault) = self.dice.pick(&faults).copied() else {
@@ -198,12 +201,7 @@ impl Cluster {
     }
 
     /// Whether a disk may lose what it had: see the head of this file.
-    fn may_wound(&self, host: Host) -> bool {
-        let configs = self.sites.iter().map(|site| site.record());
-        let needed = configs
-            .map(|record| copies(&record.config))
-            .min()
-            .unwrap_or(0);
+    pub(crate) fn may_wound(&self, host: Host) -> bool {
         let Some(writer) = self.writer() else {
             return false;
         };
@@ -212,6 +210,16 @@ impl Cluster {
             let waiting = site.disk.record_lane.is_empty();
             waiting && (site.disk.is_wounded || site.record().promised == *authority)
         });
+        is_calm && self.may_lose(host, writer)
+    }
+
+    /// The same, whatever is promised; `writer` acknowledges.
+    pub(crate) fn may_lose(&self, host: Host, writer: Host) -> bool {
+        let configs = self.sites.iter().map(|site| site.record());
+        let needed = configs
+            .map(|record| copies(&record.config))
+            .min()
+            .unwrap_or(0);
         let members = &self.sites[writer].record().config.members;
         let is_in = |site: &Site| members.contains(&site.id);
         let in_it = self.sites.iter().filter(|site| is_in(site));
@@ -228,8 +236,7 @@ impl Cluster {
         } else {
             needed.max(1)
         };
-        is_calm
-            && !self.judge.is_unsettled
+        !self.judge.is_unsettled
             && !self.sites[host].is_unsound()
             && wounded < most
             && others.count() > 0

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use replica::machine::Message;
+use replica::machine::{Body, Message};
 
 use super::{
     agenda::{MILLI, Moment, SECOND},
@@ -25,6 +25,10 @@ pub(crate) struct Net {
     /// When the last message in one direction arrives, for a network that keeps the order.
     last: BTreeMap<(Host, Host), Moment>,
     remembered: VecDeque<(Host, Message)>,
+    /// From, to: the last that was said to be durable.
+    said: BTreeMap<(Host, Host), Message>,
+    /// What comes again and again, for a while.
+    pub(crate) echo: Option<Message>,
     is_calm: bool,
 }
 
@@ -35,6 +39,8 @@ impl Net {
             blocked: BTreeSet::new(),
             last: BTreeMap::new(),
             remembered: VecDeque::new(),
+            said: BTreeMap::new(),
+            echo: None,
             is_calm: false,
         }
     }
@@ -54,6 +60,14 @@ impl Net {
     /// A connection is made where both directions pass.
     pub(crate) fn connects(&self, a: Host, b: Host) -> bool {
         self.passes(a, b) && self.passes(b, a)
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.blocked.is_empty()
+    }
+
+    pub(crate) fn said(&self, from: Host, to: Host) -> Option<Message> {
+        self.said.get(&(from, to)).cloned()
     }
 
     /// No more faults.
@@ -77,6 +91,9 @@ impl Net {
         }
         if self.is_calm {
             return vec![self.arrival(now, (from, to), dice)];
+        }
+        if matches!(message.body, Body::Flushed { .. }) {
+            self.said.insert((from, to), message.clone());
         }
         self.remember(to, message, dice);
         if dice.below(1000) < self.network.lost {

@@ -106,6 +106,9 @@ impl Cluster {
         if self.is_hopeless() && self.has_namesake() && self.dice.one_in(4) {
             return self.start_the_holder_again();
         }
+        if self.plot.is_some() {
+            return Ok(());
+        }
         let now = self.now;
         let mut asked = self.operator.asked.values();
         let is_waiting = asked.any(|(_, at)| now < *at + PATIENCE);

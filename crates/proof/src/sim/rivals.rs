@@ -67,13 +67,13 @@ impl Cluster {
             .collect()
     }
 
-    fn isolate(&mut self, host: Host) {
+    pub(crate) fn isolate(&mut self, host: Host) {
         for (from, to) in self.others(host) {
             self.net.block(from, to);
         }
     }
 
-    fn rejoin(&mut self, host: Host) {
+    pub(crate) fn rejoin(&mut self, host: Host) {
         for (from, to) in self.others(host) {
             self.net.unblock(from, to);
         }

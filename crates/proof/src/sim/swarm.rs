@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use replica::machine::{Limits, Mode, Policy};
 
-use super::agenda::{MILLI, Moment, SECOND};
+use super::{
+    agenda::{MILLI, Moment, SECOND},
+    ambush::{AMBUSHES, Ambush},
+};
 use crate::crash::dice::Dice;
 
 /// What the nemesis and the operator do to a cluster.
@@ -108,6 +111,8 @@ pub(crate) struct Swarm {
     pub(crate) has_force: bool,
     /// Life of a coordinator's lease.
     pub(crate) lease: Option<Moment>,
+    /// Faults in an order, beside those that come by chance.
+    pub(crate) ambush: Option<Ambush>,
 }
 
 impl Swarm {
@@ -124,7 +129,7 @@ impl Swarm {
             faults.clear();
         }
         let lease = dice.one_in(6).then(|| dice.range(1500, 4000) * MILLI);
-        Self {
+        let swarm = Self {
             seed,
             nodes,
             mode,
@@ -150,7 +155,37 @@ impl Swarm {
             knows_changes: dice.coin(),
             has_force: dice.one_in(8),
             lease,
+            ambush: None,
+        };
+        swarm.with_an_ambush()
+    }
+
+    /// One in five has one, and with it the cluster that it is for. By dice of their own: all other seeds
+    /// are what they are without.
+    fn with_an_ambush(mut self) -> Self {
+        let mut dice = Dice::of_round(self.seed, 3);
+        if !dice.one_in(5) {
+            return self;
         }
+        let ambush = *dice.pick(&AMBUSHES).expect("not empty");
+        self.ambush = Some(ambush);
+        self.faults.retain(|_| dice.one_in(4));
+        self.lease = None;
+        self.network.lost = self.network.lost.min(10);
+        (self.nodes, self.mode) = match ambush {
+            Ambush::Overtaken | Ambush::Loss => (3, Mode::Sync(1)),
+            Ambush::Echo if dice.coin() => (2, Mode::Sync(1)),
+            Ambush::Echo => (3, Mode::All),
+            Ambush::Forgotten => (5, Mode::Sync(2)),
+        };
+        if ambush == Ambush::Loss {
+            self.knows_changes = true;
+            self.checkpoint = self.checkpoint.min(5);
+        }
+        if ambush == Ambush::Forgotten {
+            self.limits.validation = Duration::from_secs(3);
+        }
+        self
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {
@@ -223,6 +258,7 @@ impl fmt::Display for Swarm {
             self.has_force,
             self.lease.map(millis),
         )?;
+        writeln!(f, "  ambush {:?}", self.ambush)?;
         writeln!(f, "  {:?}", self.network)?;
         writeln!(f, "  {:?}", self.limits)?;
         write!(f, "  {:?}", self.faults)
@@ -242,6 +278,10 @@ mod tests {
         for fault in FAULTS {
             let having = swarms.iter().filter(|it| it.has(fault)).count();
             assert!((20..80).contains(&having), "{fault:?} in {having} of 100");
+        }
+        for ambush in AMBUSHES {
+            let having = swarms.iter().filter(|it| it.ambush == Some(ambush)).count();
+            assert!((1..20).contains(&having), "{ambush:?} in {having} of 100");
         }
         for nodes in [2, 3, 5] {
             assert!(swarms.iter().any(|it| it.nodes == nodes), "{nodes} nodes");

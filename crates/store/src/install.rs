@@ -120,12 +120,6 @@ impl Install {
         }
     }
 
-    /// The log under the store stayed as it was.
-    pub fn reinstate(options: &Options) -> Result<(), Error> {
-        let _lock = recovery::take_lock(options)?;
-        swap::reinstate(&*options.disk, &options.dir)
-    }
-
     /// Parts of the base.
     pub fn parts(&self) -> u32 {
         self.description.parts()

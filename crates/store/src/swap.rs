@@ -57,7 +57,7 @@ pub(crate) fn is_superseded(disk: &dyn Disk, dir: &Path) -> Result<bool, Error> 
 }
 
 /// What lies here is the store.
-pub(crate) fn reinstate(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+fn reinstate(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
     if !is_superseded(disk, dir)? {
         return Ok(());
     }

@@ -58,16 +58,6 @@ fn a_store_whose_log_was_thrown_away_is_not_opened_until_a_base_is_whole() {
 }
 
 #[test]
-fn a_store_whose_log_stayed_is_opened_as_ever() {
-    let (pair, _) = behind();
-    let before = on_disk(&pair);
-    Install::supersede(&pair.target.options()).unwrap();
-    Install::reinstate(&pair.target.options()).unwrap();
-    assert_eq!(on_disk(&pair), before);
-    pair.check_equal();
-}
-
-#[test]
 fn a_store_that_is_open_or_holds_nothing_is_not_superseded() {
     let pair = Pair::new(TABLES);
     Install::supersede(&pair.target.options()).unwrap();

@@ -331,10 +331,6 @@ impl Receiving for Incoming {
         self.once_unlocked(|| Install::supersede(&self.bases.options))
     }
 
-    fn reinstate(&mut self) -> Result<(), String> {
-        self.once_unlocked(|| Install::reinstate(&self.bases.options))
-    }
-
     fn store(&mut self, index: u32, part: &[u8]) -> Result<(), String> {
         if index == 0 {
             let (options, journal) = (&self.bases.options, self.bases.journal);

@@ -57,8 +57,6 @@ pub trait Receiving: Debug + Send {
     /// finished. Its positions do not say so: it may be of another history than the log that is begun. A
     /// failure leaves all as it was.
     fn supersede(&mut self) -> Result<(), String>;
-    /// The log stayed as it was, and the state belongs to it.
-    fn reinstate(&mut self) -> Result<(), String>;
     /// The next part, in order.
     fn store(&mut self, index: u32, part: &[u8]) -> Result<(), String>;
     /// All parts are there: makes them the state, durably, and tells where it ends: nothing above that is

@@ -62,8 +62,6 @@ pub(super) struct Begin {
 /// How a log could not be begun.
 enum Failed {
     AsItWas(String),
-    /// It ends where it parted from the primary's.
-    Cut(String),
     Gone(String),
 }
 
@@ -201,14 +199,8 @@ impl Rebuilder {
         }
         match self.begin_log(begin) {
             Ok(()) => {}
-            Err(Failed::AsItWas(reason)) => {
-                let reinstated = into.reinstate();
-                if let Err(error) = &reinstated {
-                    tracing::warn!(error, "a base has to come, though the log is as it was");
-                }
-                return refuse(reason, reinstated.is_ok());
-            }
-            Err(Failed::Cut(reason)) => return refuse(reason, false),
+            // The state stays superseded: it may have been so before, by a base that broke off.
+            Err(Failed::AsItWas(reason)) => return refuse(reason, false),
             Err(Failed::Gone(reason)) => {
                 tracing::error!(reason, "the log takes nothing more");
                 let failed = reason.clone();
@@ -238,7 +230,7 @@ impl Rebuilder {
     /// Nothing is on its way to the log: the machine saw to that.
     fn begin_log(&self, begin: &Begin) -> Result<(), Failed> {
         let before = self.shared.local();
-        let (mut old, mut was_cut) = (Old::Discard, false);
+        let mut old = Old::Discard;
         if before.durable() > begin.common.lsn {
             let reason = format!(
                 "the log begins anew after a base; common up to {}",
@@ -249,13 +241,10 @@ impl Rebuilder {
                 reason: &reason,
                 shown_too: true,
             };
-            match before.truncate_after(&cut) {
-                Ok(_) => was_cut = true,
-                Err(error) => {
-                    // It may be below what is retained, or not verify: all of it is kept then.
-                    tracing::warn!(%error, "a log that parted is moved aside as a whole");
-                    old = Old::MoveAside;
-                }
+            if let Err(error) = before.truncate_after(&cut) {
+                // It may be below what is retained, or not verify: all of it is kept then.
+                tracing::warn!(%error, "a log that parted is moved aside as a whole");
+                old = Old::MoveAside;
             }
         }
         let ended = (before.birth(), before.durable());
@@ -278,12 +267,7 @@ impl Rebuilder {
             // It may have been begun all the same, or not been touched.
             Err(error) => match Local::open(options) {
                 Ok((local, _)) if (local.birth(), local.durable()) == ended => {
-                    let failed = if was_cut {
-                        Failed::Cut
-                    } else {
-                        Failed::AsItWas
-                    };
-                    (local, Err(failed(error.to_string())))
+                    (local, Err(Failed::AsItWas(error.to_string())))
                 }
                 Ok((local, _)) if local.durable() == begin.base.lsn => (local, Ok(())),
                 _ => return Err(Failed::Gone(error.to_string())),

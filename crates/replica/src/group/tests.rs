@@ -12,7 +12,11 @@ use std::{
 };
 
 use wal::{Identity, Journal, Kind, Lsn, RecordKind, conformance};
-use world::{Clock, RealClock, RealDisk, RealRandom, net::RealNet, sim};
+use world::{
+    Clock, Disk, RealClock, RealDisk, RealRandom,
+    net::RealNet,
+    sim::{self, Call, Fault},
+};
 
 use super::{Beginning, Bound, Group, LIMITS, Options, make_record};
 use crate::{
@@ -111,10 +115,14 @@ impl Site {
         node: u128,
         derived: Option<super::Derived>,
     ) -> Result<Group, wal::Error> {
+        Group::open(self.options(node, derived))
+    }
+
+    fn options(&self, node: u128, derived: Option<super::Derived>) -> Options {
         static AUTHORITY: OnceLock<Authority> = OnceLock::new();
         let authority = AUTHORITY.get_or_init(|| Authority::make(CLUSTER).unwrap());
         let me = NodeId(node);
-        Group::open(Options {
+        Options {
             me,
             cluster: CLUSTER,
             journal: self.journal(node),
@@ -129,7 +137,7 @@ impl Site {
             net: Arc::new(RealNet),
             clock: Arc::new(RealClock::new()),
             random: Arc::new(RealRandom),
-        })
+        }
     }
 
     fn open_all(&self) -> BTreeMap<u128, Group> {
@@ -331,6 +339,46 @@ fn a_node_that_lost_its_record_does_not_begin_anew() {
         assert!(refused.to_string().contains("is lost"), "{refused}");
         assert!(!path(&site, "1/authority").exists());
     }
+}
+
+/// Nothing could be put on record any more, and nothing said so: it wrote on, promised nothing, and began no
+/// session, until somebody started it again for another reason.
+#[test]
+fn a_node_whose_record_could_not_be_kept_steps_down_and_says_why() {
+    let (site, disk) = (Site::new(1, Mode::Async), sim::Disk::new(3));
+    let mut options = site.options(1, None);
+    options.journal.dir = "/node/journal".into();
+    options.journal.disk = Arc::new(disk.clone());
+    options.authority = "/node/authority".into();
+    disk.create_dir_all_synced(Path::new("/node")).unwrap();
+    let (log, _) = wal::Local::open(options.journal.clone()).unwrap();
+    let owner = Owner {
+        cluster: CLUSTER,
+        node: NodeId(1),
+        journal: options.identity,
+    };
+    let (first, now) = ((&site.config, Beginning::Fresh), RealClock::new().now());
+    make_record(&disk, &options.authority, owner, &log, first, now).unwrap();
+    drop(log);
+    let group = Group::open(options).unwrap();
+    promote(1, &group, None);
+    append(&group, b"one");
+    disk.inject(Call::Write, 1, Fault::Fail(std::io::ErrorKind::Other));
+    let mut config = site.config.clone();
+    config.policy = Policy::Refuse;
+    let order = Order::Configure {
+        config,
+        fenced: BTreeMap::new(),
+    };
+    let outcome = group.order(order).unwrap();
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    wait_until("said", || {
+        let status = group.status().unwrap();
+        let failed = status.log_failed.unwrap_or_default();
+        status.primary.is_none() && failed.contains("authority record")
+    });
+    assert!(matches!(group.role(), Role::Replica { .. }));
+    assert!(group.append(&[(KIND, b"two")]).is_err());
 }
 
 #[test]

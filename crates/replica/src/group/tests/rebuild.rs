@@ -239,12 +239,6 @@ impl Receiving for Taking {
         Ok(())
     }
 
-    fn reinstate(&mut self) -> Result<(), String> {
-        RealDisk.remove_file(&self.mark()).unwrap();
-        self.table.is_superseded.store(false, Ordering::Relaxed);
-        Ok(())
-    }
-
     fn store(&mut self, _index: u32, part: &[u8]) -> Result<(), String> {
         let done = self.table.parts.fetch_add(1, Ordering::Relaxed);
         while done >= self.table.waits_after.load(Ordering::Relaxed) {

@@ -216,6 +216,12 @@ impl Primary {
             && !session.is_some_and(Session::is_alive)
     }
 
+    pub(super) fn stopped(&self) -> BTreeSet<NodeId> {
+        let fenced = self.change.iter().flat_map(|change| &change.fenced);
+        let stopped = fenced.filter(|node| self.is_stopped(**node));
+        stopped.copied().collect()
+    }
+
     /// Who does not have the change that is under way and was not said to be stopped.
     pub(super) fn awaits(&self, config: &Config, me: NodeId) -> BTreeSet<NodeId> {
         let is_open = self.change.as_ref().is_some_and(|it| !it.is_in_force());

@@ -88,6 +88,7 @@ impl Primary {
         act: impl FnOnce(&mut Sender, &mut Desk<'_>) -> R,
     ) -> Option<R> {
         let heard = self.heard(office);
+        let stopped = self.stopped();
         let rebuilds = self
             .senders
             .values()
@@ -101,6 +102,7 @@ impl Primary {
             config: office.config,
             rebuilds,
             heard: &heard,
+            stopped: &stopped,
             out: office.out,
         };
         Some(act(sender, &mut desk))

@@ -5,7 +5,7 @@
 //! What goes out is in `feed.rs`, how a base
 //! gets there in `rebuild.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wal::Lsn;
 
@@ -30,6 +30,8 @@ pub(super) struct Desk<'a> {
     /// For each member the highest heartbeat that it answered, in a session that is alive; this node's
     /// own is the highest of all.
     pub(super) heard: &'a BTreeMap<NodeId, u64>,
+    /// Said to be stopped with the change that is under way, and silent.
+    pub(super) stopped: &'a BTreeSet<NodeId>,
     pub(super) out: &'a mut Outbox,
 }
 

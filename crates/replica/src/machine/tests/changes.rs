@@ -132,6 +132,54 @@ fn a_rebuilt_node_counts_once_the_one_that_is_away_is_no_member() {
     assert!(is_written(cluster.write(1, "b")));
 }
 
+/// The other one of a pair was dead when a third node was added. The change was to be committed by the copy of the
+/// third one; that was invited, so it may have promised, and waited for the answer of the dead one: nothing that an
+/// operator could say helped, and every other order was refused.
+#[test]
+fn an_invited_node_does_not_wait_for_one_that_is_said_to_be_stopped() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.stop(2);
+    cluster.add(3, config(1..=2, Mode::Sync(1)));
+    invite(&mut cluster, 3);
+    let three = config(1..=3, Mode::Sync(1));
+    let number = configure(&mut cluster, 1, three.clone(), &[]);
+    cluster.pass(5);
+    assert_eq!(cluster.answer(number), None);
+    assert!(!cluster.is_in_sync(1, 3));
+    let said = configure(&mut cluster, 1, three, &[2]);
+    cluster.pass(3);
+    assert_eq!(cluster.answer(said), Some(&Outcome::Done));
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert!(cluster.is_in_sync(1, 3) && !cluster.disks[&3].record.is_amnesiac);
+    assert!(is_written(cluster.write(1, "b")));
+
+    // The primary died before the third one had its copy; the second one was forced, and the dead one removed.
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    cluster.stop(3);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.stop(1);
+    invite(&mut cluster, 3);
+    cluster.force(2);
+    let number = configure(&mut cluster, 2, config(2..=3, Mode::Sync(1)), &[1]);
+    cluster.pass(3);
+    assert_eq!(cluster.answer(number), Some(&Outcome::Done));
+    assert!(is_written(cluster.write(2, "b")));
+}
+
+/// It starts on an empty disk, with the record that joining makes.
+fn invite(cluster: &mut Cluster, id: u128) {
+    cluster.stop(id);
+    let disk = cluster.disks.get_mut(&id).unwrap();
+    disk.log.clear();
+    disk.base_history.starts.clear();
+    disk.committed = wal::Lsn::ZERO;
+    disk.record.is_amnesiac = true;
+    cluster.start(id);
+}
+
 /// The primary died before the third node was a member for certain. The second one was promoted, went on with
 /// the change, which waited for the dead one, and took no other: nothing was acknowledged for ever.
 #[test]

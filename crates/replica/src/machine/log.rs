@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use wal::Lsn;
 use world::invariant;
 
-use super::{ANNOUNCEMENT, Entry, History, Position, SessionId, Time, announced, trail::Trail};
+use super::{
+    ANNOUNCEMENT, Entry, History, NodeId, Position, SessionId, Time, announced, trail::Trail,
+};
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -21,6 +23,8 @@ pub(super) struct Log {
     pub(super) told: Lsn,
     /// The same, also beyond what was received: what a forced promotion may lose is at least that.
     pub(super) announced: Lsn,
+    /// Who said so. Another one that is holder has it or was forced; the same one that starts again has it.
+    pub(super) announcer: Option<NodeId>,
     pub(super) applied: Lsn,
     pub(super) derived: Lsn,
     /// Derived state lacks a part of the base that the log begins after: nobody may read it, whatever
@@ -71,6 +75,7 @@ impl Log {
             committed: committed.min(end.lsn),
             told: committed,
             announced: committed,
+            announcer: None,
             applied: derived,
             derived,
             is_half: false,
@@ -79,6 +84,20 @@ impl Log {
             trail: Trail::default(),
             tail: VecDeque::new(),
             tail_bytes: 0,
+        }
+    }
+
+    /// `primary` said that it committed so far.
+    pub(super) fn announce(&mut self, primary: NodeId, committed: Lsn) {
+        self.follow(primary);
+        self.announced = self.announced.max(committed);
+    }
+
+    /// What a primary before `holder` said counts no more.
+    pub(super) fn follow(&mut self, holder: NodeId) {
+        if self.announcer != Some(holder) {
+            self.announced = self.committed;
+            self.announcer = Some(holder);
         }
     }
 

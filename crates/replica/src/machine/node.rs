@@ -91,6 +91,7 @@ impl Node {
             durable.committed,
             durable.derived,
         );
+        log.announcer = Some(record.granted.2);
         // What a rebuild left when the process ended. Where nothing is, nothing is half.
         log.is_half = durable.is_damaged && durable.end.lsn > wal::Lsn::ZERO;
         let mut node = Self {

@@ -476,11 +476,11 @@ impl Node {
             answer(handed.number, Outcome::Done, &mut self.out);
         }
         self.end_receiving();
-        if holder.is_some() {
+        if let Some(holder) = holder {
             // It has everything that was committed before, or was forced: what an earlier one said counts
             // no more.
             self.log.told = self.log.committed;
-            self.log.announced = self.log.committed;
+            self.log.follow(holder);
         }
         self.overtaken(epoch, holder.is_some());
     }

@@ -152,7 +152,7 @@ impl Receiver {
         }
         self.is_open = true;
         log.told = log.told.max(committed.min(last.lsn));
-        log.announced = log.announced.max(committed);
+        log.announce(self.primary, committed);
         if !taken.is_empty() {
             self.missing = None;
             log.append(&taken);
@@ -225,7 +225,7 @@ impl Receiver {
         out: &mut Outbox,
     ) {
         self.heartbeat = self.heartbeat.max(ordinal);
-        log.announced = log.announced.max(committed);
+        log.announce(self.primary, committed);
         if self.stage == Stage::Live {
             if sent.lsn > log.received.lsn {
                 // The last of what was sent is lost, or is behind this; asking twice does no harm.

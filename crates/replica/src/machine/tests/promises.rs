@@ -355,6 +355,13 @@ fn what_a_primary_said_counts_no_more_once_another_one_is() {
     cluster.wire.push_back((from, to, said));
     cluster.run();
     assert_eq!(cluster.nodes[&3].status().announced, far);
+    // The same one that starts again acknowledged that all the same.
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.pass(1);
+    let status = cluster.nodes[&3].status();
+    assert!(status.record.granted.0 > Epoch(STARTS), "{status:?}");
+    assert_eq!(status.announced, far);
     cluster.stop(1);
     cluster.force(2);
     cluster.pass(2);

@@ -25,6 +25,7 @@ use crate::{
 mod announced;
 mod because;
 mod chained;
+mod places;
 mod standing;
 
 /// Time that moves by a millisecond at each look, so that every commit has a moment of its own.

@@ -266,7 +266,6 @@ impl Rest<'_, '_> {
 
     /// What hosts and changes are found by.
     fn index(&mut self, hosts: &BTreeMap<String, Host>) -> Result<(), Error> {
-        let hosts = hosts.keys().map(String::as_str);
         let (tables, snapshot) = (&self.tables, self.snapshot);
         let steps = &mut *self.steps;
         let fault = ledger::index::fault::find(tables, snapshot, hosts, &mut || steps.one())?;

@@ -2,7 +2,8 @@
 //!
 //! Hosts of a fleet, the feed of changes and what is made from either are found by the index alone, and no
 //! chain covers it: a row that is gone from it hides what is on record. Not compared: the order of scans
-//! from before there were chains, and changes of that time while they are still being added.
+//! from before there were chains, changes of that time while they are still being added, and how two hosts'
+//! places stand to each other: each lies between what was made then and the last place of its own host.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,10 @@ use serde::Deserialize;
 use store::{Bytes, Keys, Snapshot};
 
 use super::{
-    super::{Error, decode, row::Tables},
+    super::{
+        Error, decode,
+        row::{Host, Tables},
+    },
     HOST, NAME, PLACE, PROGRESS, Place, Progress, place_of, place_of_host,
 };
 
@@ -39,16 +43,16 @@ struct Made {
 }
 
 /// The first fault of the index; `hosts` are all of the ledger, by name.
-pub(crate) fn find<'h, E: From<store::Error> + From<Error>>(
+pub(crate) fn find<E: From<store::Error> + From<Error>>(
     tables: &Tables,
     snapshot: &Snapshot,
-    hosts: impl Iterator<Item = &'h str>,
+    hosts: &BTreeMap<String, Host>,
     step: Step<'_, E>,
 ) -> Result<Option<Fault>, E> {
     let progress = snapshot.get(tables.index, PROGRESS)?;
     // Where it was not begun, hosts are found by their rows.
     if progress.is_some()
-        && let Some(fault) = names(tables, snapshot, hosts, step)?
+        && let Some(fault) = names(tables, snapshot, hosts.keys().map(String::as_str), step)?
     {
         return Ok(Some(fault));
     }
@@ -69,8 +73,12 @@ pub(crate) fn find<'h, E: From<store::Error> + From<Error>>(
             return Ok(Some(fault));
         }
     }
+    let scans = match in_order(tables, snapshot, hosts, step)? {
+        Ok(scans) => scans,
+        Err(fault) => return Ok(Some(fault)),
+    };
     match is_done {
-        true => surplus(tables, snapshot, changes, step),
+        true => surplus(tables, snapshot, (changes, scans), step),
         false => Ok(None),
     }
 }
@@ -149,25 +157,57 @@ fn of_changes(
     Ok(None)
 }
 
-/// Each change is there by now, so that what is counted beyond them leads to none.
+/// Places of a host's chained scans rise with their numbers, up to the one in its own row. Gives how many
+/// scans have one, chained or not.
+fn in_order<E: From<store::Error> + From<Error>>(
+    tables: &Tables,
+    snapshot: &Snapshot,
+    hosts: &BTreeMap<String, Host>,
+    step: Step<'_, E>,
+) -> Result<Result<usize, Fault>, E> {
+    let (mut scans, mut before) = (0, None::<Place>);
+    for item in snapshot.range(tables.index, &Keys::prefix(HOST))? {
+        let (key, at) = item?;
+        step()?;
+        scans += 1;
+        let name = key[HOST.len()..].split(|&byte| byte == 0).next();
+        let name = String::from_utf8_lossy(name.unwrap_or_default());
+        let Some(host) = hosts.get(&*name) else {
+            // It leads to no change either.
+            continue;
+        };
+        let place = place_of_host(&name, &key, &at)?;
+        let chain = host.chain.as_ref();
+        let earlier = chain.and_then(|chain| chain.earlier.as_ref());
+        if chain.is_none() || place.scan <= earlier.map_or(0, |earlier| earlier.scans) {
+            continue;
+        }
+        let same = before.filter(|before| before.host == place.host);
+        if place.at > host.indexed || same.is_some_and(|before| before.at >= place.at) {
+            return Ok(Err(Fault {
+                what: format!("host `{name}`, changes of scan {}", place.scan),
+                why: "their place in the feed is not between that of the scan before and the last",
+            }));
+        }
+        before = Some(place);
+    }
+    Ok(Ok(scans))
+}
+
+/// Each change is there by now, so that what is counted beyond them leads to none. `scans` have a place.
 fn surplus<E: From<store::Error> + From<Error>>(
     tables: &Tables,
     snapshot: &Snapshot,
-    changes: usize,
+    (changes, scans): (usize, usize),
     step: Step<'_, E>,
 ) -> Result<Option<Fault>, E> {
-    let (mut listed, mut places, mut scans) = (0, 0, 0);
+    let (mut listed, mut places) = (0, 0);
     for item in snapshot.range(tables.index, &Keys::prefix(PLACE))? {
         let (key, rules) = item?;
         step()?;
         place_of(&key)?;
         listed += decode::<Vec<String>>(&rules)?.len();
         places += 1;
-    }
-    for item in snapshot.range(tables.index, &Keys::prefix(HOST))? {
-        item?;
-        step()?;
-        scans += 1;
     }
     let is_even = listed == changes && places == scans;
     let why = "it leads to changes that are not on record";

@@ -304,12 +304,23 @@ fn indexed(tables: &row::Tables, work: &mut Transaction, kind: u8, part: &str) -
     keys.find(|key| has(key)).unwrap()
 }
 
+/// Moves the changes that this row of their host leads to, as whoever knows the format does.
+fn moved_to(tables: &row::Tables, work: &mut Transaction, of_host: &[u8], at: u64) {
+    let before = work.get(tables.index, of_host).unwrap().unwrap();
+    let place = [b"p", &before[..], &of_host[1..]].concat();
+    let rules = work.get(tables.index, &place).unwrap().unwrap();
+    let moved = [b"p", &at.to_be_bytes()[..], &of_host[1..]].concat();
+    work.delete(tables.index, &place).unwrap();
+    work.put(tables.index, &moved, &rules).unwrap();
+    work.put(tables.index, of_host, &at.to_be_bytes()).unwrap();
+}
+
 /// Hosts and changes are found by these rows alone: a host whose name was taken out was in no score, and a
 /// change in no feed and no export, and verification had nothing to say.
 /// Proves: LED-10
 #[test]
 fn a_row_of_the_index_that_hides_or_makes_up_something_is_found() {
-    let edits: [(&str, Edit); 8] = [
+    let edits: [(&str, Edit); 10] = [
         ("host `web`: it is not among the names", |tables, work| {
             work.delete(tables.index, b"nweb").unwrap();
         }),
@@ -344,6 +355,26 @@ fn a_row_of_the_index_that_hides_or_makes_up_something_is_found() {
             work.put(tables.index, &moved, &rules).unwrap();
             work.put(tables.index, &of_host, &moved[1..9]).unwrap();
         }),
+        (
+            "host `web`, changes of scan 3: their place",
+            |tables, work| {
+                // Long after everything else: of no page and no export of this century.
+                let first = indexed(tables, work, b'h', "web");
+                let last = [&first[..first.len() - 8], &3_u64.to_be_bytes()[..]].concat();
+                moved_to(tables, work, &last, u64::MAX / 2);
+            },
+        ),
+        (
+            "host `web`, changes of scan 3: their place",
+            |tables, work| {
+                // In the place of the last, which its host's row allows, so that those after it come before it.
+                let first = indexed(tables, work, b'h', "web");
+                let last = [&first[..first.len() - 8], &3_u64.to_be_bytes()[..]].concat();
+                let at = work.get(tables.index, &last).unwrap().unwrap();
+                let at = u64::from_be_bytes(at[..].try_into().unwrap());
+                moved_to(tables, work, &first, at);
+            },
+        ),
         ("index of changes: it leads to", |tables, work| {
             let key = indexed(tables, work, b'p', "db");
             work.put(tables.index, &key, br#"["a","b","c"]"#).unwrap();

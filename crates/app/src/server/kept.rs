@@ -16,8 +16,12 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderValue, Uri, uri::PathAndQuery};
+use axum::{
+    extract::Query,
+    http::{HeaderValue, Uri, uri::PathAndQuery},
+};
 use scan::token::{Role, Scope};
+use serde::Deserialize;
 use tokio::time::timeout;
 use wal::Lsn;
 use world::Timestamp;
@@ -26,6 +30,7 @@ use super::{
     Principal,
     call::{Answer, Problem, tag_of},
 };
+use crate::view;
 
 /// How long the bytes of an answer that tells its moment are given again while nothing is committed: that
 /// is told to the second.
@@ -52,16 +57,25 @@ pub(super) struct Key {
     scope: Scope,
 }
 
+/// What operations whose answers are kept are asked for, as far as it says of which moment.
+#[derive(Deserialize)]
+struct Asked {
+    at: Option<String>,
+}
+
 impl Key {
-    /// None for what is asked in so many words that its answer is not kept.
+    /// None for what is asked in so many words that its answer is not kept, and for what is of the moment
+    /// of asking: nobody waits for an answer that is given to no other.
     pub(super) fn new(
         operation: &'static str,
         asked: &Uri,
         is_packed: bool,
         principal: &Principal,
     ) -> Option<Self> {
+        let stands = Query::<Asked>::try_from_uri(asked)
+            .is_ok_and(|asked| asked.at.as_deref().is_none_or(view::stands));
         let asked = asked.path_and_query().map_or("", PathAndQuery::as_str);
-        (asked.len() <= ASKED_LEN_MAX).then(|| Self {
+        (stands && asked.len() <= ASKED_LEN_MAX).then(|| Self {
             operation,
             asked: asked.to_owned(),
             is_packed,
@@ -357,6 +371,33 @@ mod tests {
             one.await.unwrap();
         }
         assert_eq!(made.load(Ordering::Relaxed), 1);
+    }
+
+    /// Everybody who asked how it was two hours ago waited for all the others who did, and none of them was
+    /// given what the others had been answered: it is of another moment each time.
+    #[test]
+    fn what_is_of_the_moment_of_asking_has_no_place_and_no_turn() {
+        let principal = Principal {
+            name: "a".to_owned(),
+            role: Role::Viewer,
+            scope: Scope::default(),
+            expires: None,
+        };
+        for (query, is_kept) in [
+            ("", true),
+            ("?site=2h", true),
+            ("?at=2026-01-15T08:00:00Z", true),
+            ("?site=x&at=2026-01-15T08%3A00%3A00%2B01:00", true),
+            ("?at=2h", false),
+            ("?site=x&at=2h", false),
+            ("?at=now", false),
+            ("?a%74=2h", false),
+            ("?at=", false),
+        ] {
+            let asked = format!("/api/v1/hosts{query}").parse().unwrap();
+            let key = Key::new("listHosts", &asked, false, &principal);
+            assert_eq!(key.is_some(), is_kept, "{query}");
+        }
     }
 
     /// Thousands of requests of 60 KiB each, refused or not, took hundreds of megabytes until room was made.

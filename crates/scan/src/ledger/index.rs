@@ -289,6 +289,9 @@ fn add_scans(
     Ok(last)
 }
 
+/// Changes that have a number are left out: whatever gives one adds it to the index besides. What was
+/// written between the two, by a build before the index, is of no release, and is not taken care of: verification
+/// names its changes as ones that the index does not have.
 fn add_earlier_changes(
     transaction: &mut Transaction,
     tables: &Tables,

@@ -178,12 +178,28 @@ fn a_read_that_waited_for_the_end_of_its_own_token_shows_nothing() {
         let sent = Sent::new("GET", "/api/v1/hosts").token(&token);
         place.send(&sent.header("Holdfast-Wait-For", &wanted.to_string()))
     };
-    // That both tokens were used is on record by then.
+    // That all three tokens were used is on record by then.
     ask(0).must_be(200);
     place.ask(Role::Admin, "GET", "/api/v1/tokens").must_be(200);
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
+        .must_be(201);
+    // The token is known as it was before this.
+    place
+        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("two"))
+        .must_be(201);
     let newest = place.store.newest().unwrap().lsn;
+    let shared = place.shown.shared();
+    let is_let_in = || auth::at_once(shared, &token, newest).is_some();
+    assert!(!is_let_in());
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| ask(newest.next().get()).must_be(401));
+        // It was looked up as one that is valid; only then does it end.
+        let late = shared.now().plus(PATIENCE);
+        while !is_let_in() {
+            assert!(shared.now() < late, "the request does not come");
+            std::thread::yield_now();
+        }
         place
             .ask(Role::Admin, "DELETE", "/api/v1/tokens/ends")
             .must_be(200);

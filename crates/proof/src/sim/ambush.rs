@@ -15,6 +15,7 @@ mod echo;
 mod forgotten;
 mod loss;
 mod overtaken;
+mod stale;
 
 /// How often it is looked whether the next fault is due: a round trip takes longer.
 const STEP: Moment = MILLI / 2;
@@ -33,13 +34,16 @@ pub(crate) enum Ambush {
     Loss,
     /// Rule 9: a promise is forgotten, and the candidate gets the others that it lacks later.
     Forgotten,
+    /// Reads: one that was overtaken is asked before it knows.
+    Stale,
 }
 
-pub(crate) const AMBUSHES: [Ambush; 4] = [
+pub(crate) const AMBUSHES: [Ambush; 5] = [
     Ambush::Overtaken,
     Ambush::Echo,
     Ambush::Loss,
     Ambush::Forgotten,
+    Ambush::Stale,
 ];
 
 /// One that is under way.
@@ -102,6 +106,7 @@ impl Cluster {
             Ambush::Echo => self.echo(plot),
             Ambush::Loss => self.lose(plot),
             Ambush::Forgotten => self.forget(plot),
+            Ambush::Stale => self.outdate(plot),
         };
         match next? {
             Next::Wait => {}
@@ -152,7 +157,7 @@ impl Cluster {
             asked: 0,
         });
         match ambush {
-            Ambush::Overtaken => self.isolate(writer),
+            Ambush::Overtaken | Ambush::Stale => self.isolate(writer),
             Ambush::Loss => self.isolate(others[0]),
             Ambush::Forgotten => self.sites[others[2]].disk.log_slowness = 1000,
             Ambush::Echo => {}

@@ -82,6 +82,13 @@ impl Clients {
         }
     }
 
+    /// The first one asks at a node, all others at another one.
+    pub(crate) fn part(&mut self, first: Host, others: Host) {
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            client.target = if index == 0 { first } else { others };
+        }
+    }
+
     /// A process is gone with what it was asked.
     pub(crate) fn lost(&mut self, host: Host) {
         self.reads.retain(|read| read.asked.host != host);

@@ -160,24 +160,35 @@ impl Swarm {
         swarm.with_an_ambush()
     }
 
-    /// One in five has one, and with it the cluster that it is for. By dice of their own: all other seeds
+    /// One in four has one, and with it the cluster that it is for. By dice of their own: all other seeds
     /// are what they are without.
     fn with_an_ambush(mut self) -> Self {
         let mut dice = Dice::of_round(self.seed, 3);
-        if !dice.one_in(5) {
+        let ambush = if dice.one_in(5) {
+            let all_but_reads = AMBUSHES.split_last().map(|(_, others)| others);
+            *dice
+                .pick(all_but_reads.expect("not empty"))
+                .expect("several")
+        } else if dice.one_in(12) {
+            Ambush::Stale
+        } else {
             return self;
-        }
-        let ambush = *dice.pick(&AMBUSHES).expect("not empty");
+        };
         self.ambush = Some(ambush);
         self.faults.retain(|_| dice.one_in(4));
         self.lease = None;
         self.network.lost = self.network.lost.min(10);
         (self.nodes, self.mode) = match ambush {
-            Ambush::Overtaken | Ambush::Loss => (3, Mode::Sync(1)),
+            Ambush::Overtaken | Ambush::Loss | Ambush::Stale => (3, Mode::Sync(1)),
             Ambush::Echo if dice.coin() => (2, Mode::Sync(1)),
             Ambush::Echo => (3, Mode::All),
             Ambush::Forgotten => (5, Mode::Sync(2)),
         };
+        if ambush == Ambush::Stale {
+            self.clients = self.clients.max(2);
+            self.keys = 2;
+            self.limits.silence = Duration::from_secs(3);
+        }
         if ambush == Ambush::Loss {
             self.knows_changes = true;
             self.checkpoint = self.checkpoint.min(5);

@@ -22,7 +22,7 @@ pub(crate) use alerts::{
 };
 pub(crate) use changes::{
     Change, ChangePage, ChangesAsked, DiffAsked, Difference, HistoryAsked, PAGE_MAX as CHANGES_MAX,
-    Recorded, changes, diff, history, recorded,
+    Recorded, changes, diff, history, newest_change, recorded,
 };
 pub(crate) use error::{Error, Kind};
 pub(crate) use fleet::{

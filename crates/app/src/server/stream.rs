@@ -70,6 +70,7 @@ pub(super) async fn follow(
         host: asked.host,
         rule: asked.rule,
         after,
+        is_behind: false,
     };
     // Refused now rather than in a stream that has begun.
     let first = follower.first().await?;
@@ -94,7 +95,11 @@ struct Follower {
     principal: Principal,
     host: Option<String>,
     rule: Option<String>,
+    /// Everything up to here was told, or is of others. It may name a host that the token does not see, and
+    /// is told to nobody.
     after: Option<String>,
+    /// What there is was not looked at to its end.
+    is_behind: bool,
 }
 
 impl Follower {
@@ -103,40 +108,34 @@ impl Follower {
         if self.after.is_some() {
             return self.read().await;
         }
-        let newest = self.page("newest", None, 1).await?;
-        self.after = newest.into_iter().next().map(|change| change.cursor);
+        let (shared, principal) = (Arc::clone(&self.shared), self.principal.clone());
+        let host = self.host.clone();
+        let newest = blocking(&self.shared, move || {
+            view::newest_change(&shared.reader(&principal), host.as_deref())
+        });
+        self.after = newest.await??;
         Ok(Vec::new())
     }
 
     async fn read(&mut self) -> Result<Vec<view::Change>, Problem> {
-        let changes = self
-            .page("oldest", self.after.clone(), view::CHANGES_MAX)
-            .await?;
-        if let Some(last) = changes.last() {
-            self.after = Some(last.cursor.clone());
-        }
-        Ok(changes)
-    }
-
-    async fn page(
-        &self,
-        order: &str,
-        cursor: Option<String>,
-        limit: usize,
-    ) -> Result<Vec<view::Change>, Problem> {
         let asked = view::ChangesAsked {
             host: self.host.clone(),
             rule: self.rule.clone(),
-            order: Some(order.to_owned()),
-            limit: Some(limit),
-            cursor,
+            order: Some("oldest".to_owned()),
+            limit: Some(view::CHANGES_MAX),
+            cursor: self.after.clone(),
             ..view::ChangesAsked::default()
         };
         let (shared, principal) = (Arc::clone(&self.shared), self.principal.clone());
         let page = blocking(&self.shared, move || {
             view::changes(&shared.reader(&principal), &asked)
         });
-        Ok(page.await??.changes)
+        let page = page.await??;
+        self.is_behind = page.next.is_some();
+        let last = page.changes.last().map(|change| change.cursor.clone());
+        // A page without a change may have a next one, where others have many.
+        self.after = page.next.or(last).or(self.after.take());
+        Ok(page.changes)
     }
 
     async fn run(mut self, first: Vec<view::Change>, sender: mpsc::Sender<Bytes>, place: Place) {
@@ -179,8 +178,8 @@ impl Follower {
                 let Ok(changes) = self.read().await else {
                     break;
                 };
-                // A full page: there is more, and the next look reads it.
-                seen = (changes.len() < view::CHANGES_MAX).then_some(position);
+                // Where there is more, the next look reads it.
+                seen = (!self.is_behind).then_some(position);
                 if !changes.is_empty() {
                     bytes = text(&changes);
                 }

@@ -149,6 +149,26 @@ pub(crate) fn changes(reader: &Reader<'_>, asked: &ChangesAsked) -> Result<Chang
     })
 }
 
+/// The place of the newest change of all, or of one host: of changes of hosts that may not be seen too, so that
+/// it is for whoever goes on from there, and not to be told.
+pub(crate) fn newest_change(
+    reader: &Reader<'_>,
+    host: Option<&str>,
+) -> Result<Option<String>, Error> {
+    if let Some(host) = host.filter(|host| !host.is_empty()) {
+        reader.must_see(host)?;
+    }
+    let filter = Filter {
+        host: host.map(ToOwned::to_owned),
+        ..Filter::default()
+    };
+    let found = reader
+        .ledger()?
+        .changes(&filter, Order::Descending, None, 1)?;
+    // A page of one is full as soon as there is any.
+    Ok(found.next.map(|cursor| cursor.to_string()))
+}
+
 /// The hosts that may be seen, where those are not all.
 fn seen(reader: &Reader<'_>) -> Result<Option<Arc<BTreeSet<String>>>, Error> {
     if reader.scope.is_everything() {

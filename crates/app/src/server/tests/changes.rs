@@ -73,8 +73,13 @@ fn events(stream: &mut TcpStream, wanted: usize) -> Vec<Value> {
 }
 
 fn follow(place: &Place, token: &str, after: Option<&str>) -> TcpStream {
+    follow_some(place, token, "", after)
+}
+
+fn follow_some(place: &Place, token: &str, query: &str, after: Option<&str>) -> TcpStream {
     let mut stream = place.connect();
-    let mut sent = Sent::new("GET", "/api/v1/changes/stream").token(token);
+    let path = format!("/api/v1/changes/stream{query}");
+    let mut sent = Sent::new("GET", &path).token(token);
     if let Some(after) = after {
         sent = sent.header("Last-Event-ID", after);
     }
@@ -120,6 +125,59 @@ fn changes_are_told_as_they_come_and_gone_on_with_after_a_break() {
     assert!(place.server.stop(Some(place.shown)));
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
+}
+
+/// Places of scans of a host, each with a change of `r` that nobody is shown: more than one look reads.
+fn place_many(store: &Store, host: &str) {
+    let index = store.table("ledger.index").unwrap();
+    let begun = RealClock::new().now().nanos();
+    for page in 0..5 {
+        let mut transaction = store.begin().unwrap();
+        for number in page * 5_000..(page + 1) * 5_000_u64 {
+            let at = (begun + number).to_be_bytes();
+            let scan = (1_000_000 + number).to_be_bytes();
+            let key = [b"p", &at[..], host.as_bytes(), &[0], &scan].concat();
+            transaction.put(index, &key, br#"["r"]"#).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+}
+
+/// Whoever follows some hosts, or one rule, was told nothing more once others had brought 20,000 scans with
+/// changes since, not even after coming back; and whoever began then was told the oldest change as news.
+///
+/// Proves: SVC-5
+#[test]
+fn whoever_follows_a_few_changes_among_many_is_told_each_and_no_old_one() {
+    let place = Place::new();
+    for host in ["one", "other"] {
+        place
+            .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host(host))
+            .must_be(201);
+    }
+    record(&place.store, "one", "q", Outcome::Pass);
+    let scope = Scope {
+        hosts: ["one".to_owned()].into(),
+        ..Scope::default()
+    };
+    let of_one = place.token("of-one", Role::Viewer, scope, None);
+    let of_all = place.of(Role::Viewer).to_owned();
+    let newest = Sent::new("GET", "/api/v1/changes").token(&of_one);
+    let newest = place.send(&newest).must_be(200).json();
+    let after = newest["changes"][0]["cursor"].as_str().unwrap();
+    place_many(&place.store, "other");
+    let mut streams: Vec<TcpStream> = Vec::new();
+    for (token, query) in [(&of_one, ""), (&of_all, "?rule=q"), (&of_one, "?host=one")] {
+        for after in [None, Some(after)] {
+            streams.push(follow_some(&place, token, query, after));
+        }
+    }
+    record(&place.store, "one", "q", Outcome::Fail);
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let told = events(stream, 1);
+        assert_eq!(told[0]["to"], "fail", "stream {number}: {told:?}");
+        assert_eq!(told.len(), 1, "stream {number}: {told:?}");
+    }
 }
 
 #[test]

@@ -75,6 +75,15 @@ pub(crate) struct Reader<'a> {
     pub(crate) overviews: &'a Overviews,
 }
 
+/// Rows of a page: as many as are asked for, which is refused where it is not what the interface says.
+fn page_len(asked: Option<usize>, otherwise: usize, max: usize) -> Result<usize, Error> {
+    let limit = asked.unwrap_or(otherwise);
+    match (1..=max).contains(&limit) {
+        true => Ok(limit),
+        false => Err(Error::new(Kind::Invalid, format!("limit is 1 to {max}"))),
+    }
+}
+
 impl Reader<'_> {
     pub(crate) fn ledger(&self) -> Result<Ledger, Error> {
         Ok(Ledger::new(self.store.clone())?)

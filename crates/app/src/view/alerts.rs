@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use world::Timestamp;
 
-use super::{Error, Kind, Moment, Reader};
+use super::{Error, Kind, Moment, Reader, page_len};
 
 /// Who did something with an alert, when and why.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -189,11 +189,7 @@ pub(crate) fn alert_page(
         Some(cursor) => cursor.parse().map_err(|_| no_word("cursor of alerts"))?,
         None => u64::MAX,
     };
-    let limit = asked.limit.unwrap_or(PAGE);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        let detail = format!("limit is 1 to {PAGE_MAX}");
-        return Err(Error::new(Kind::Invalid, detail));
-    }
+    let limit = page_len(asked.limit, PAGE, PAGE_MAX)?;
     let mut alerts = listed(reader, &wanted, at)?;
     alerts.retain(|alert| alert.id < before);
     let is_more = alerts.len() > limit;

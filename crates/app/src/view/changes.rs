@@ -12,7 +12,7 @@ use store::Order;
 use utoipa::{IntoParams, ToSchema};
 use world::Timestamp;
 
-use super::{Error, Kind, Moment, Reader, moment};
+use super::{Error, Kind, Moment, Reader, moment, page_len};
 
 /// Changes of one page unless asked otherwise, and at most.
 const PAGE: usize = 100;
@@ -139,7 +139,7 @@ pub(crate) fn changes(reader: &Reader<'_>, asked: &ChangesAsked) -> Result<Chang
         .as_deref()
         .map(str::parse::<Cursor>)
         .transpose()?;
-    let limit = asked.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let limit = page_len(asked.limit, PAGE, PAGE_MAX)?;
     let ledger = reader.ledger()?;
     let found = ledger.changes(&filter, order, after.as_ref(), limit)?;
     let rows = found.rows.into_iter();
@@ -228,7 +228,7 @@ pub(crate) fn history(
         .as_deref()
         .map(str::parse::<Cursor>)
         .transpose()?;
-    let limit = asked.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+    let limit = page_len(asked.limit, PAGE_MAX, PAGE_MAX)?;
     let ledger = reader.ledger()?;
     let found = ledger.history_page(host, rule, after.as_ref(), limit)?;
     if found.rows.is_empty() && after.is_none() {

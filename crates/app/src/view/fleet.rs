@@ -23,6 +23,7 @@ use world::Timestamp;
 use super::{
     Error, Moment, Reader,
     overview::{overview, rank},
+    page_len,
 };
 
 /// Hosts of one page unless asked otherwise, and at most.
@@ -461,7 +462,7 @@ pub(crate) fn hosts(
         rows.sort_by_key(|row| rank(row));
     }
     let total = rows.len() as u64;
-    let limit = asked.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let limit = page_len(asked.limit, PAGE, PAGE_MAX)?;
     let after = match &asked.cursor {
         None => 0,
         // The host that the page before ended with; one that is gone since begins at the front.

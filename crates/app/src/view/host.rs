@@ -18,6 +18,7 @@ use world::Timestamp;
 use super::{
     Error, HostRow, Kind, Moment, Reader,
     fleet::{Attempt, Known},
+    page_len,
 };
 
 /// Findings of one page unless asked otherwise, and at most.
@@ -232,11 +233,7 @@ pub(crate) fn findings(
     asked: &FindingsAsked,
     at: Option<Timestamp>,
 ) -> Result<FindingPage, Error> {
-    let limit = asked.limit.unwrap_or(PAGE);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        let detail = format!("limit is 1 to {PAGE_MAX}");
-        return Err(Error::new(Kind::Invalid, detail));
-    }
+    let limit = page_len(asked.limit, PAGE, PAGE_MAX)?;
     let HostView {
         row,
         mut findings,

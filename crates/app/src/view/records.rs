@@ -12,7 +12,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use world::Timestamp;
 
-use super::{Error, Moment, Reader, fleet::Counts, moment};
+use super::{Error, Moment, Reader, fleet::Counts, moment, page_len};
 
 /// Records of one page unless asked otherwise, and at most.
 const PAGE: usize = 100;
@@ -89,11 +89,7 @@ pub(crate) fn host_scans(
     asked: &HostScansAsked,
 ) -> Result<HostScanPage, Error> {
     let is_listed = reader.must_see(host)?.is_some();
-    let limit = asked.limit.unwrap_or(PAGE);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        let detail = format!("limit is 1 to {PAGE_MAX}");
-        return Err(Error::new(super::Kind::Invalid, detail));
-    }
+    let limit = page_len(asked.limit, PAGE, PAGE_MAX)?;
     let after = asked.cursor.as_deref().map(str::parse).transpose()?;
     let ledger = reader.ledger()?;
     let page = ledger.scans(host, after.as_ref(), limit)?;
@@ -302,7 +298,7 @@ pub(crate) fn audit(reader: &Reader<'_>, asked: &AuditAsked) -> Result<AuditPage
         let read = text.as_deref().map(|text| moment::parse(text, reader.now));
         read.transpose()
     };
-    let limit = asked.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let limit = page_len(asked.limit, PAGE, PAGE_MAX)?;
     let (since, mut until) = (moment(&asked.since)?, moment(&asked.until)?);
     let mut told = 0;
     if let Some(cursor) = &asked.cursor {

@@ -363,6 +363,12 @@ fn the_history_of_a_rule_is_told_to_its_end_page_by_page() {
     }
     let other = "/api/v1/hosts/one/history/other?cursor=x";
     place.ask(Role::Viewer, "GET", other).must_be(422);
+    for path in [path, "/api/v1/changes", "/api/v1/hosts"] {
+        for wrong in ["limit=0", "limit=1001", "limit=x"] {
+            let path = format!("{path}?{wrong}");
+            place.ask(Role::Viewer, "GET", &path).must_be(422);
+        }
+    }
 }
 
 /// Whoever may see some hosts was shown no change, no mark on the slider and an hour of history once others

@@ -116,7 +116,8 @@ pub(crate) struct FindingsAsked {
     /// At most this many.
     #[param(minimum = 1, maximum = 1000)]
     pub(crate) limit: Option<usize>,
-    /// The `next` of the page before.
+    /// The `next` of the page before. Of a past moment with `at` as RFC 3339: a span back is of another
+    /// moment with each page.
     pub(crate) cursor: Option<String>,
 }
 

@@ -12,7 +12,7 @@ const MOMENTS: u64 = 30;
 /// Every host has a change at each moment, but for the asker's own: those are few, so that pages end between
 /// them, before, at and after each.
 fn is_there(host: &str, at: u64) -> bool {
-    !OWN.contains(&host) || at % 11 == host.len() as u64 || at % 13 == 0
+    !OWN.contains(&host) || at % 11 == host.len() as u64 || at.is_multiple_of(13)
 }
 
 /// Places that no clock would give: many hosts at the same moment.

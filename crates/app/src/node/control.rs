@@ -23,7 +23,7 @@ use world::{Clock, RealClock};
 
 use super::{
     Bound, Settings, Statement, book,
-    change::{Fenced, alone_config, configure, fence, others, present},
+    change::{Fenced, add, alone_config, configure, copies, fence, lacks_copies, others, present},
     coordinator::Leasing,
     dir, explained, force,
     keys::Keys,
@@ -46,7 +46,7 @@ const ORDER_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 /// A few notes each way, on machines that are busy.
 const CARRY_MAX: Duration = Duration::from_secs(10);
-/// Whoever adds a node sees how it stands after so long.
+/// Whoever gives an order that is about copies sees how they stand after so long.
 const COPY_MAX: Duration = Duration::from_secs(10);
 /// Orders at once: people give them.
 const AT_ONCE_MAX: usize = 8;
@@ -221,8 +221,33 @@ impl Serving<'_> {
             self.order(stopped, settings)?;
             self.wait_for_change(settings)?;
         }
+        let is_under_way = present(self.group)?.previous.is_some();
         let order = configure(self.group, fenced, change)?;
+        // Elsewhere, and amid another change, it is refused by itself.
+        let is_primary = matches!(self.group.role(), Role::Primary { .. });
+        if let Order::Configure { config, .. } = &order
+            && is_primary
+            && !is_under_way
+        {
+            self.wait_for_copies(config)?;
+        }
         self.order(order, settings)
+    }
+
+    /// Members that were heard a moment ago are in sync within another one, and are waited for.
+    fn wait_for_copies(&self, wanted: &Members) -> Result<(), String> {
+        let clock = RealClock::new();
+        let begun = clock.monotonic();
+        loop {
+            let there = self.group.status().map(|status| copies(&status));
+            let Some(why) = lacks_copies(wanted, &there.unwrap_or_default()) else {
+                return Ok(());
+            };
+            if clock.monotonic() - begun > COPY_MAX {
+                return Err(why);
+            }
+            clock.sleep(POLL);
+        }
     }
 
     fn wait_for_change(&self, settings: &Settings) -> Result<(), String> {
@@ -270,10 +295,14 @@ impl Serving<'_> {
             .collect();
         let waits = match names.is_empty() {
             true => "for copies".to_owned(),
-            false => format!("for {}, which has to have it", names.join(", ")),
+            false => format!(
+                "for {}, which has to have it: start it, or give the order again with --fenced and how it was stopped",
+                names.join(", ")
+            ),
         };
         format!(
-            "the order is on record and waits {waits}; it is not taken back, and is done as soon as that is so"
+            "the order is on record and waits {waits}. It is not taken back, and is done as soon as enough copies count: \
+             `holdfast explain replication` tells of each why it does not"
         )
     }
 
@@ -366,8 +395,7 @@ fn carry_out(request: &Request, node: &Serving<'_>) -> Result<Value, String> {
                 .set_peer(member.node, member.address, member.number)
                 .map_err(|error| error.to_string())?;
             node.change(Fenced::new(), &settings, |config| {
-                config.members.insert(member.node);
-                Ok(())
+                add(group, &settings, member.node, config)
             })?;
             node.wait_for_copy(member.node);
             return Ok(node.document(&settings));

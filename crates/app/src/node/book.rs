@@ -143,8 +143,9 @@ fn take(settings: &mut Settings, told: Member) {
     known.is_founder |= told.is_founder;
     if known.node == own {
         // Out of an older copy of this directory, or a life before: the address is where it is.
-        if told.number >= known.number && told.address != known.address {
-            known.number = told.number.saturating_add(1);
+        let is_answered = (known.number..NUMBER_MAX).contains(&told.number);
+        if is_answered && told.address != known.address {
+            known.number = told.number + 1;
         }
         return;
     }
@@ -273,9 +274,14 @@ mod tests {
                 .map(|it| (it.address.port(), it.number));
             assert_eq!(kept.collect::<Vec<_>>(), [(1, 1), (2, 1)], "{number}");
         }
-        let other = of(3, &[member(1, 99, NUMBER_MAX)]);
-        let found = told(of(1, &[member(1, 1, 1)]), &[&other]);
-        assert_eq!(found.members[0].number, NUMBER_MAX + 1);
+        // What a node answers with is taken by everybody.
+        for (number, answered) in [(NUMBER_MAX - 1, NUMBER_MAX), (NUMBER_MAX, 1)] {
+            let other = of(3, &[member(1, 99, number)]);
+            let found = told(of(1, &[member(1, 1, 1)]), &[&other]);
+            assert_eq!(found.members[0].number, answered);
+            let everybody = told(of(4, &[]), &[&found]);
+            assert_eq!(everybody.members[0].number, answered);
+        }
     }
 
     #[test]

@@ -319,7 +319,7 @@ impl<C: Coordinator> Contest<C> {
             now + life
         };
         let is_quiet = now < *self.quiet_until.get_or_insert(begun);
-        let may = is_primary || (!is_quiet && self.is_able(status));
+        let may = is_primary || (!is_quiet && self.is_able(status, &seen));
         if seen.holder.is_some() || !may {
             return Ok(());
         }
@@ -330,11 +330,11 @@ impl<C: Coordinator> Contest<C> {
             revision = term.revision,
             "a lease of the coordinator is this node's"
         );
-        let until = now + term.life.min(self.coordinator.life() * LIVES_MAX);
+        let life = term.life.min(life * LIVES_MAX);
         self.holding = Some(Holding {
-            renew_at: now + term.life / RENEWALS_A_LIFE,
+            renew_at: now + life / RENEWALS_A_LIFE,
             term,
-            until,
+            until: now + life,
             resuming: None,
             recorded: None,
             has_led: is_primary,
@@ -349,16 +349,24 @@ impl<C: Coordinator> Contest<C> {
         granted.2 == self.me && granted == promised
     }
 
-    /// Whether this node could be promoted, and has reason to.
-    fn is_able(&self, status: &Status) -> bool {
+    /// With a lease it goes on under what it holds.
+    fn may_resume(&self, status: &Status, seen: &Seen) -> bool {
+        let granted = status.record.granted;
+        let is_highest = |known: Known| known.node == self.me || known.epoch < granted.0;
+        self.is_holder(status) && seen.known.is_none_or(is_highest)
+    }
+
+    /// Whether this node could go on or be promoted, and has reason to.
+    fn is_able(&self, status: &Status, seen: &Seen) -> bool {
         let is_member = status.record.config.members.contains(&self.me);
         // One that was never told of an authority does not know who belongs to the group.
         let is_told = status.record.granted.0 > Epoch(0);
         let hears = status
             .fed_by
             .is_some_and(|(_, _, silent)| silent < ALIVE.min(self.coordinator.life() / 2));
-        // Without the site's keys it would write what it cannot open, and without its store nothing.
-        let is_fit = self.is_holder(status) || self.group.is_fit();
+        // Without the site's keys it would write what it cannot open, and without its store nothing: then it is
+        // refused as one to be promoted.
+        let is_fit = self.may_resume(status, seen) || self.group.is_fit();
         is_fit
             && is_member
             && is_told
@@ -456,14 +464,10 @@ impl<C: Coordinator> Contest<C> {
             return Ok(None);
         }
         let granted = status.record.granted;
-        let is_holder = self.is_holder(status);
         let seen = self.coordinator.look()?;
         let known = seen.known.map_or(Epoch(0), |known| known.epoch);
-        let is_highest = seen
-            .known
-            .is_none_or(|known| known.node == self.me || known.epoch < granted.0);
         let now = self.group.now().0;
-        if is_holder && is_highest {
+        if self.may_resume(status, &seen) {
             let since = *holding.resuming.get_or_insert(now);
             if now.saturating_sub(since) < RESUME_MAX {
                 // The machine goes on under the next number: the lease is for all starts of one promotion.

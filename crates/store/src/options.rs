@@ -98,7 +98,7 @@ impl Options {
             disk,
             clock,
             tables,
-            cache_bytes: 32 * MIB,
+            cache_bytes: 16 * MIB,
             memtable_bytes: 16 * MIB,
             checkpoint_bytes: 64 * MIB,
             feed_bytes: 64 * MIB,

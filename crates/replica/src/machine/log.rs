@@ -185,7 +185,9 @@ impl Log {
         self.flushed = base;
         self.first_retained = base.lsn.next();
         self.committed = base.lsn;
-        self.told = self.told.max(base.lsn);
+        // What was told of the log that was there counts no more: where a loss was accepted, other records
+        // have those numbers.
+        self.told = base.lsn;
         self.applied = kept;
         self.forget_tail();
         true
@@ -257,5 +259,48 @@ impl Log {
             entries.push(entry.clone());
         }
         entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{EpochId, EpochStart};
+    use wal::Epoch;
+
+    fn history(epoch: u64) -> History {
+        let start = EpochStart {
+            epoch: Epoch(epoch),
+            id: EpochId(epoch.into()),
+            first: Lsn::FIRST,
+        };
+        History {
+            starts: vec![start],
+        }
+    }
+
+    fn position(epoch: u64, lsn: u64) -> Position {
+        Position {
+            epoch: Epoch(epoch),
+            lsn: Lsn::new(lsn),
+        }
+    }
+
+    /// Told of 111 records, it took over the history of a primary that accepted the loss of those from 54 on,
+    /// by a base at 52: records of that one were shown before they were committed.
+    #[test]
+    fn what_was_told_of_a_log_that_a_base_replaced_is_not_said_of_the_new_one() {
+        let (told, base) = (Lsn::new(111), position(1, 52));
+        let mut log = Log::new(history(1), position(1, 119), Lsn::FIRST, told, told);
+        let session = SessionId(7);
+        log.pending = Some(Pending::Base {
+            session,
+            base,
+            history: history(1),
+            since: None,
+            was_sound: true,
+        });
+        assert!(log.begin_after(session));
+        assert_eq!((log.committed, log.told), (base.lsn, base.lsn));
     }
 }

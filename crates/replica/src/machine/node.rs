@@ -3,7 +3,7 @@
 //! A node is a replica until a record on its disk says otherwise. It is at most one of primary
 //! ([`Primary`]) and fed by one ([`Receiver`]); a candidacy goes on beside the latter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use wal::{Epoch, Identity, RecordKind};
 
@@ -22,6 +22,10 @@ use super::{
     sender::{Desk, Sender},
     validation::Judgement,
 };
+
+/// A message that arrives after so many sessions of this log have ended is of a network that keeps messages
+/// for longer than a connection lives; ours does not keep them beyond one.
+pub(super) const ENDED_MAX: usize = 64;
 
 /// Where a peer can be reached, and the session that it may have.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub struct Node {
     pub(super) gone: BTreeSet<NodeId>,
     pub(super) primary: Option<Primary>,
     pub(super) receiver: Option<Receiver>,
+    /// Sessions that fed this log in this life and are over, at most [`ENDED_MAX`]: none is begun again.
+    pub(super) ended: VecDeque<SessionId>,
     pub(super) candidacy: Option<Candidacy>,
     pub(super) handed_over: Option<HandedOver>,
     pub(super) lease: Lease,
@@ -105,6 +111,7 @@ impl Node {
             gone: BTreeSet::new(),
             primary: None,
             receiver: None,
+            ended: VecDeque::new(),
             candidacy: None,
             handed_over: None,
             lease: Lease::new(durable.is_leased),
@@ -435,15 +442,9 @@ impl Node {
             primary.expire_drain(office);
             primary.expire(office);
         });
-        let silence = self.limits.silence;
-        if let Some(receiver) = self
-            .receiver
-            .take_if(|receiver| self.now.since(receiver.last_heard) > silence)
-        {
-            let (primary, session) = (receiver.primary, receiver.session);
-            let cause = "nothing was heard of the primary".to_owned();
-            self.out
-                .log(Some(primary), Some(session), "session_ended", cause);
+        let heard = self.receiver.as_ref().map(|receiver| receiver.last_heard);
+        if heard.is_some_and(|heard| self.now.since(heard) > self.limits.silence) {
+            self.end_receiving("nothing was heard of the primary");
         }
         self.tick_candidacy();
         if self.is_damaged && !self.keeper.is_busy() && !self.record().is_amnesiac {

@@ -10,7 +10,7 @@ use super::{
     configure::{self, Change},
     log::Pending,
     next_start,
-    node::Node,
+    node::{ENDED_MAX, Node},
     position::EPOCH_MAX,
     primary::{Primary, answer},
     receiver::Receiver,
@@ -204,11 +204,14 @@ impl Node {
 
     fn begin_receiving(&mut self, primary: NodeId, attach: &Attach) {
         let (session, endpoint) = (attach.session, attach.endpoint);
-        let known = self
-            .receiver
-            .as_mut()
-            .filter(|receiver| receiver.session == session);
-        if known.is_none() {
+        // Begun again it would take what was said in it before: a base, or a cut, of records that were
+        // acknowledged since. Its primary hears nothing and begins another.
+        if self.ended.contains(&session) {
+            return;
+        }
+        let known = self.receiver.as_ref().map(|receiver| receiver.session);
+        if known != Some(session) {
+            self.end_receiving("the primary began another");
             self.out.log(
                 Some(primary),
                 Some(session),
@@ -424,7 +427,7 @@ impl Node {
             }
             Then::Learn => self.yield_to_promise(),
             Then::OwnPromise { epoch } => {
-                self.end_receiving();
+                self.end_receiving("a higher epoch is promised");
                 self.promised_itself(epoch);
             }
             Then::Granted => self.granted(),
@@ -475,7 +478,7 @@ impl Node {
         if let Some(handed) = self.handed_over.take_if(|handed| holder == Some(handed.to)) {
             answer(handed.number, Outcome::Done, &mut self.out);
         }
-        self.end_receiving();
+        self.end_receiving("a higher epoch is promised");
         if let Some(holder) = holder {
             // It has everything that was committed before, or was forced: what an earlier one said counts
             // no more.
@@ -485,12 +488,15 @@ impl Node {
         self.overtaken(epoch, holder.is_some());
     }
 
-    fn end_receiving(&mut self) {
+    pub(super) fn end_receiving(&mut self, cause: &str) {
         if let Some(receiver) = self.receiver.take() {
             let (primary, session) = (receiver.primary, receiver.session);
-            let cause = "a higher epoch is promised".to_owned();
             self.out
-                .log(Some(primary), Some(session), "session_ended", cause);
+                .log(Some(primary), Some(session), "session_ended", cause.into());
+            if self.ended.len() == ENDED_MAX {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(session);
         }
     }
 

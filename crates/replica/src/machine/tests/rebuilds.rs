@@ -264,6 +264,62 @@ fn a_replica_that_begins_a_session_again_amid_a_base_is_rebuilt_by_the_next_one(
     assert_eq!(cluster.disks[&3].committed, cluster.disks[&1].committed);
 }
 
+/// An attach of an earlier session came late and ended the one that fed the log; that one was begun again by
+/// an attach of its own that came twice, and then by the base it had begun with, on a log with records that
+/// were acknowledged since. A cut that came twice did the same.
+///
+/// Proves: REP-3
+#[test]
+fn a_session_that_ended_is_never_begun_again_and_what_it_said_destroys_nothing() {
+    for is_cut in [false, true] {
+        let mut cluster = left_behind(4);
+        cluster.start(3);
+        cluster.pass(20);
+        assert!(cluster.is_in_sync(1, 3));
+        cluster.part(1, 2);
+        assert!(is_written(cluster.write(1, "on 1 and 3")));
+        let session = cluster.replica(1, 3).session.unwrap();
+        let before = cluster.disks[&3].end();
+        for id in [SessionId(77), session.id] {
+            let attach = Attach {
+                session: id,
+                endpoint: session.endpoint,
+                config: cluster.disks[&1].record.config.clone(),
+            };
+            cluster.say(1, 3, Body::Attach(attach));
+        }
+        let base = Position {
+            lsn: Lsn::new(4),
+            ..before
+        };
+        let (session, endpoint) = (session.id, session.endpoint);
+        let late = if is_cut {
+            Body::Truncate {
+                session,
+                endpoint,
+                keep: base,
+            }
+        } else {
+            Body::BaseBegin {
+                session,
+                endpoint,
+                base,
+                history: cluster.disks[&1].history(),
+                since: None,
+                parts: 1,
+            }
+        };
+        cluster.say(1, 3, late);
+        assert_eq!(cluster.disks[&3].end(), before, "{is_cut}");
+        assert!(!cluster.disks[&3].record.is_amnesiac, "{is_cut}");
+        // Nothing is heard in the session that its primary still has: another follows.
+        cluster.pass(20);
+        assert_ne!(cluster.replica(1, 3).session.unwrap().id, session);
+        assert!(cluster.is_in_sync(1, 3));
+        assert!(is_written(cluster.write(1, "after")));
+    }
+}
+
 /// A rebuild has nothing to escalate to but itself: one that was given up for its duration began anew,
 /// so a base that takes longer than a catch-up may was never there.
 #[test]

@@ -59,6 +59,7 @@ pub(super) fn accept_loop(shared: &Arc<Shared>, listener: &dyn Listener) {
     }
 }
 
+/// Whoever was turned away is noted before it is counted: a count that is seen has its cause on the list.
 fn hear(shared: &Shared, socket: Box<dyn Stream>, place: Arc<Place>) {
     let address = socket.peer();
     let (broken, peer) = match greet(shared, socket, place) {
@@ -67,22 +68,22 @@ fn hear(shared: &Shared, socket: Box<dyn Stream>, place: Arc<Place>) {
             Some(greeted.line.peer),
         ),
         Err(Turned::Away(reason, node)) => {
-            Counters::add(&shared.counters.refused, 1);
             shared.refuse(address, node, reason.told_here().to_owned());
+            Counters::add(&shared.counters.refused, 1);
             return;
         }
         Err(Turned::Broken(broken)) => {
             // A stranger's TLS is refused before it can be answered.
             if broken.is_refused_by_tls() {
-                Counters::add(&shared.counters.refused, 1);
                 shared.refuse(address, None, broken.to_string());
+                Counters::add(&shared.counters.refused, 1);
             }
             (broken, None)
         }
     };
     if broken.is_garbage() {
-        Counters::add(&shared.counters.garbage, 1);
         shared.refuse(address, peer, broken.to_string());
+        Counters::add(&shared.counters.garbage, 1);
     } else {
         tracing::debug!(%address, cause = %broken, "a connection of a node ended");
     }

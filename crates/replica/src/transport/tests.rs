@@ -188,8 +188,9 @@ fn a_node_is_silent_since_it_was_heard_last_or_since_the_start() {
 #[test]
 fn a_removed_node_is_heard_no_more() {
     let (a, b) = (Node::start(A), Node::start(B));
-    a.knows(B, &b);
+    // First, or a call that comes before it is counted as refused.
     b.knows(A, &a);
+    a.knows(B, &b);
     a.wait_up(B);
     b.transport.remove_peer(A);
     a.transport.reconnect(B);
@@ -241,8 +242,9 @@ fn a_node_that_counts_is_heard_before_it_is_known_where_it_is() {
 #[test]
 fn a_node_that_was_shut_out_is_neither_heard_nor_called_and_told_why() {
     let (a, b) = (Node::start(A), Node::start(B));
-    a.knows(B, &b);
+    // First, or a call that comes before it is on the list of those refused too.
     b.knows(A, &a);
+    a.knows(B, &b);
     a.wait_up(B);
     b.transport.shut_out(A);
     // Whoever is told of it again changes nothing.
@@ -275,8 +277,9 @@ fn a_node_that_was_shut_out_is_neither_heard_nor_called_and_told_why() {
 fn notes_arrive_beside_messages_and_only_where_they_are_known() {
     let (a, b) = (Node::start(A), Node::start(B));
     assert!(!a.transport.note(B, b"nobody is there"));
-    a.knows(B, &b);
+    // First, or a call that comes before it is on the list of those refused too.
     b.knows(A, &a);
+    a.knows(B, &b);
     a.wait_up(B);
     assert!(a.transport.links()[0].takes_notes());
     assert!(!a.transport.note(B, &[0; NOTE_LEN_MAX + 1]));

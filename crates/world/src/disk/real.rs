@@ -24,9 +24,18 @@ pub struct RealDisk;
 struct RealFile(fs::File);
 
 #[derive(Debug)]
-struct RealLock(#[allow(dead_code, reason = "held for its drop")] fs::File);
+struct RealLock(fs::File);
 
 impl Lock for RealLock {}
+
+impl Drop for RealLock {
+    /// In so many words, not by closing the file: a child that another thread starts has a copy of every open
+    /// file until its program runs, and would hold the lock for as long.
+    fn drop(&mut self) {
+        // Refused for a closed file only, and this one is open.
+        drop(rustix::fs::flock(&self.0, FlockOperation::Unlock));
+    }
+}
 
 fn open_file(path: &Path, how: Open) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
@@ -194,10 +203,13 @@ impl Disk for RealDisk {
             opened => opened?,
         };
         // The kernel tells only whoever asks for the lock. Shared, so that two who ask do not see
-        // each other, and given back by the drop of `file`; an opener that comes in between is
-        // refused and may try again.
+        // each other, and given back at once; an opener that comes in between is refused and may
+        // try again.
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                drop(RealLock(file));
+                Ok(None)
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => read_holder(&file).map(Some),
             Err(error) => Err(error.into()),
         }

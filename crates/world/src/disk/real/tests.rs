@@ -200,6 +200,23 @@ fn asking_for_the_holder_neither_takes_the_lock_nor_makes_the_file() {
     RealDisk.lock(&path, "the second").unwrap();
 }
 
+/// A journal that had just been closed was said to be in use by this very process: a child that was about to
+/// begin held a copy of the lock's file.
+#[test]
+fn a_lock_that_was_given_back_is_free_though_a_child_has_a_copy_of_its_file() {
+    let dir = directory();
+    let path = dir.path().join("lock");
+    let file = open_file(&path, Open::CreateOrOpen).unwrap();
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let held_by_a_child = file.try_clone().unwrap();
+    let held = RealLock(file);
+    let refused = RealDisk.lock(&path, "too early").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+    drop(held);
+    RealDisk.lock(&path, "the second").unwrap();
+    drop(held_by_a_child);
+}
+
 #[test]
 fn a_link_is_a_second_name_and_takes_no_name_that_is_in_use() {
     let dir = directory();

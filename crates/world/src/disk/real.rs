@@ -33,7 +33,7 @@ impl Drop for RealLock {
     /// file until its program runs, and would hold the lock for as long.
     fn drop(&mut self) {
         // Refused for a closed file only, and this one is open.
-        drop(rustix::fs::flock(&self.0, FlockOperation::Unlock));
+        rustix::fs::flock(&self.0, FlockOperation::Unlock).ok();
     }
 }
 

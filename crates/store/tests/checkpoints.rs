@@ -55,7 +55,7 @@ fn many_short_lives_let_the_journal_go_as_one_long_one_does() {
     let first = running.journal.first_retained();
     let kept = (running.safe_point().get() - first.get()) * (16 << 10);
     assert!(kept >= 2 << 20, "{kept} bytes from lsn {first} on");
-    assert!(running.store.feed(first).is_ok());
+    drop(running.store.feed(first).unwrap());
 }
 
 /// The journal of a copy may begin above what its manifest keeps for feeds: after a rebuild that broke off,

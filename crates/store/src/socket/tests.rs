@@ -187,7 +187,14 @@ fn what_a_quiet_client_holds_is_given_up() {
     let remote = place.remote();
     let table = t(&remote);
     let mut transaction = remote.begin().unwrap();
-    transaction.get(table, b"a").unwrap();
+    // On a busy machine it may be given up before it is used.
+    wait(|| {
+        let is_held = transaction.get(table, b"a").is_ok();
+        if !is_held {
+            transaction = remote.begin().unwrap();
+        }
+        is_held
+    });
     transaction.put(table, b"a", b"never").unwrap();
     let snapshot = remote.snapshot().unwrap();
     place.wait_until_nothing_is_held();
@@ -202,7 +209,13 @@ fn what_a_quiet_client_holds_is_given_up() {
     // And connections that were idle for too long are made again.
     place.wait_until_nothing_is_held();
     wait(|| place.serving.as_ref().unwrap().connections() == 0);
-    put(&remote, b"a", b"3").unwrap();
+    wait(|| match put(&remote, b"a", b"3") {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), Kind::Conflict, "{error}");
+            false
+        }
+    });
 }
 
 /// Asking again and again does not make it last: what is held is kept for a time and no longer.

@@ -10,6 +10,7 @@ mod peer;
 
 use std::{
     io::Write,
+    ops::Range,
     process::{Child, Stdio},
 };
 
@@ -21,6 +22,11 @@ const CLASSES: [&str; 5] = ["error", "decision", "action", "lifecycle", "other"]
 
 /// Appends `count` events, of each class in turn, numbered from 0; gives their ids.
 fn append(sandbox: &Sandbox, count: usize) -> Vec<String> {
+    append_numbered(sandbox, 0..count)
+}
+
+fn append_numbered(sandbox: &Sandbox, numbers: Range<usize>) -> Vec<String> {
+    let count = numbers.len();
     let mut child = sandbox
         .command(["events", "append", "--source", "robot"])
         .stdin(Stdio::piped())
@@ -30,7 +36,7 @@ fn append(sandbox: &Sandbox, count: usize) -> Vec<String> {
         .expect("the binary starts");
     let mut stdin = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || {
-        for number in 0..count {
+        for number in numbers {
             let class = CLASSES[number % CLASSES.len()];
             writeln!(stdin, "{{\"class\":\"{class}\",\"body\":{number}}}").unwrap();
         }

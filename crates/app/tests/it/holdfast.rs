@@ -86,10 +86,7 @@ impl Sandbox {
             command.stdin(Stdio::null());
             return command;
         }
-        // A copy, because the build directory may be root's alone.
-        std::fs::set_permissions(self.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let binary = self.path("holdfast");
-        std::fs::copy(BINARY, &binary).unwrap();
+        let binary = self.binary_for_all();
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
@@ -102,6 +99,17 @@ impl Sandbox {
             .arg(binary)
             .stdin(Stdio::null());
         command
+    }
+
+    /// A copy of the binary that every user may run: the build directory may be root's alone. Made by another
+    /// process, because a child that another test starts meanwhile has a copy of every file that is open here,
+    /// and a program that somebody has open to write does not run.
+    pub(crate) fn binary_for_all(&self) -> PathBuf {
+        std::fs::set_permissions(self.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let binary = self.path("holdfast");
+        let copied = Command::new("cp").arg(BINARY).arg(&binary).status();
+        assert!(copied.unwrap().success());
+        binary
     }
 
     /// Starts without waiting; standard output and error are piped.

@@ -642,10 +642,14 @@ fn a_stop_finishes_what_is_in_flight_and_ends_in_time() {
     );
     let mut begun = serving.connect();
     let head = format!(
-        "POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {PROTOBUF}\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {PROTOBUF}\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
         body.len()
     );
     begun.write_all(head.as_bytes()).unwrap();
+    // It is in flight once the server wants to read it.
+    let mut goes_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    begun.read_exact(&mut goes_on).unwrap();
+    assert!(goes_on.starts_with(b"HTTP/1.1 100"));
     begun.write_all(&body[..body.len() - 1]).unwrap();
     serving.signal(rustix::process::Signal::TERM);
     begun.write_all(&body[body.len() - 1..]).unwrap();

@@ -3,10 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{PermissionsExt, symlink},
-    },
+    os::unix::{ffi::OsStrExt, fs::symlink},
     process::{Command, Stdio},
 };
 
@@ -14,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     facts::{KPTR_RULE, bundle},
-    holdfast::{BINARY, Run, Sandbox},
+    holdfast::{Run, Sandbox},
 };
 
 /// A name from the hostile host: moves the cursor, then turns the direction of writing.
@@ -115,10 +112,7 @@ fn acknowledgements_that_could_not_be_written_are_an_error() {
 #[test]
 fn what_needs_no_data_directory_works_without_a_home() {
     let sandbox = Sandbox::new();
-    let open = PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(sandbox.path(""), open).unwrap();
-    let binary = sandbox.path("holdfast");
-    std::fs::copy(BINARY, &binary).unwrap();
+    let binary = sandbox.binary_for_all();
     let run = |args: &[&str]| {
         let mut command = Command::new("setpriv");
         if rustix::process::geteuid().is_root() {

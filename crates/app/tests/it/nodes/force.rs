@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{add, cluster, hosts, in_sync, pair, run, status, wait_until};
+use super::{add, cluster, hosts, in_sync, pair, run, shown, status, wait_connected, wait_until};
 use crate::{
     holdfast::{BINARY, Run, Sandbox},
     watching::Up,
@@ -47,8 +47,7 @@ fn at_terminal(sandbox: &Sandbox, args: &[&str], typed: &str) -> Run {
 }
 
 fn forced(sandbox: &Sandbox) -> Vec<Value> {
-    let args = ["audit", "--action", "authority.forced"];
-    let (_, found) = sandbox.json(args);
+    let found = shown(sandbox, &["audit", "--action", "authority.forced"]);
     found["records"].as_array().unwrap().clone()
 }
 
@@ -229,6 +228,7 @@ fn a_statement_is_about_nodes_that_are_silent_and_refused_where_none_is() {
     wait_until("two copies", a, |status| in_sync(status) == 2);
     run(a, &["group", "mode", "sync:1"]);
     wait_until("two copies", a, |status| in_sync(status) == 2);
+    wait_connected(&[b, c]);
     let (mode, remove) = (["group", "mode", "async"], ["group", "remove", "c"]);
     for (order, heard) in [(mode, "b, c can be heard"), (remove, "c can be heard")] {
         let refused = a.run([&order[..], &["--fenced", "powered off"]].concat());

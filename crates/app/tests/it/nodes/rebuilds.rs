@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use world::{Clock, RealClock};
 
-use super::{PATIENCE, add, cluster, in_sync, path, run, status, wait_until};
+use super::{PATIENCE, add, cluster, in_sync, path, run, shown, status, wait_until};
 use crate::{holdfast::Sandbox, watching::Up};
 
 /// A log of a few MiB reaches back a few MiB.
@@ -71,9 +71,9 @@ fn wipe(sandbox: &Sandbox) {
 
 fn agree(a: &Sandbox, b: &Sandbox) {
     let clock = RealClock::new();
-    let shown = |sandbox: &Sandbox| sandbox.json(["host", "list"]).1;
+    let hosts = |sandbox: &Sandbox| shown(sandbox, &["host", "list"]);
     loop {
-        let (here, there) = (shown(a), shown(b));
+        let (here, there) = (hosts(a), hosts(b));
         if here == there {
             return;
         }

@@ -48,8 +48,8 @@ pub use node::Node;
 pub use phase::{IllegalMove, Kind, Phase, State};
 pub use plan::{Plan, Source, Way};
 pub use position::{
-    EpochId, EpochStart, History, NodeId, Position, STARTS, SessionId, Time, next_promotion,
-    next_start,
+    Attachment, EpochId, EpochStart, History, NodeId, Position, STARTS, SessionId, Time,
+    next_promotion, next_start,
 };
 pub use settings::{Config, Limits, MEMBERS_MAX, Mode, Policy, Replaced, Version};
 pub use status::{Counts, ReplicaStatus, SessionStatus, Status};

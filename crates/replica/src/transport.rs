@@ -41,10 +41,8 @@ use outgoing::Outbox;
 use refusals::Refusals;
 
 /// Versions of messages that this program speaks, both inclusive.
-pub const VERSION_MIN: u16 = 1;
-pub const VERSION_MAX: u16 = 2;
-/// The first version with notes.
-const NOTES_FROM: u16 = 2;
+pub const VERSION_MIN: u16 = 3;
+pub const VERSION_MAX: u16 = 3;
 /// The longest frame: a message of entries may hold one record of 16 MiB beside its fill.
 pub const FRAME_LEN_MAX: usize = 40 << 20;
 /// The longest note: a book of a handful of nodes, or some keys, is a few kilobytes.
@@ -110,13 +108,6 @@ pub struct Link {
     pub speaks: Option<u16>,
     /// Why there is none; empty before the first attempt failed.
     pub cause: String,
-}
-
-impl Link {
-    /// Whether the peer takes notes.
-    pub fn takes_notes(&self) -> bool {
-        self.speaks.is_some_and(|version| version >= NOTES_FROM)
-    }
 }
 
 pub type Inbox = Arc<dyn Fn(Heard) + Send + Sync>;

@@ -260,7 +260,7 @@ impl Look {
         let Some(known) = &self.known else { return };
         let (book, held) = (Book::of(known), self.keys.look());
         for link in self.group.links() {
-            if !link.takes_notes() {
+            if link.speaks.is_none() {
                 continue;
             }
             let is_told = self.told.get(&link.peer).is_some_and(|told| {

@@ -114,7 +114,6 @@ fn links(group: &Group, settings: &Settings) -> Vec<Value> {
                 "address": link.address.to_string(),
                 "is_connected": link.speaks.is_some(),
                 "version": link.speaks,
-                "takes_notes": link.takes_notes(),
                 "cause": link.cause,
             })
         })
@@ -317,10 +316,6 @@ fn connections_text(document: &Value) -> String {
             if cause.contains(NOT_KNOWN) {
                 shown.push_str(MEET);
             }
-        } else if link["is_connected"] == true && link["takes_notes"] == false {
-            shown.push_str(&format!(
-                "{name} runs an older program: it is not told of other nodes and keys\n"
-            ));
         }
     }
     let refused = all("refused");

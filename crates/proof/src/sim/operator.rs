@@ -226,7 +226,8 @@ impl Cluster {
     }
 
     /// So many disks lost something, or are being rebuilt, or that of one that may hold an epoch, that nobody
-    /// can be made primary by evidence: an operator accepts the loss.
+    /// can be made primary by evidence: an operator accepts the loss. Or a loss was accepted, and the node that
+    /// went on ended before the others knew: they still have as committed what it went on without.
     fn is_beyond_help(&self) -> bool {
         let unsound = |host: &Host| self.sites[*host].disk.image.is_amnesiac();
         let members = self.members();
@@ -235,7 +236,8 @@ impl Cluster {
         let records = self.sites.iter().map(|site| site.record());
         let may_hold = records.flat_map(|record| record.holders.iter().chain([&record.granted.2]));
         let mut may_hold = may_hold.filter_map(|id| self.hosts.get(id));
-        self.is_calm_for(2 * HOPELESS) && (is_half || may_hold.any(unsound))
+        let is_unsettled = self.judge.is_unsettled;
+        self.is_calm_for(2 * HOPELESS) && (is_half || is_unsettled || may_hold.any(unsound))
     }
 
     /// Of the newest configuration that anybody has.

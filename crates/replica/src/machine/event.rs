@@ -24,7 +24,8 @@ pub struct Durable {
     pub is_damaged: bool,
     /// A holder acknowledges only as long as a coordinator's lease lasts.
     pub is_leased: bool,
-    /// A fresh random number, for the epoch under which a holder that starts again goes on.
+    /// A fresh random number, for the epoch under which a holder that starts again goes on, and the first of
+    /// those that this life's attachments are named by.
     pub fresh: EpochId,
 }
 

@@ -205,6 +205,7 @@ impl Sender {
             let body = Body::Truncate {
                 session: session.id,
                 endpoint: session.endpoint,
+                attachment: session.attachment,
                 keep,
             };
             desk.out.send(self.replica, body);

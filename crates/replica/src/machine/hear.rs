@@ -60,7 +60,11 @@ impl Node {
         }
         let is_current = self.receiver.as_ref().is_some_and(|receiver| {
             let session = (receiver.session, receiver.endpoint);
-            is_promised && receiver.primary == header.from && body.session() == Some(session)
+            let attachment = body.attachment();
+            is_promised
+                && receiver.primary == header.from
+                && body.session() == Some(session)
+                && attachment.is_none_or(|attachment| attachment == receiver.attachment)
         });
         if is_current {
             self.of_session(header, body);
@@ -113,6 +117,7 @@ impl Node {
         match body {
             Body::BaseBegin {
                 session,
+                attachment,
                 base,
                 history,
                 since,
@@ -124,6 +129,7 @@ impl Node {
                 }
                 let begin = Begin {
                     session,
+                    attachment,
                     base,
                     history,
                     since,
@@ -173,6 +179,7 @@ impl Node {
     pub(super) fn begin_base(&mut self, begin: Begin) {
         let Begin {
             session,
+            attachment,
             base,
             history,
             since,
@@ -180,7 +187,7 @@ impl Node {
             was_sound,
         } = begin;
         let receiver = self.receiver.as_mut();
-        let receiver = receiver.filter(|receiver| receiver.session == session);
+        let receiver = receiver.filter(|receiver| receiver.attachment == attachment);
         let (log, out) = (&mut self.log, &mut self.out);
         if let Some(receiver) = receiver
             && receiver.may_begin_base(base, parts, &history, log, out)

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use wal::{Epoch, Identity, Lsn, RecordKind};
 
-use super::{Config, EpochId, EpochStart, History, NodeId, Position, SessionId, Version};
+use super::{
+    Attachment, Config, EpochId, EpochStart, History, NodeId, Position, SessionId, Version,
+};
 
 /// In every message. A receiver takes nothing from another cluster or journal, and refuses a lower
 /// epoch with the highest it has on disk.
@@ -48,6 +50,9 @@ pub struct Attach {
 pub struct Attached {
     pub session: SessionId,
     pub endpoint: u64,
+    /// What cuts this log, replaces it or declares it sound has to name it: such a message may come late,
+    /// to a replica that began the session again, or lost its disk since.
+    pub attachment: Attachment,
     /// Everything up to it is durable, without a hole.
     pub flushed: Position,
     pub first_retained: Lsn,
@@ -84,6 +89,7 @@ pub enum Body {
     Truncate {
         session: SessionId,
         endpoint: u64,
+        attachment: Attachment,
         keep: Position,
     },
     /// Contiguous, following `previous`.
@@ -99,6 +105,7 @@ pub enum Body {
     BaseBegin {
         session: SessionId,
         endpoint: u64,
+        attachment: Attachment,
         base: Position,
         history: History,
         since: Option<Lsn>,
@@ -126,6 +133,7 @@ pub enum Body {
     Rebuilt {
         session: SessionId,
         endpoint: u64,
+        attachment: Attachment,
     },
     /// The configuration as it is to be; answered by `Configured` once it is on disk.
     Configure {
@@ -214,6 +222,17 @@ pub enum Body {
 }
 
 impl Body {
+    /// Of what cannot be undone.
+    pub fn attachment(&self) -> Option<Attachment> {
+        match self {
+            Self::Attached(Attached { attachment, .. })
+            | Self::Truncate { attachment, .. }
+            | Self::BaseBegin { attachment, .. }
+            | Self::Rebuilt { attachment, .. } => Some(*attachment),
+            _ => None,
+        }
+    }
+
     /// Session and version of the address, of what belongs to a session.
     pub fn session(&self) -> Option<(SessionId, u64)> {
         match self {
@@ -238,7 +257,9 @@ impl Body {
             | Self::Heartbeat {
                 session, endpoint, ..
             }
-            | Self::Rebuilt { session, endpoint }
+            | Self::Rebuilt {
+                session, endpoint, ..
+            }
             | Self::Configure {
                 session, endpoint, ..
             }

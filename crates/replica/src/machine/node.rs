@@ -3,13 +3,13 @@
 //! A node is a replica until a record on its disk says otherwise. It is at most one of primary
 //! ([`Primary`]) and fed by one ([`Receiver`]); a candidacy goes on beside the latter.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use wal::{Epoch, Identity, RecordKind};
 
 use super::{
-    Durable, Effect, EpochId, Event, Header, Limits, Message, NodeId, Order, Outcome, Position,
-    Refusal, Role, SessionId, Time,
+    Attachment, Durable, Effect, EpochId, Event, Header, Limits, Message, NodeId, Order, Outcome,
+    Position, Refusal, Role, SessionId, Time,
     keeper::Keeper,
     lease::Lease,
     log::Log,
@@ -22,10 +22,6 @@ use super::{
     sender::{Desk, Sender},
     validation::Judgement,
 };
-
-/// A message that arrives after so many sessions of this log have ended is of a network that keeps messages
-/// for longer than a connection lives; ours does not keep them beyond one.
-pub(super) const ENDED_MAX: usize = 64;
 
 /// Where a peer can be reached, and the session that it may have.
 #[derive(Debug)]
@@ -55,8 +51,7 @@ pub struct Node {
     pub(super) gone: BTreeSet<NodeId>,
     pub(super) primary: Option<Primary>,
     pub(super) receiver: Option<Receiver>,
-    /// Sessions that fed this log in this life and are over, at most [`ENDED_MAX`]: none is begun again.
-    pub(super) ended: VecDeque<SessionId>,
+    pub(super) next_attachment: Attachment,
     pub(super) candidacy: Option<Candidacy>,
     pub(super) handed_over: Option<HandedOver>,
     pub(super) lease: Lease,
@@ -111,7 +106,7 @@ impl Node {
             gone: BTreeSet::new(),
             primary: None,
             receiver: None,
-            ended: VecDeque::new(),
+            next_attachment: Attachment(durable.fresh.0),
             candidacy: None,
             handed_over: None,
             lease: Lease::new(durable.is_leased),

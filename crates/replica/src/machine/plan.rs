@@ -123,6 +123,15 @@ impl Way {
                 format!("it derived up to {derived}, the logs part after {common}"),
             );
         }
+        // A log that a base began is cut no further than that: what lies below is in the base, whatever the
+        // replica knows yet of how far its own state reaches.
+        if common.lsn < end.lsn && common.lsn.next() < replica.first_retained {
+            let first = replica.first_retained;
+            return rebuild(
+                since,
+                format!("its log begins with {first}, the logs part after {common}"),
+            );
+        }
         if common != target && !is_retained {
             let first = common.lsn.next();
             let reason =

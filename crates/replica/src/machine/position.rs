@@ -15,6 +15,11 @@ pub struct NodeId(pub u128);
 )]
 pub struct EpochId(pub u128);
 
+/// A beginning of a session by the replica that it is with, unique for ever: counted from a random number
+/// that is drawn in each life of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Attachment(pub u128);
+
 /// A session with a replica, unique for ever: random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u128);

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use wal::{Epoch, Lsn};
 
 use super::{
-    ANNOUNCEMENT, Attach, Body, Config, Effect, EpochId, EpochStart, Event, Header, History,
-    Message, NodeId, Outcome, Position, Record, Refusal, Role, Sealed, SessionId, announce,
+    ANNOUNCEMENT, Attach, Attachment, Body, Config, Effect, EpochId, EpochStart, Event, Header,
+    History, Message, NodeId, Outcome, Position, Record, Refusal, Role, Sealed, SessionId,
+    announce,
     configure::{self, Change},
     log::Pending,
     next_start,
-    node::{ENDED_MAX, Node},
+    node::Node,
     position::EPOCH_MAX,
     primary::{Primary, answer},
     receiver::Receiver,
@@ -56,6 +57,7 @@ pub(super) enum Then {
 #[derive(Debug)]
 pub(super) struct Begin {
     pub(super) session: SessionId,
+    pub(super) attachment: Attachment,
     pub(super) base: Position,
     pub(super) history: History,
     pub(super) since: Option<Lsn>,
@@ -204,11 +206,6 @@ impl Node {
 
     fn begin_receiving(&mut self, primary: NodeId, attach: &Attach) {
         let (session, endpoint) = (attach.session, attach.endpoint);
-        // Begun again it would take what was said in it before: a base, or a cut, of records that were
-        // acknowledged since. Its primary hears nothing and begins another.
-        if self.ended.contains(&session) {
-            return;
-        }
         let known = self.receiver.as_ref().map(|receiver| receiver.session);
         if known != Some(session) {
             self.end_receiving("the primary began another");
@@ -218,7 +215,10 @@ impl Node {
                 "attached",
                 format!("endpoint {endpoint}"),
             );
-            self.receiver = Some(Receiver::new(session, endpoint, primary, self.now));
+            let attachment = self.next_attachment;
+            self.next_attachment.0 = attachment.0.wrapping_add(1);
+            let session = (session, endpoint);
+            self.receiver = Some(Receiver::new(session, attachment, primary, self.now));
         }
         let record = Record {
             is_amnesiac: self.is_amnesiac(),
@@ -493,10 +493,6 @@ impl Node {
             let (primary, session) = (receiver.primary, receiver.session);
             self.out
                 .log(Some(primary), Some(session), "session_ended", cause.into());
-            if self.ended.len() == ENDED_MAX {
-                self.ended.pop_front();
-            }
-            self.ended.push_back(session);
         }
     }
 

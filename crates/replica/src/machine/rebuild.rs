@@ -65,6 +65,7 @@ impl Sender {
         let body = Body::BaseBegin {
             session: session.id,
             endpoint: session.endpoint,
+            attachment: session.attachment,
             base: found.base,
             history,
             since: found.since,
@@ -154,6 +155,7 @@ impl Sender {
         let body = Body::Rebuilt {
             session: session.id,
             endpoint: session.endpoint,
+            attachment: session.attachment,
         };
         desk.out.send(self.replica, body);
     }

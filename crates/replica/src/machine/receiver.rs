@@ -6,7 +6,7 @@
 use wal::Lsn;
 
 use super::{
-    Attached, Body, Effect, Entry, History, NodeId, Position, Record, SessionId, Time,
+    Attached, Attachment, Body, Effect, Entry, History, NodeId, Position, Record, SessionId, Time,
     log::{Log, Pending},
     outbox::Outbox,
 };
@@ -36,6 +36,7 @@ struct Base {
 pub(super) struct Receiver {
     pub(super) session: SessionId,
     pub(super) endpoint: u64,
+    pub(super) attachment: Attachment,
     pub(super) primary: NodeId,
     pub(super) last_heard: Time,
     stage: Stage,
@@ -50,10 +51,16 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    pub(super) fn new(session: SessionId, endpoint: u64, primary: NodeId, now: Time) -> Self {
+    pub(super) fn new(
+        (session, endpoint): (SessionId, u64),
+        attachment: Attachment,
+        primary: NodeId,
+        now: Time,
+    ) -> Self {
         Self {
             session,
             endpoint,
+            attachment,
             primary,
             last_heard: now,
             stage: Stage::Settling,
@@ -95,6 +102,7 @@ impl Receiver {
         let attached = Attached {
             session: self.session,
             endpoint: self.endpoint,
+            attachment: self.attachment,
             flushed: log.flushed,
             first_retained: log.first_retained,
             history: log.history.clone(),

@@ -312,6 +312,7 @@ impl Sender {
             attached.is_amnesiac = true;
         }
         session.log_lane.flushed = end;
+        session.attachment = attached.attachment;
         session.attached = Some(attached);
         self.plan(desk);
     }
@@ -391,6 +392,7 @@ impl Sender {
                 let body = Body::Truncate {
                     session: session.id,
                     endpoint: session.endpoint,
+                    attachment: session.attachment,
                     keep,
                 };
                 desk.out.send(self.replica, body);

@@ -8,8 +8,8 @@ use std::{collections::VecDeque, time::Duration};
 use wal::Lsn;
 
 use super::{
-    Attached, BaseFound, Effect, IllegalMove, Kind, Limits, Phase, Plan, Position, SessionId, Time,
-    Violation, budget::Budget, outbox::Outbox,
+    Attached, Attachment, BaseFound, Effect, IllegalMove, Kind, Limits, Phase, Plan, Position,
+    SessionId, Time, Violation, budget::Budget, outbox::Outbox,
 };
 
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Session {
     pub(super) cause: Option<String>,
     /// What the replica said, until a plan is bound.
     pub(super) attached: Option<Attached>,
+    /// Which of its beginnings of this session the plan is for.
+    pub(super) attachment: Attachment,
     pub(super) plan: Option<Plan>,
     pub(super) log_lane: LogLane,
     pub(super) base_lane: Option<BaseLane>,
@@ -144,6 +146,7 @@ impl Session {
             phase: Phase::Init,
             cause: None,
             attached: None,
+            attachment: Attachment(0),
             plan: None,
             log_lane: LogLane::default(),
             base_lane: None,

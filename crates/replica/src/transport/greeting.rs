@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NOTES_FROM, VERSION_MAX, VERSION_MIN};
+use super::{VERSION_MAX, VERSION_MIN};
 use crate::machine::NodeId;
 
 /// A greeting or its answer is at most so long.
@@ -91,14 +91,6 @@ impl Hello {
             cluster,
             from,
             to,
-        }
-    }
-
-    /// The reason in words that whoever greeted can read.
-    pub(super) fn knows(&self, reason: Reason) -> Reason {
-        match reason {
-            Reason::Removed if self.version_max < NOTES_FROM => Reason::NotAMember,
-            reason => reason,
         }
     }
 

@@ -10,7 +10,7 @@ use rustls::{ServerConnection, StreamOwned};
 use world::net::{Listener, Stream};
 
 use super::{
-    Counters, FRAME_LEN_MAX, Heard, INCOMING_MAX, LOOK_EVERY, NOTES_FROM, RETRY_FIRST, SILENCE_MAX,
+    Counters, FRAME_LEN_MAX, Heard, INCOMING_MAX, LOOK_EVERY, RETRY_FIRST, SILENCE_MAX,
     STRANGERS_MAX, Shared, credentials,
     frame::{self, Broken, Frames, Taken},
     greeting::{Answer, GREETING_LEN_MAX, Hello, Reason},
@@ -131,7 +131,7 @@ fn greet(shared: &Shared, socket: Box<dyn Stream>, place: Arc<Place>) -> Result<
     let checked = checked.map(|(version, peer)| Line::new(shared, peer, version));
     let answer = match &checked {
         Ok(line) => Answer::Welcome(line.version),
-        Err(reason) => Answer::Refused(hello.map_or(*reason, |hello| hello.knows(*reason))),
+        Err(reason) => Answer::Refused(*reason),
     };
     let answer = postcard::to_stdvec(&answer).expect("an answer can be written");
     connection
@@ -233,11 +233,10 @@ fn listen(shared: &Shared, mut connection: Connection, line: &Line) -> Broken {
                 Counters::add(&shared.counters.received_bytes, payload.len());
                 message(&payload, peer)
             }
-            Taken::Note(note) if line.version >= NOTES_FROM => {
+            Taken::Note(note) => {
                 Counters::add(&shared.counters.received_bytes, note.0.len());
                 Ok(Heard::Note { peer, note })
             }
-            Taken::Note(_) => Err(Broken::Forged("a note came that this version has not")),
         };
         match heard.map(|heard| line.hand_on(shared, heard)) {
             Ok(true) => {}

@@ -11,7 +11,7 @@ use std::{
 use rustls::{ClientConnection, StreamOwned};
 
 use super::{
-    CONNECT_MAX, Counters, Heard, KEEPALIVE, LOOK_EVERY, Link, NOTES_FROM, NOTES_WAITING_MAX, Note,
+    CONNECT_MAX, Counters, Heard, KEEPALIVE, LOOK_EVERY, Link, NOTES_WAITING_MAX, Note,
     OUTBOX_BYTES_MAX, RETRY_FIRST, RETRY_LAST, SILENCE_MAX, Shared, credentials,
     frame::{self, Broken, Frames},
     greeting::{Answer, GREETING_LEN_MAX, Hello},
@@ -80,12 +80,11 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// Whether the connection takes it: it is there, its other end knows notes, and is not behind.
+    /// Whether the connection takes it: it is there, and is not behind.
     pub(super) fn push_note(&self, note: Note) -> bool {
         let mut state = self.state();
-        let is_taken = state.speaks.is_some_and(|version| version >= NOTES_FROM)
-            && !state.is_given_up
-            && state.notes.len() < NOTES_WAITING_MAX;
+        let is_taken =
+            state.speaks.is_some() && !state.is_given_up && state.notes.len() < NOTES_WAITING_MAX;
         if is_taken {
             state.notes.push_back(note);
             self.changed.notify_all();

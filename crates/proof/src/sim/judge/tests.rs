@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use replica::machine::{Body, EpochId, Header, History, Line, Message, NodeId, Record, SessionId};
+use replica::machine::{
+    Attachment, Body, EpochId, Header, History, Line, Message, NodeId, Record, SessionId,
+};
 
 use super::{sequence::tests::entry, *};
 use crate::sim::{cluster::IDENTITY, site, swarm::Swarm};
@@ -287,6 +289,7 @@ fn a_base_that_is_begun_before_its_source_was_told_is_found() {
     let begin = Body::BaseBegin {
         session: SessionId(1),
         endpoint: 1,
+        attachment: Attachment(1),
         base: Position::default(),
         history: History::default(),
         since: None,

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::cluster::{Cluster, is_written};
 use crate::machine::{
-    Body, EpochId, EpochStart, Event, Header, Message, Mode, NodeId, Outcome, Position, STARTS,
+    Attach, Body, EpochId, EpochStart, Event, Header, Message, Mode, NodeId, Outcome, Position,
+    STARTS,
 };
 
 /// Its log is gone and its record is not.
@@ -49,6 +50,56 @@ fn a_node_without_its_disk_neither_promises_nor_counts_until_it_is_rebuilt() {
     assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
     assert!(!cluster.disks[&2].record.is_amnesiac);
     assert_eq!(cluster.texts(2), ["on 1 and 2"]);
+}
+
+/// It lost its disk and is fed again when an attach of the session before comes late, and then the word of that
+/// session that it is whole: with a part of the log it was sound, and a copy that the primary had counted was
+/// nowhere.
+///
+/// Proves: REP-3, REP-4
+#[test]
+fn the_word_that_a_disk_is_whole_counts_for_the_life_it_was_said_in_only() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    let (earlier, attachment) = (
+        cluster.replica(1, 2).session.unwrap(),
+        cluster.attachment(2),
+    );
+    forget(&mut cluster, 2);
+    cluster.disks.get_mut(&2).unwrap().is_damaged = true;
+    // It is not asked for before the third has answered: it may have forgotten a promise.
+    cluster.stop(3);
+    cluster.start(2);
+    assert!(cluster.disks[&2].record.is_amnesiac);
+    let (session, endpoint) = (earlier.id, earlier.endpoint);
+    let config = cluster.disks[&1].record.config.clone();
+    let attach = Attach {
+        session,
+        endpoint,
+        config,
+    };
+    cluster.say(1, 2, Body::Attach(attach));
+    let sent = cluster.disks[&2].end();
+    let heartbeat = Body::Heartbeat {
+        session,
+        endpoint,
+        ordinal: 1,
+        sent,
+        committed: sent.lsn,
+    };
+    cluster.say(1, 2, heartbeat);
+    let rebuilt = Body::Rebuilt {
+        session,
+        endpoint,
+        attachment,
+    };
+    cluster.say(1, 2, rebuilt);
+    assert!(cluster.disks[&2].record.is_amnesiac);
+    cluster.start(3);
+    cluster.pass(20);
+    assert!(!cluster.disks[&2].record.is_amnesiac);
+    assert!(cluster.is_in_sync(1, 2));
 }
 
 /// The record that was to tell of the loss does not become durable; the next one, kept for a primary,

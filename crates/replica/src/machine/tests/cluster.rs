@@ -9,9 +9,9 @@ use std::{
 use wal::{Epoch, Generation, Identity, JournalId, Lsn, RecordKind};
 
 use crate::machine::{
-    ANNOUNCEMENT, BaseFound, Body, Config, Durable, Effect, Entry, EpochId, Event, Header, History,
-    Limits, Line, Message, Mode, Node, NodeId, Order, Outcome, Policy, Position, Record,
-    ReplicaStatus, Role, SessionId, Time, Version, announced,
+    ANNOUNCEMENT, Attachment, BaseFound, Body, Config, Durable, Effect, Entry, EpochId, Event,
+    Header, History, Limits, Line, Message, Mode, Node, NodeId, Order, Outcome, Policy, Position,
+    Record, ReplicaStatus, Role, SessionId, Time, Version, announced,
 };
 
 pub(super) const KIND: RecordKind = RecordKind(7);
@@ -482,6 +482,12 @@ impl Cluster {
             .into_iter()
             .find(|status| status.replica == NodeId(replica))
             .unwrap()
+    }
+
+    /// By what the replica knows the session that it is in.
+    pub(super) fn attachment(&self, replica: u128) -> Attachment {
+        let receiver = self.nodes[&replica].receiver.as_ref();
+        receiver.unwrap().attachment
     }
 
     pub(super) fn is_in_sync(&self, id: u128, replica: u128) -> bool {

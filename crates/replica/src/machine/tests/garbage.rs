@@ -5,8 +5,8 @@ use wal::{Epoch, Lsn, RecordKind};
 
 use super::cluster::{Cluster, is_written};
 use crate::machine::{
-    Attach, Attached, Body, Entry, EpochId, EpochStart, Event, Header, History, Message, Mode,
-    NodeId, Position, Sealed, SessionId, Version,
+    Attach, Attached, Attachment, Body, Entry, EpochId, EpochStart, Event, Header, History,
+    Message, Mode, NodeId, Position, Sealed, SessionId, Version,
 };
 
 fn number() -> impl Strategy<Value = u64> {
@@ -67,10 +67,12 @@ fn sealed() -> impl Strategy<Value = Sealed> {
 }
 
 fn of_primary(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
+    let attachment = Attachment(0);
     prop_oneof![
         position().prop_map(move |keep| Body::Truncate {
             session,
             endpoint,
+            attachment,
             keep
         }),
         (position(), entries(), number()).prop_map(move |(previous, entries, committed)| {
@@ -89,6 +91,7 @@ fn of_primary(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> 
                 Body::BaseBegin {
                     session,
                     endpoint,
+                    attachment,
                     base,
                     history,
                     since,
@@ -111,7 +114,11 @@ fn of_primary(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> 
                 committed: Lsn::new(committed),
             }
         }),
-        Just(Body::Rebuilt { session, endpoint }),
+        Just(Body::Rebuilt {
+            session,
+            endpoint,
+            attachment
+        }),
         position().prop_map(move |end| Body::HandOver {
             session,
             endpoint,
@@ -127,12 +134,14 @@ fn of_primary(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> 
 }
 
 fn of_replica(session: SessionId, endpoint: u64) -> impl Strategy<Value = Body> {
+    let attachment = Attachment(0);
     prop_oneof![
         (position(), history(), number(), any::<bool>()).prop_map(
             move |(flushed, history, lsn, is_amnesiac)| {
                 Body::Attached(Attached {
                     session,
                     endpoint,
+                    attachment,
                     flushed,
                     first_retained: Lsn::new(lsn),
                     history,
@@ -229,6 +238,7 @@ proptest! {
         cluster.promote(1);
         prop_assert!(is_written(cluster.write(1, "kept")));
         let session = cluster.replica(1, 2).session.unwrap().id;
+        let attachment = cluster.attachment(2);
         let (from, to) = if to_primary { (2, 1) } else { (1, 2) };
         let header = cluster.sent.last().unwrap().2.header;
         let header = Header {
@@ -237,7 +247,7 @@ proptest! {
             ..header
         };
         for body in bodies {
-            let message = Message { header, body: in_session(body, session) };
+            let message = Message { header, body: in_session(body, session, attachment) };
             cluster.step(to, Event::Received(message));
             cluster.run();
         }
@@ -246,8 +256,14 @@ proptest! {
     }
 }
 
-/// The session is known only once the group runs.
-fn in_session(mut body: Body, id: SessionId) -> Body {
+/// The session and what its replica names it by are known only once the group runs.
+fn in_session(mut body: Body, id: SessionId, begun: Attachment) -> Body {
+    if let Body::Truncate { attachment, .. }
+    | Body::BaseBegin { attachment, .. }
+    | Body::Rebuilt { attachment, .. } = &mut body
+    {
+        *attachment = begun;
+    }
     match &mut body {
         Body::Attach(Attach { session, .. })
         | Body::Attached(Attached { session, .. })

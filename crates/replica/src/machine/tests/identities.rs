@@ -5,8 +5,8 @@ use wal::{Epoch, Generation, JournalId, Lsn};
 
 use super::cluster::{Cluster, identity, is_written};
 use crate::machine::{
-    Attach, Attached, Body, EpochId, EpochStart, Event, Header, History, Message, Mode, NodeId,
-    Position, Sealed, SessionId, Version,
+    Attach, Attached, Attachment, Body, EpochId, EpochStart, Event, Header, History, Message, Mode,
+    NodeId, Position, Sealed, SessionId, Version,
 };
 
 /// Node 1 writes, node 2 follows, node 3 is amid a rebuild: something that changes by each message.
@@ -36,7 +36,9 @@ fn seen(cluster: &Cluster, id: u128) -> String {
 }
 
 /// Of a primary to a replica.
+#[allow(clippy::too_many_lines, reason = "one of each message, in order")]
 fn of_primary(session: SessionId, endpoint: u64, cluster: &Cluster, to: u128) -> Vec<Body> {
+    let attachment = cluster.attachment(to);
     let end = cluster.disks[&to].end();
     let next = Position {
         lsn: end.lsn.next(),
@@ -64,6 +66,7 @@ fn of_primary(session: SessionId, endpoint: u64, cluster: &Cluster, to: u128) ->
         Body::Truncate {
             session,
             endpoint,
+            attachment,
             keep: Position::default(),
         },
         Body::Entries {
@@ -76,6 +79,7 @@ fn of_primary(session: SessionId, endpoint: u64, cluster: &Cluster, to: u128) ->
         Body::BaseBegin {
             session,
             endpoint,
+            attachment,
             base: end,
             history: cluster.disks[&to].history(),
             since: None,
@@ -94,7 +98,11 @@ fn of_primary(session: SessionId, endpoint: u64, cluster: &Cluster, to: u128) ->
             sent: end,
             committed: end.lsn,
         },
-        Body::Rebuilt { session, endpoint },
+        Body::Rebuilt {
+            session,
+            endpoint,
+            attachment,
+        },
         Body::Configure {
             session,
             endpoint,
@@ -109,6 +117,17 @@ fn of_primary(session: SessionId, endpoint: u64, cluster: &Cluster, to: u128) ->
     ]
 }
 
+/// The same, said to the replica before it began the session for the last time; what cannot be undone only.
+fn of_earlier_attachment(mut body: Body) -> Option<Body> {
+    match &mut body {
+        Body::Truncate { attachment, .. }
+        | Body::BaseBegin { attachment, .. }
+        | Body::Rebuilt { attachment, .. } => attachment.0 -= 1,
+        _ => return None,
+    }
+    Some(body)
+}
+
 /// Of a replica to its primary.
 fn of_replica(session: SessionId, endpoint: u64, cluster: &Cluster) -> Vec<Body> {
     let end = cluster.disks[&1].end();
@@ -116,6 +135,7 @@ fn of_replica(session: SessionId, endpoint: u64, cluster: &Cluster) -> Vec<Body>
         Body::Attached(Attached {
             session,
             endpoint,
+            attachment: Attachment(5),
             flushed: end,
             first_retained: Lsn::FIRST,
             history: History::default(),
@@ -247,6 +267,9 @@ fn a_message_with_anything_stale_in_it_changes_nothing() {
                 let bodies = bodies(session, endpoint).into_iter();
                 let bodies = bodies.filter(|body| !matches!(body, Body::Attach(_)));
                 cases.extend(bodies.map(|body| (what, right, body)));
+            }
+            for body in bodies(session, endpoint) {
+                cases.extend(of_earlier_attachment(body).map(|body| ("attachment", right, body)));
             }
             for (what, header, body) in cases {
                 check(&mut cluster, to, header, &body, what);

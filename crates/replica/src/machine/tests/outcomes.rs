@@ -3,8 +3,8 @@
 use wal::{Epoch, Lsn};
 
 use crate::machine::{
-    Attached, BaseFound, EpochId, EpochStart, History, Position, STARTS, SessionId, Source,
-    Version, Way,
+    Attached, Attachment, BaseFound, EpochId, EpochStart, History, Position, STARTS, SessionId,
+    Source, Version, Way,
     plan::{Facts, Wishes},
     testing::position,
 };
@@ -25,6 +25,7 @@ fn attached(history: History, end: Position) -> Attached {
     Attached {
         session: SessionId(1),
         endpoint: 1,
+        attachment: Attachment(1),
         flushed: end,
         first_retained: Lsn::FIRST,
         history,
@@ -89,6 +90,26 @@ fn each_outcome_begins_exactly_at_its_boundary() {
         replica.derived = Lsn::new(derived);
         let decided = decide(own, &replica, Wishes::default());
         assert_eq!(decided, expected, "ends at {end}, derived {derived}");
+    }
+}
+
+/// It was rebuilt up to where another primary was, and has not told yet that its state reaches there.
+///
+/// Proves: REP-6
+#[test]
+fn a_log_is_never_cut_below_the_base_that_it_begins_with() {
+    let own = (&[(1, 11, 1), (2, 22, 9)][..], position(2, 20), 1);
+    for (first, derived, expected) in [
+        (9, 0, ("truncate", position(1, 8))),
+        (10, 0, ("base", position(0, 0))),
+        (10, 5, ("changes", position(0, 5))),
+        (12, 0, ("base", position(0, 0))),
+    ] {
+        let mut replica = attached(history(&[(1, 11, 1), (3, 33, 9)]), position(3, 12));
+        replica.first_retained = Lsn::new(first);
+        replica.derived = Lsn::new(derived);
+        let decided = decide(own, &replica, Wishes::default());
+        assert_eq!(decided, expected, "begins with {first}, derived {derived}");
     }
 }
 

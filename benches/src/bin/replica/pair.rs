@@ -14,7 +14,7 @@ use std::{
 
 use replica::{
     authority::Owner,
-    group::{Group, LIMITS, Options, make_record},
+    group::{Beginning, Group, LIMITS, Options, make_record},
     machine::{Config, Mode, NodeId, Order, Outcome, Policy, Version},
     transport::Authority,
 };
@@ -99,7 +99,15 @@ impl Site {
             previous: None,
         };
         let (path, now) = (dir.join("authority"), RealClock::new().now());
-        make_record(&RealDisk, &path, owner, &log, &config, now).expect("a sound disk");
+        make_record(
+            &RealDisk,
+            &path,
+            owner,
+            &log,
+            (&config, Beginning::Fresh),
+            now,
+        )
+        .expect("a sound disk");
     }
 
     pub fn open(&self, dir: &Path, node: u128) -> Arc<Group> {

@@ -476,7 +476,7 @@ fn garbage_ends_its_connection_and_nothing_else() {
         connection.write_all(&frame::wrap(&hello)).unwrap();
         let payload = Frames::default().next(&mut connection, 256, &mut false);
         let answer: Answer = postcard::from_bytes(&payload.unwrap().unwrap()).unwrap();
-        assert_eq!(answer, Answer::Welcome(2));
+        assert_eq!(answer, Answer::Welcome(3));
         // A long one is closed before all of it is written.
         connection.write_all(&bytes).ok();
         connection.write_all(&good).ok();

@@ -21,8 +21,8 @@ pub(crate) use alerts::{
     open_alerts,
 };
 pub(crate) use changes::{
-    Change, ChangePage, ChangesAsked, DiffAsked, Difference, HistoryAsked, PAGE_MAX as CHANGES_MAX,
-    Recorded, changes, diff, history, newest_change, recorded,
+    Change, ChangePage, ChangesAsked, DiffAsked, Difference, Followed, HistoryAsked, Recorded,
+    changes, diff, followed, history, recorded,
 };
 pub(crate) use error::{Error, Kind};
 pub(crate) use fleet::{

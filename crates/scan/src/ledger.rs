@@ -27,6 +27,7 @@ pub mod chain;
 mod error;
 mod fleet;
 mod fleets;
+mod heads;
 mod history;
 pub(crate) mod index;
 mod recent;
@@ -45,6 +46,7 @@ pub use fleet::{
     UnassessedRule,
 };
 pub use fleets::Fleets;
+pub use heads::Heads;
 pub use history::{Difference, Status};
 pub(crate) use recent::RecentKey;
 pub use recent::{RECENT_MAX, Recent, Turn};
@@ -207,6 +209,30 @@ impl Ledger {
     ) -> Result<Page<Entry>, Error> {
         let latest = self.indexed()?;
         timeline::changes(&self.tables, &latest, filter, order, after, limit)
+    }
+
+    /// How far the record of each host is.
+    pub fn heads(&self) -> Result<Heads, Error> {
+        Heads::of(&self.tables, &self.store.snapshot()?)
+    }
+
+    /// How far it was at a position. `None` where that is not one of this store, or is not kept any more.
+    pub fn heads_at(&self, position: Lsn) -> Result<Option<Heads>, Error> {
+        Heads::at(&self.store, &self.tables, position)
+    }
+
+    /// Changes that were committed after `told` and up to `to`, each of them once, wherever they stand in the
+    /// order of [`Ledger::changes`]. For whoever follows all changes and must miss none.
+    pub fn recorded_since(
+        &self,
+        told: &Heads,
+        to: &Heads,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Entry>, Error> {
+        let (latest, since) = (self.indexed()?, heads::Since { told, to });
+        timeline::recorded_since(&self.tables, &latest, since, filter, after, limit)
     }
 
     /// When changes were recorded, newest first, `limit` times at most: of these hosts, or of all. A bounded

@@ -1,22 +1,31 @@
 //! Changes as they come, as server-sent events.
 //!
+//! What is told is what was committed since the follower was told last, wherever it stands in the order of all
+//! changes: an apply that overlaps with another may be committed later and stand before it. So an event's id
+//! is two positions of the store, up to which everything was told and is being told, and a place between.
+//!
 //! A follower is a place of a bounded number, woken by the store's position and not by each change: it
 //! reads what is behind its own cursor, so that nothing is kept for it. One that takes nothing for the
 //! time that [`crate::http`] gives a write is dropped, and goes on later from its `Last-Event-ID`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
+use scan::ledger::{Heads, Ledger};
 use serde::Deserialize;
 use tokio::{
     sync::mpsc,
     time::{Instant, interval},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use wal::Lsn;
 
 use super::{Place, Principal, Shared, auth, call::Problem, route::blocking};
 use crate::{http::answer, view};
@@ -69,11 +78,12 @@ pub(super) async fn follow(
         principal,
         host: asked.host,
         rule: asked.rule,
-        after,
-        is_behind: false,
+        told: Arc::new(Heads::nothing()),
+        to: None,
+        after: None,
     };
     // Refused now rather than in a stream that has begun.
-    let first = follower.first().await?;
+    let first = follower.begin(after).await?;
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     tokio::spawn(follower.run(first, sender, place));
     let body = ReceiverStream::new(receiver).map(Ok::<Bytes, std::convert::Infallible>);
@@ -90,58 +100,132 @@ pub(super) async fn follow(
     Ok(response)
 }
 
+/// How far the records of all hosts are, for all followers: read once for each position.
+#[derive(Debug, Default)]
+pub(super) struct Newest(Mutex<Option<Arc<Heads>>>);
+
+impl Newest {
+    /// At the newest position or later. Blocks.
+    fn of(&self, shared: &Shared) -> Result<Arc<Heads>, view::Error> {
+        let position = shared.store.newest()?.lsn;
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().as_ref().filter(|it| it.position() >= position) {
+            return Ok(Arc::clone(known));
+        }
+        let found = Arc::new(Ledger::new(shared.store.clone())?.heads()?);
+        *lock() = Some(Arc::clone(&found));
+        Ok(found)
+    }
+}
+
 struct Follower {
     shared: Arc<Shared>,
     principal: Principal,
     host: Option<String>,
     rule: Option<String>,
-    /// Everything up to here was told, or is of others. It may name a host that the token does not see, and
-    /// is told to nobody.
+    /// Everything up to here was told, or is of others.
+    told: Arc<Heads>,
+    /// Up to here it is told, where that was not finished with one page.
+    to: Option<Arc<Heads>>,
+    /// How far that is. It may be given to nobody: what is told has ids of its own.
     after: Option<String>,
-    /// What there is was not looked at to its end.
-    is_behind: bool,
+}
+
+/// A change, and what its reader comes back with.
+struct Event {
+    id: String,
+    change: view::Change,
+}
+
+/// The id of an event: what was told before, up to where, and the place of the change between them.
+fn id(told: Lsn, to: Lsn, cursor: &str) -> String {
+    // Of whoever came with a place alone, what was told before is not known.
+    match told {
+        Lsn::ZERO => cursor.to_owned(),
+        told => format!("{told}.{to}.{cursor}"),
+    }
+}
+
+/// The positions of an id, and its place. A place alone has none: it is what a page of changes gives.
+fn of_id(id: &str) -> (Option<(Lsn, Lsn)>, &str) {
+    let Some((positions, cursor)) = id.rsplit_once('.') else {
+        return (None, id);
+    };
+    let read = |text: &str| text.parse().ok().map(Lsn::new);
+    let read = positions
+        .split_once('.')
+        .and_then(|(told, to)| Some((read(told)?, read(to)?)));
+    (read.filter(|(told, to)| told <= to), cursor)
 }
 
 impl Follower {
-    /// What is behind the cursor; without one, nothing, and the cursor is set to the newest change.
-    async fn first(&mut self) -> Result<Vec<view::Change>, Problem> {
-        if self.after.is_some() {
+    /// What is behind the id that it came with; without one, nothing, and it is told what comes from here on.
+    async fn begin(&mut self, after: Option<String>) -> Result<Vec<Event>, Problem> {
+        let shared = Arc::clone(&self.shared);
+        let Some(after) = after else {
+            let newest = blocking(&self.shared, move || shared.newest.of(&shared));
+            self.told = newest.await??;
+            // The question itself may be one that is refused.
+            self.to = Some(Arc::clone(&self.told));
             return self.read().await;
-        }
-        let (shared, principal) = (Arc::clone(&self.shared), self.principal.clone());
-        let host = self.host.clone();
-        let newest = blocking(&self.shared, move || {
-            view::newest_change(&shared.reader(&principal), host.as_deref())
-        });
-        self.after = newest.await??;
-        Ok(Vec::new())
-    }
-
-    async fn read(&mut self) -> Result<Vec<view::Change>, Problem> {
-        let asked = view::ChangesAsked {
-            host: self.host.clone(),
-            rule: self.rule.clone(),
-            order: Some("oldest".to_owned()),
-            limit: Some(view::CHANGES_MAX),
-            cursor: self.after.clone(),
-            ..view::ChangesAsked::default()
         };
-        let (shared, principal) = (Arc::clone(&self.shared), self.principal.clone());
-        let page = blocking(&self.shared, move || {
-            view::changes(&shared.reader(&principal), &asked)
-        });
-        let page = page.await??;
-        self.is_behind = page.next.is_some();
-        let last = page.changes.last().map(|change| change.cursor.clone());
-        // A page without a change may have a next one, where others have many.
-        self.after = page.next.or(last).or(self.after.take());
-        Ok(page.changes)
+        let (positions, cursor) = of_id(&after);
+        self.after = Some(cursor.to_owned());
+        if let Some((told, to)) = positions {
+            let found = blocking(&self.shared, move || {
+                let ledger = Ledger::new(shared.store.clone())?;
+                let heads = (ledger.heads_at(told)?, ledger.heads_at(to)?);
+                Ok::<_, view::Error>(heads)
+            });
+            // Positions of another store, or longer ago than it remembers: then the place counts alone.
+            if let (Some(told), Some(to)) = found.await?? {
+                (self.told, self.to) = (Arc::new(told), Some(Arc::new(to)));
+            }
+        }
+        self.read().await
     }
 
-    async fn run(mut self, first: Vec<view::Change>, sender: mpsc::Sender<Bytes>, place: Place) {
+    /// Whether there is more than was told, at this position.
+    fn is_behind(&self, position: Lsn) -> bool {
+        self.to.is_some() || self.told.position() < position
+    }
+
+    async fn read(&mut self) -> Result<Vec<Event>, Problem> {
+        let (shared, principal) = (Arc::clone(&self.shared), self.principal.clone());
+        let (host, rule) = (self.host.clone(), self.rule.clone());
+        let (told, to, after) = (Arc::clone(&self.told), self.to.clone(), self.after.clone());
+        let page = blocking(&self.shared, move || {
+            let to = to.map_or_else(|| shared.newest.of(&shared), Ok)?;
+            let asked = view::Followed {
+                host,
+                rule,
+                told,
+                to,
+                after,
+            };
+            let page = view::followed(&shared.reader(&principal), &asked)?;
+            Ok::<_, view::Error>((page, asked.to))
+        });
+        let (page, to) = page.await??;
+        let (from, up_to) = (self.told.position(), to.position());
+        // A page without a change may have a next one, where others have many.
+        self.after = page.next;
+        if self.after.is_some() {
+            self.to = Some(to);
+        } else {
+            (self.told, self.to) = (to, None);
+        }
+        let changes = page.changes.into_iter();
+        let events = changes.map(|change| Event {
+            id: id(from, up_to, &change.cursor),
+            change,
+        });
+        Ok(events.collect())
+    }
+
+    async fn run(mut self, first: Vec<Event>, sender: mpsc::Sender<Bytes>, place: Place) {
         let mut stop = self.shared.stop.clone();
         let (begun, mut told, mut asked) = (Instant::now(), Instant::now(), Instant::now());
-        let mut seen = None;
         let mut looks = interval(LOOK_EVERY);
         if sender.send(text(&first)).await.is_err() {
             return;
@@ -174,14 +258,13 @@ impl Follower {
                 }
             }
             let mut bytes = Bytes::new();
-            if seen != Some(position) {
-                let Ok(changes) = self.read().await else {
+            // Where there is more than a page, the next look reads it.
+            if self.is_behind(position) {
+                let Ok(events) = self.read().await else {
                     break;
                 };
-                // Where there is more, the next look reads it.
-                seen = (!self.is_behind).then_some(position);
-                if !changes.is_empty() {
-                    bytes = text(&changes);
+                if !events.is_empty() {
+                    bytes = text(&events);
                 }
             }
             if bytes.is_empty() && told.elapsed() >= HEARTBEAT {
@@ -198,20 +281,12 @@ impl Follower {
     }
 }
 
-/// `id` is what the reader comes back with. The JSON has no line break.
-fn text(changes: &[view::Change]) -> Bytes {
-    let mut text = String::from(if changes.is_empty() {
-        ": begun\n\n"
-    } else {
-        ""
-    });
-    for change in changes {
+/// The JSON has no line break.
+fn text(events: &[Event]) -> Bytes {
+    let mut text = String::from(if events.is_empty() { ": begun\n\n" } else { "" });
+    for Event { id, change } in events {
         let document = serde_json::to_string(change).expect("a plain struct with string keys");
-        // Names of hosts hold no control character, so that an id is one line.
-        text.push_str(&format!(
-            "event: change\nid: {}\ndata: {document}\n\n",
-            change.cursor
-        ));
+        text.push_str(&format!("event: change\nid: {id}\ndata: {document}\n\n"));
     }
     text.into()
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use scan::{
     judge::Outcome,
-    ledger::{Cause, ChangeKind, Cursor, Entry, Filter, Recording},
+    ledger::{Cause, ChangeKind, Cursor, Entry, Filter, Heads, Page, Recording},
     rule::Severity,
 };
 use serde::{Deserialize, Serialize};
@@ -16,12 +16,13 @@ use super::{Error, Kind, Moment, Reader, moment, page_len};
 
 /// Changes of one page unless asked otherwise, and at most.
 const PAGE: usize = 100;
-pub(crate) const PAGE_MAX: usize = 1000;
+const PAGE_MAX: usize = 1000;
 
 /// One change of one rule's verdict or severity on one host.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Change {
-    /// Its place in the feed; what `cursor` and `Last-Event-ID` take.
+    /// Its place in the feed; what `cursor` takes, and `Last-Event-ID` of whoever has no id of the stream. After
+    /// such an id nothing is missed; after a place what was committed late and stands before it is.
     pub(crate) cursor: String,
     pub(crate) host: String,
     pub(crate) rule: String,
@@ -103,6 +104,16 @@ pub(crate) struct ChangePage {
     pub(crate) next: Option<String>,
 }
 
+impl ChangePage {
+    fn of(reader: &Reader<'_>, page: Page<Entry>) -> Self {
+        let rows = page.rows.into_iter();
+        Self {
+            changes: rows.map(|entry| Change::of(reader, entry)).collect(),
+            next: page.next.map(|cursor| cursor.to_string()),
+        }
+    }
+}
+
 /// Changes by time.
 pub(crate) fn changes(reader: &Reader<'_>, asked: &ChangesAsked) -> Result<ChangePage, Error> {
     let is_oldest_first = match asked.order.as_deref() {
@@ -142,31 +153,41 @@ pub(crate) fn changes(reader: &Reader<'_>, asked: &ChangesAsked) -> Result<Chang
     let limit = page_len(asked.limit, PAGE, PAGE_MAX)?;
     let ledger = reader.ledger()?;
     let found = ledger.changes(&filter, order, after.as_ref(), limit)?;
-    let rows = found.rows.into_iter();
-    Ok(ChangePage {
-        changes: rows.map(|entry| Change::of(reader, entry)).collect(),
-        next: found.next.map(|cursor| cursor.to_string()),
-    })
+    Ok(ChangePage::of(reader, found))
 }
 
-/// The place of the newest change of all, or of one host: of changes of hosts that may not be seen too, so that
-/// it is for whoever goes on from there, and not to be told.
-pub(crate) fn newest_change(
-    reader: &Reader<'_>,
-    host: Option<&str>,
-) -> Result<Option<String>, Error> {
-    if let Some(host) = host.filter(|host| !host.is_empty()) {
-        reader.must_see(host)?;
-    }
+/// Which changes somebody follows, and how far.
+#[derive(Clone, Debug)]
+pub(crate) struct Followed {
+    pub(crate) host: Option<String>,
+    pub(crate) rule: Option<String>,
+    /// Up to here everything was told.
+    pub(crate) told: Arc<Heads>,
+    /// Up to here it is told.
+    pub(crate) to: Arc<Heads>,
+    /// Of what is between, everything up to here was told.
+    pub(crate) after: Option<String>,
+}
+
+/// Changes that were committed between two positions, wherever they stand among all changes.
+pub(crate) fn followed(reader: &Reader<'_>, asked: &Followed) -> Result<ChangePage, Error> {
     let filter = Filter {
-        host: host.map(ToOwned::to_owned),
+        host: asked.host.clone(),
+        hosts: match &asked.host {
+            Some(_) => None,
+            None => seen(reader)?,
+        },
+        rule: asked.rule.clone(),
         ..Filter::default()
     };
-    let found = reader
-        .ledger()?
-        .changes(&filter, Order::Descending, None, 1)?;
-    // A page of one is full as soon as there is any.
-    Ok(found.next.map(|cursor| cursor.to_string()))
+    if let Some(host) = asked.host.as_deref().filter(|host| !host.is_empty()) {
+        reader.must_see(host)?;
+    }
+    let after = asked.after.as_deref().map(str::parse::<Cursor>);
+    let after = after.transpose()?;
+    let ledger = reader.ledger()?;
+    let found = ledger.recorded_since(&asked.told, &asked.to, &filter, after.as_ref(), PAGE_MAX)?;
+    Ok(ChangePage::of(reader, found))
 }
 
 /// The hosts that may be seen, where those are not all.
@@ -234,11 +255,7 @@ pub(crate) fn history(
     if found.rows.is_empty() && after.is_none() {
         return Err(Error::missing("history of that rule on host", host));
     }
-    let rows = found.rows.into_iter();
-    Ok(ChangePage {
-        changes: rows.map(|entry| Change::of(reader, entry)).collect(),
-        next: found.next.map(|cursor| cursor.to_string()),
-    })
+    Ok(ChangePage::of(reader, found))
 }
 
 /// Which two moments.

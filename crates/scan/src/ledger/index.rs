@@ -105,10 +105,16 @@ pub(super) fn host_key(host: &str, numbered: &[u8]) -> Result<Vec<u8>, Error> {
 pub(super) fn place_of_host(host: &str, key: &[u8], at: &[u8]) -> Result<Place, Error> {
     let scan = key.last_chunk().ok_or_else(damaged)?;
     Ok(Place {
-        at: u64::from_be_bytes(at.try_into().map_err(|_| damaged())?),
+        at: moment_of_host(at)?,
         host: host.to_owned(),
         scan: u64::from_be_bytes(*scan),
     })
+}
+
+/// The moment of the place, of such a row.
+pub(super) fn moment_of_host(at: &[u8]) -> Result<u64, Error> {
+    let at = at.try_into().map_err(|_| damaged())?;
+    Ok(u64::from_be_bytes(at))
 }
 
 fn damaged() -> Error {

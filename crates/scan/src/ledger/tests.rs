@@ -25,6 +25,7 @@ use crate::{
 mod announced;
 mod because;
 mod chained;
+mod followed;
 mod places;
 mod standing;
 

@@ -14,6 +14,7 @@ use super::{
     Class, Error,
     chain::LinkRow,
     decode,
+    heads::Since,
     index::{self, Place},
     row::{self, Change, ScanRow, Tables},
 };
@@ -137,6 +138,7 @@ struct Reading<'a> {
     filter: &'a Filter,
     order: Order,
     limit: usize,
+    since: Option<Since<'a>>,
     found: Vec<Entry>,
 }
 
@@ -157,6 +159,40 @@ pub(super) fn changes(
         filter,
         order,
         limit: limit.clamp(1, PAGE_MAX),
+        since: None,
+        found: Vec::new(),
+    };
+    reading.page(after)
+}
+
+/// Changes that were recorded after one position and up to another, by their places.
+pub(super) fn recorded_since(
+    tables: &Tables,
+    latest: &Snapshot,
+    since: Since<'_>,
+    filter: &Filter,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Page<Entry>, Error> {
+    let mut filter = filter.clone();
+    // Of one host the scans are in order; of all it is not known where the first of these stands.
+    if after.is_none() && filter.host.is_none() {
+        let begins = since.begins(tables, latest, filter.hosts.as_deref())?;
+        let Some(begins) = begins.map(Timestamp::from_nanos) else {
+            return Ok(Page {
+                rows: Vec::new(),
+                next: None,
+            });
+        };
+        filter.since = filter.since.max(Some(begins));
+    }
+    let mut reading = Reading {
+        tables,
+        latest,
+        filter: &filter,
+        order: Order::Ascending,
+        limit: limit.clamp(1, PAGE_MAX),
+        since: Some(since),
         found: Vec::new(),
     };
     reading.page(after)
@@ -237,9 +273,13 @@ impl Reading<'_> {
     }
 
     fn keys(&self) -> Keys {
-        match &self.filter.host {
-            Some(host) => index::host_keys(host),
-            None => index::place_keys(self.filter.since, self.filter.until),
+        match (&self.filter.host, &self.since) {
+            (Some(host), Some(since)) => {
+                let told = Place::host_edge(host, since.told_of(host));
+                index::host_keys(host).resumed_after(&told)
+            }
+            (Some(host), None) => index::host_keys(host),
+            (None, _) => index::place_keys(self.filter.since, self.filter.until),
         }
     }
 
@@ -341,6 +381,7 @@ impl Reading<'_> {
         let at = Timestamp::from_nanos(place.at);
         let of = self.filter.hosts.as_ref();
         of.is_none_or(|hosts| hosts.contains(&place.host))
+            && self.since.is_none_or(|since| since.holds(place))
             && self.filter.since.is_none_or(|since| since <= at)
             && self.filter.until.is_none_or(|until| at <= until)
     }

@@ -52,19 +52,40 @@ pub(super) fn record(store: &Store, host: &str, rule: &str, verdict: Outcome) {
     record_all(store, host, vec![finding(rule, Severity::High, verdict)]);
 }
 
+/// A server of a site of these hosts.
+fn watching(hosts: &[&str]) -> Place {
+    let place = Place::new();
+    for host in hosts {
+        place
+            .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host(host))
+            .must_be(201);
+    }
+    place
+}
+
 /// Reads events of a stream until `wanted` have come. Not for as long as it lives: it says that it does.
 fn events(stream: &mut TcpStream, wanted: usize) -> Vec<Value> {
+    events_with_ids(stream, wanted)
+        .into_iter()
+        .map(|(_, change)| change)
+        .collect()
+}
+
+fn events_with_ids(stream: &mut TcpStream, wanted: usize) -> Vec<(String, Value)> {
     let (clock, mut text) = (RealClock::new(), String::new());
     loop {
         assert!(
             clock.monotonic() < PATIENCE,
             "{wanted} did not come: {text}"
         );
-        let found: Vec<Value> = text
+        let found: Vec<(String, Value)> = text
             .split("\n\n")
             .filter(|event| event.contains("event: change"))
-            .filter_map(|event| event.split("data: ").nth(1))
-            .filter_map(|json| serde_json::from_str(json.lines().next()?).ok())
+            .filter_map(|event| {
+                let id = event.split("id: ").nth(1)?.lines().next()?;
+                let json = event.split("data: ").nth(1)?.lines().next()?;
+                Some((id.to_owned(), serde_json::from_str(json).ok()?))
+            })
             .collect();
         if found.len() >= wanted {
             return found;
@@ -101,10 +122,7 @@ fn follow_some(place: &Place, token: &str, query: &str, after: Option<&str>) -> 
 /// Proves: SVC-5
 #[test]
 fn changes_are_told_as_they_come_and_gone_on_with_after_a_break() {
-    let place = Place::new();
-    place
-        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
-        .must_be(201);
+    let place = watching(&["one"]);
     record(&place.store, "one", "r", Outcome::Pass);
     let viewer = place.of(Role::Viewer).to_owned();
     let mut stream = follow(&place, &viewer, None);
@@ -131,6 +149,73 @@ fn changes_are_told_as_they_come_and_gone_on_with_after_a_break() {
     stream.read_to_end(&mut rest).unwrap();
 }
 
+/// The clock of one machine of several that share a store is ahead, or an apply is under way while another is
+/// recorded: a change stands before one that was told already. Whoever followed never heard of it, neither
+/// at once nor after coming back.
+///
+/// Proves: LED-6
+#[test]
+fn a_change_that_stands_before_what_was_told_is_told_all_the_same() {
+    let place = watching(&["ahead", "behind"]);
+    let viewer = place.of(Role::Viewer).to_owned();
+    let mut stream = follow(&place, &viewer, None);
+    let later = RealClock::new().now().plus(Duration::from_secs(600));
+    let found = ["p", "q"].map(|rule| finding(rule, Severity::High, Outcome::Fail));
+    record_at(&place.store, "ahead", found.into(), later);
+    let first = events_with_ids(&mut stream, 2);
+    let hosts = |told: &[(String, Value)]| -> Vec<String> {
+        let of = |(_, change): &(String, Value)| {
+            format!("{} {}", change["host"], change["rule"]).replace('"', "")
+        };
+        told.iter().map(of).collect()
+    };
+    assert_eq!(hosts(&first), ["ahead p", "ahead q"]);
+    record(&place.store, "behind", "r", Outcome::Fail);
+    let second = events_with_ids(&mut stream, 1);
+    assert_eq!(hosts(&second), ["behind r"]);
+    drop(stream);
+    record(&place.store, "behind", "r", Outcome::Pass);
+    // From amid what was told together, and from its end: what is left, once, and what came since.
+    let mut since = Vec::new();
+    for (last, wanted) in [
+        (&first[0], &["ahead q", "behind r", "behind r"][..]),
+        (&first[1], &["behind r", "behind r"]),
+        (&second[0], &["behind r"]),
+    ] {
+        let mut stream = follow(&place, &viewer, Some(&last.0));
+        let rule = format!("z{}", since.len());
+        record(&place.store, "ahead", &rule, Outcome::Pass);
+        since.push(format!("ahead {rule}"));
+        let told = events_with_ids(&mut stream, wanted.len() + since.len());
+        let wanted = wanted
+            .iter()
+            .map(|it| (*it).to_owned())
+            .chain(since.clone());
+        assert_eq!(hosts(&told), wanted.collect::<Vec<_>>(), "after {}", last.0);
+    }
+}
+
+/// Positions of another store, or what is none, are no reason to tell nothing or everything.
+#[test]
+fn an_id_with_positions_that_are_not_of_this_store_counts_as_its_place() {
+    let place = watching(&["one"]);
+    record(&place.store, "one", "r", Outcome::Pass);
+    let viewer = place.of(Role::Viewer).to_owned();
+    let page = place.ask(Role::Viewer, "GET", "/api/v1/changes").json();
+    let cursor = page["changes"][0]["cursor"].as_str().unwrap().to_owned();
+    record(&place.store, "one", "r", Outcome::Fail);
+    for positions in ["99999998.99999999", "7.3", "x.y", "1"] {
+        let id = format!("{positions}.{cursor}");
+        let mut stream = follow(&place, &viewer, Some(&id));
+        assert_eq!(events(&mut stream, 1)[0]["to"], "fail", "{id}");
+    }
+    for wrong in ["1.2.", "1.2.x", "..", "none"] {
+        let sent = Sent::new("GET", "/api/v1/changes/stream").token(&viewer);
+        let refused = place.send(&sent.header("Last-Event-ID", wrong));
+        refused.must_be(422);
+    }
+}
+
 /// Places of scans of a host, each with a change of `r` that nobody is shown: more than one look reads.
 fn place_many(store: &Store, host: &str) {
     let index = store.table("ledger.index").unwrap();
@@ -153,12 +238,7 @@ fn place_many(store: &Store, host: &str) {
 /// Proves: SVC-5
 #[test]
 fn whoever_follows_a_few_changes_among_many_is_told_each_and_no_old_one() {
-    let place = Place::new();
-    for host in ["one", "other"] {
-        place
-            .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host(host))
-            .must_be(201);
-    }
+    let place = watching(&["one", "other"]);
     record(&place.store, "one", "q", Outcome::Pass);
     let scope = Scope {
         hosts: ["one".to_owned()].into(),
@@ -206,7 +286,7 @@ fn the_feed_of_a_scoped_token_holds_its_hosts_alone() {
 
 /// A moment that is over, later than whatever was recorded before: the text is of the millisecond, rounded.
 /// What is recorded late counts from when it was recorded, not from the time of its scan.
-fn passed(place: &Place) -> String {
+pub(super) fn passed(place: &Place) -> String {
     let moment = place.shown.shared().now();
     let over = moment.plus(Duration::from_millis(3));
     std::iter::repeat_with(|| place.shown.shared().now())
@@ -218,10 +298,7 @@ fn passed(place: &Place) -> String {
 /// The state of a past day is what is answered for it, whatever came later.
 #[test]
 fn a_moment_is_answered_as_it_was() {
-    let place = Place::new();
-    place
-        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
-        .must_be(201);
+    let place = watching(&["one"]);
     record(&place.store, "one", "r", Outcome::Pass);
     let at = passed(&place);
     record(&place.store, "one", "r", Outcome::Fail);
@@ -254,10 +331,7 @@ fn a_moment_is_answered_as_it_was() {
 /// Proves: SVC-5
 #[test]
 fn findings_of_a_host_are_told_page_by_page() {
-    let place = Place::new();
-    place
-        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
-        .must_be(201);
+    let place = watching(&["one"]);
     let all = [
         ("e", Severity::Low, Outcome::Fail),
         ("b", Severity::High, Outcome::Pass),
@@ -326,10 +400,7 @@ fn findings_of_a_host_are_told_page_by_page() {
 /// Proves: LED-7, SVC-5
 #[test]
 fn the_history_of_a_rule_is_told_to_its_end_page_by_page() {
-    let place = Place::new();
-    place
-        .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host("one"))
-        .must_be(201);
+    let place = watching(&["one"]);
     for flip in 0..7 {
         let [verdict, other] = match flip % 2 {
             0 => [Outcome::Pass, Outcome::Fail],
@@ -381,12 +452,7 @@ fn the_history_of_a_rule_is_told_to_its_end_page_by_page() {
 /// Proves: SVC-6
 #[test]
 fn changes_of_others_hide_none_from_a_token_of_some_hosts() {
-    let place = Place::new();
-    for name in ["one", "other", "last"] {
-        place
-            .tell(Role::Operator, "POST", "/api/v1/hosts", &ssh_host(name))
-            .must_be(201);
-    }
+    let place = watching(&["one", "other", "last"]);
     // What one scan can bring is bounded by a transaction.
     let many = |host: &str| {
         for verdict in [Outcome::Pass, Outcome::Fail, Outcome::Pass] {

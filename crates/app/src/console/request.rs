@@ -186,6 +186,9 @@ pub(super) async fn show(
             Ok(at) => at,
             Err(error) => return told(page::refusal(&visit, &error)),
         };
+        if at.is_some() {
+            visit.alerts = view::open_alerts(&visit.reader, at).unwrap_or_default();
+        }
         visit.at = at;
         if principal.role < role {
             auth::denied(&console.shared, &principal, visitor.ip(), &visitor.path);
@@ -240,7 +243,7 @@ fn visit<'a>(
     let reader = console.shared.reader(principal);
     Visit {
         now: reader.now,
-        alerts: view::open_alerts(&reader).unwrap_or_default(),
+        alerts: view::open_alerts(&reader, None).unwrap_or_default(),
         reader,
         viewer: Viewer {
             name: principal.name.clone(),

@@ -205,13 +205,13 @@ fn no_word(what: &str) -> Error {
     Error::new(Kind::Invalid, format!("that is no {what}"))
 }
 
-/// How many nobody has taken notice of.
-pub(crate) fn open_alerts(reader: &Reader<'_>) -> Result<u64, Error> {
+/// How many nobody has taken notice of, now or at a past moment.
+pub(crate) fn open_alerts(reader: &Reader<'_>, at: Option<Timestamp>) -> Result<u64, Error> {
     let wanted = Wanted {
         states: [State::Open].into(),
         ..Wanted::default()
     };
-    Ok(listed(reader, &wanted, None)?.len() as u64)
+    Ok(listed(reader, &wanted, at)?.len() as u64)
 }
 
 /// One alert, now or as it was. Of a host that may not be seen there is none.

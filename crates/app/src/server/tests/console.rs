@@ -236,3 +236,30 @@ fn a_download_ends_with_what_is_served_and_leaves_nothing() {
         assert_eq!(left(), 0);
     }
 }
+
+/// The count beside "Alerts" was of today on the page of every past moment, and the page that it leads to had
+/// other ones.
+///
+/// Proves: SVC-6
+#[test]
+fn the_page_of_a_past_moment_counts_the_alerts_of_that_moment() {
+    use scan::alert::{Condition, Evaluator, Kind as Alert};
+    let place = Place::new();
+    let cookie = signed_in(&place, place.of(Role::Viewer));
+    let before = changes::passed(&place);
+    let evaluator = Evaluator::new(&place.store, Arc::new(RealRandom), Vec::new()).unwrap();
+    let wrong = Condition {
+        kind: Alert::SealFailing,
+        subject: Some("a".to_owned()),
+        detail: Some("it cannot sign".to_owned()),
+    };
+    let now = place.shown.shared().now();
+    evaluator.look(now, &[wrong]).unwrap();
+    let count = |query: &str| {
+        let page = look(&place, &cookie, &format!("/{query}")).must_be(200);
+        page.text()
+            .matches("<span class=\"unseen\"> open</span>")
+            .count()
+    };
+    assert_eq!((count(""), count(&format!("?at={before}"))), (1, 0));
+}

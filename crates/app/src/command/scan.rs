@@ -24,7 +24,7 @@ use crate::{
     document::{ChangeRow, Report, VerdictRow},
     exit::{Exit, Refusal},
     fleet, moment, named_file,
-    present::{ChangesSince, Summary, change_line, csv, table, verdicts},
+    present::{ChangesSince, Summary, change_line, csv, verdicts},
     progress::Watch,
     ruleset::Ruleset,
     screen::{self, Screen},
@@ -66,6 +66,11 @@ fn replay(file: &Path, rules: &Ruleset, config: &Config, screen: Screen) -> Resu
     let started = clock.now();
     let (facts, digest) = read_facts(file, rules)?;
     let site = Site::open(config, screen)?;
+    let this = super::this_host();
+    if facts.host.hostname == this && !site::shared::is_used(config) {
+        // Or else it would come in as a host that facts are brought from, and `up` would not watch it.
+        super::up::register(&site, &this, &super::actor())?;
+    }
     let tuned = site.tuned(rules.all(), &facts.host.hostname, screen)?;
     let verdicts = judge::judge(&tuned, &facts);
     let scan = ledger::Scan {
@@ -318,7 +323,8 @@ fn show_collectors(output: Output, screen: Screen) -> Result<Exit, Refusal> {
         .collect();
     let names = ["collector", "about", "reads", "runs", "privilege"];
     let text = match output {
-        Output::Table => table::rows(["COLLECTOR", "ABOUT", "READS", "RUNS", "PRIVILEGE"], rows),
+        // What one reads is longer than any screen is wide: a table of it cannot be read.
+        Output::Table => rows.iter().map(collector_lines).collect(),
         Output::Csv => csv::lines(names, rows),
         Output::Json => {
             let documents: Vec<serde_json::Value> = rows
@@ -330,4 +336,13 @@ fn show_collectors(output: Output, screen: Screen) -> Result<Exit, Refusal> {
     };
     screen.result(&text)?;
     Ok(Exit::Clean)
+}
+
+fn collector_lines([name, about, reads, runs, privilege]: &[String; 5]) -> String {
+    let parts = [("reads", reads), ("runs", runs), ("privilege", privilege)];
+    let parts = parts.into_iter().filter(|(_, text)| !text.is_empty());
+    let parts: String = parts
+        .map(|(part, text)| format!("  {part:<9}  {text}\n"))
+        .collect();
+    format!("{name}  {about}\n{parts}")
 }

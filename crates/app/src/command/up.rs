@@ -370,7 +370,7 @@ fn begin(site: &Site, config: &Config, sealing: &Health, screen: Screen) -> Resu
     if is_shared {
         site::shared::check_local(site, &this)?;
     } else {
-        register(site, &this)?;
+        register(site, &this, ACTOR)?;
     }
     tell_policy(&started, screen);
     tell_fleet(site, &this, screen)?;
@@ -391,7 +391,7 @@ fn begin(site: &Site, config: &Config, sealing: &Health, screen: Screen) -> Resu
 }
 
 /// Puts this machine into the inventory and the schedule, unless it is there, or was and is retired.
-fn register(site: &Site, this: &str) -> Result<(), Refusal> {
+pub(super) fn register(site: &Site, this: &str, actor: &str) -> Result<(), Refusal> {
     let inventory = site.inventory()?;
     let all = inventory.list(None).map_err(fleet_refused)?;
     let is_there = |host: &Host| host.name == this || host.reach == Reach::Local;
@@ -401,7 +401,7 @@ fn register(site: &Site, this: &str) -> Result<(), Refusal> {
     let now = RealClock::new().now();
     let host = Host::new(this, Reach::Local, now);
     inventory
-        .transact(|transaction| inventory.add_in(transaction, &host, ACTOR))
+        .transact(|transaction| inventory.add_in(transaction, &host, actor))
         .map_err(fleet_refused)
 }
 
@@ -433,7 +433,7 @@ fn tell_policy(started: &Start, screen: Screen) {
 /// How many hosts there are, and which is looked at next.
 fn tell_fleet(site: &Site, this: &str, screen: Screen) -> Result<(), Refusal> {
     let hosts = site.inventory()?.list(None).map_err(fleet_refused)?;
-    let active = hosts.iter().filter(|host| host.retired.is_none()).count();
+    let active: Vec<&Host> = hosts.iter().filter(|host| host.retired.is_none()).collect();
     let now = RealClock::new().now().nanos();
     let rows = fleet::schedule(site)?;
     let due = rows.iter().filter(|row| row.next <= now).count();
@@ -446,12 +446,13 @@ fn tell_fleet(site: &Site, this: &str, screen: Screen) -> Result<(), Refusal> {
             format!("; after that {} at {at}", safe(&row.host))
         })
         .unwrap_or_default();
-    match active {
-        1 => screen.remark(format_args!(
+    let s = if active.len() == 1 { "" } else { "s" };
+    match active.as_slice() {
+        [host] if host.name == this && host.reach == Reach::Local => screen.remark(format_args!(
             "1 host, this machine (`{}`), {due} due now{next}; `holdfast host add NAME ADDRESS` adds another",
             safe(this)
         )),
-        hosts => screen.remark(format_args!("{hosts} hosts, {due} due now{next}")),
+        hosts => screen.remark(format_args!("{} host{s}, {due} due now{next}", hosts.len())),
     }
     Ok(())
 }

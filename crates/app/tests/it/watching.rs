@@ -206,6 +206,31 @@ fn a_worker_killed_at_any_moment_leaves_its_host_to_the_next_start() {
     assert_eq!(sandbox.json(["status", "--rule", &rule]).1["checks"], 1);
 }
 
+/// Whoever collected facts here and judged them here too had a machine that facts are brought from: `up` said
+/// that it watches it, and never scanned it.
+#[test]
+fn the_machine_itself_is_watched_though_its_facts_were_brought_first() {
+    let sandbox = Sandbox::new();
+    let facts = sandbox.path("facts.json");
+    let out = [
+        "scan".as_ref(),
+        "--no-walk".as_ref(),
+        "--facts-out".as_ref(),
+    ];
+    sandbox.run(out.into_iter().chain([facts.as_os_str()]));
+    let replay = ["scan".as_ref(), "--replay".as_ref(), facts.as_os_str()];
+    assert_ne!(sandbox.run(replay).code, 2);
+    let (_, listed) = sandbox.json(["host", "list"]);
+    let listed = listed.as_array().or(listed["hosts"].as_array()).unwrap();
+    assert_eq!(listed[0]["reach"]["via"], "local", "{listed:?}");
+    let up = Up::start(&sandbox);
+    up.says("1 host, this machine");
+    assert_eq!(up.stop(), 0);
+    let (_, scheduled) = sandbox.json(["schedule"]);
+    let name = listed[0]["name"].as_str().unwrap();
+    assert!(scheduled.to_string().contains(name), "{scheduled}");
+}
+
 /// Proves: SCH-9
 #[test]
 fn a_manual_scan_of_a_host_leaves_the_schedule_as_it_is() {

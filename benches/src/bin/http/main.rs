@@ -28,8 +28,8 @@ const GOAL: f64 = 0.5;
 const PAGE_MAX: f64 = 100.0;
 const RESIDENT_MAX: f64 = 150.0;
 const ASKED: usize = 30;
-/// A server has closed the connections of the turn before by then, and has room for as many again.
-const CLOSED_WITHIN: Duration = Duration::from_millis(500);
+/// Left between two turns, for a server to close the connections of the one before. Arbitrary.
+const BETWEEN_TURNS: Duration = Duration::from_millis(500);
 /// The first page, as long as it is unless asked otherwise.
 const FINDINGS: &str = "/api/v1/hosts/host-0500/findings";
 /// Of the clock that Linux counts processor time in, for programs.
@@ -252,7 +252,7 @@ fn throughput(up: &Up) -> bool {
     ];
     let mut resident = vec![up.resident_mb()];
     let series = benches::interleave(rounds, &mut contestants, |asked| {
-        thread::sleep(CLOSED_WITHIN);
+        thread::sleep(BETWEEN_TURNS);
         let used = cpu_micros(asked.server);
         let turn = load::run(asked.address, &asked.requests, CONNECTIONS, millis, asked.status);
         // What is made before anything counts is told with it.

@@ -149,13 +149,10 @@ fn pair(nodes: &[Sandbox]) -> [Up; 2] {
     ups
 }
 
-/// Proves: AUT-10, REP-20
-#[test]
-fn a_site_goes_on_elsewhere_when_the_node_that_writes_is_killed() {
-    let names = ["a", "b", "c"];
-    let nodes = cluster(&names);
-    let [a, b, c] = nodes.as_slice() else {
-        unreachable!("three names")
+/// The first of the nodes `a`, `b` and `c` writes, and each write has a copy on one of the others.
+fn three(nodes: &[Sandbox]) -> [Up; 3] {
+    let [a, b, c] = nodes else {
+        unreachable!("three nodes")
     };
     let up_a = Up::start(a);
     up_a.says("this node writes");
@@ -168,6 +165,18 @@ fn a_site_goes_on_elsewhere_when_the_node_that_writes_is_killed() {
     wait_until("two copies", a, |status| in_sync(status) == 2);
     wait_connected(&[b, c]);
     run(a, &["group", "mode", "sync:1"]);
+    [up_a, up_b, up_c]
+}
+
+/// Proves: AUT-10, REP-20
+#[test]
+fn a_site_goes_on_elsewhere_when_the_node_that_writes_is_killed() {
+    let names = ["a", "b", "c"];
+    let nodes = cluster(&names);
+    let [a, b, c] = nodes.as_slice() else {
+        unreachable!("three names")
+    };
+    let [up_a, up_b, up_c] = three(&nodes);
 
     // Writes go on until nobody takes them any more.
     let (is_killed, written) = (AtomicBool::new(false), AtomicUsize::new(0));

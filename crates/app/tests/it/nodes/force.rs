@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{add, cluster, hosts, in_sync, pair, run, shown, status, wait_connected, wait_until};
+use super::{add, cluster, hosts, in_sync, pair, run, shown, status, three, wait_until};
 use crate::{
     holdfast::{BINARY, Run, Sandbox},
     watching::Up,
@@ -57,6 +57,16 @@ fn writes(sandbox: &Sandbox, name: &str) {
     });
 }
 
+/// Two nodes of which the first acknowledges alone: nobody knows what, once it is dead.
+fn pair_without_waiting(nodes: &[Sandbox]) -> [Up; 2] {
+    let ups = pair(nodes);
+    run(&nodes[0], &["group", "mode", "async"]);
+    wait_until("it is in force", &nodes[1], |status| {
+        status["mode"] == "async"
+    });
+    ups
+}
+
 /// The ancestor's audit of a forced promotion was thrown away with the command; ours could not be written
 /// at all, because the tables cannot before the takeover.
 ///
@@ -67,10 +77,7 @@ fn force_tells_what_may_be_lost_asks_at_a_terminal_and_is_on_record() {
     let [a, b] = nodes.as_slice() else {
         unreachable!("two names")
     };
-    let [up_a, up_b] = pair(&nodes);
-    // Nobody knows what the dead node acknowledged alone.
-    run(a, &["group", "mode", "async"]);
-    wait_until("it is in force", b, |status| status["mode"] == "async");
+    let [up_a, up_b] = pair_without_waiting(&nodes);
     writes(a, "new-before");
     wait_until("a copy", a, |status| in_sync(status) == 1);
     up_a.kill();
@@ -142,12 +149,10 @@ fn force_tells_what_may_be_lost_asks_at_a_terminal_and_is_on_record() {
 #[test]
 fn each_forced_order_is_on_record_also_of_two_at_once() {
     let nodes = cluster(&["a", "b"]);
-    let [a, b] = nodes.as_slice() else {
+    let [_, b] = nodes.as_slice() else {
         unreachable!("two names")
     };
-    let [up_a, up_b] = pair(&nodes);
-    run(a, &["group", "mode", "async"]);
-    wait_until("it is in force", b, |status| status["mode"] == "async");
+    let [up_a, up_b] = pair_without_waiting(&nodes);
     // It answers nothing, so each order asks it for as long as it may.
     up_a.signal(Signal::STOP);
     let codes = thread::scope(|scope| {
@@ -217,18 +222,8 @@ fn a_statement_is_about_nodes_that_are_silent_and_refused_where_none_is() {
     let [a, b, c] = nodes.as_slice() else {
         unreachable!("three names")
     };
-    let up_a = Up::start(a);
-    up_a.says("this node writes");
-    let (up_b, up_c) = (Up::start(b), Up::start(c));
-    up_b.says("standing by");
-    up_c.says("standing by");
-    for name in ["b", "c"] {
-        run(a, &["group", "add", name]);
-    }
+    let [up_a, up_b, up_c] = three(&nodes);
     wait_until("two copies", a, |status| in_sync(status) == 2);
-    run(a, &["group", "mode", "sync:1"]);
-    wait_until("two copies", a, |status| in_sync(status) == 2);
-    wait_connected(&[b, c]);
     let (mode, remove) = (["group", "mode", "async"], ["group", "remove", "c"]);
     for (order, heard) in [(mode, "b, c can be heard"), (remove, "c can be heard")] {
         let refused = a.run([&order[..], &["--fenced", "powered off"]].concat());

@@ -114,6 +114,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> io::Result<ExitCode> {
         nodes: options.nodes.into(),
         faults: options.faults.clone(),
         coordinator: etcd.as_ref(),
+        keeps: options.keep,
         shows_progress: true,
         tally: Tally::default(),
     };
@@ -177,6 +178,8 @@ struct Campaign<'p> {
     faults: Vec<Nemesis>,
     /// The etcd to be run, if nodes are to have one.
     coordinator: Option<&'p Product>,
+    /// What a cluster leaves stays where it is.
+    keeps: bool,
     shows_progress: bool,
     tally: Tally,
 }
@@ -197,7 +200,9 @@ impl Campaign<'_> {
             let mut cluster = Cluster::make(self.product, &dir, wanted)?;
             self.rounds(&mut cluster)?;
             drop(cluster);
-            RealDisk.remove_dir_all(&dir)?;
+            if !self.keeps {
+                RealDisk.remove_dir_all(&dir)?;
+            }
         }
         Ok(())
     }
@@ -251,7 +256,7 @@ impl Campaign<'_> {
                 tally: &mut self.tally,
                 number,
                 acknowledged: &mut acknowledged,
-                unleased: Vec::new(),
+                barred: Vec::new(),
             };
             round.run(nemesis)?;
             if self.shows_progress {

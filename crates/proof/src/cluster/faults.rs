@@ -12,8 +12,7 @@ use super::{
     super::crash::breach::{Breach, Fault},
     clients::Load,
     disks,
-    etcd::LIFE,
-    judge::Unleased,
+    judge::{Bar, Barred},
     network::End,
     nodes::POLL,
     rounds::Round,
@@ -62,13 +61,12 @@ impl Round<'_, '_> {
             self.first_of(load, &self.those_who_may(promoted))?;
         }
         self.cluster.clock.sleep(lasts);
-        if self.cluster.coordinator.is_some() {
-            self.unleased.push(Unleased {
-                node: Some(writes),
-                from: from + LIFE,
-                until: self.cluster.clock.monotonic(),
-            });
-        }
+        self.barred.push(Barred {
+            node: Some(writes),
+            from,
+            until: self.cluster.clock.monotonic(),
+            why: Bar::Copies,
+        });
         self.cluster.network().mend(writes)?;
         self.first_of(load, &self.those_who_may(promoted)).map(drop)
     }
@@ -76,7 +74,7 @@ impl Round<'_, '_> {
     /// What a node sends is lost, and what it is sent arrives. It hears all others and they do not hear it, or
     /// one of them does not.
     pub(super) fn mute(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
-        self.tally.partitions += 1;
+        self.tally.one_way += 1;
         let lasts = self.dice.between(Duration::ZERO, APART_MAX);
         let other = self.other(writes);
         let (from, to) = match self.dice.below(3) {
@@ -102,11 +100,13 @@ impl Round<'_, '_> {
             self.first_of(load, &self.those_who_may(writes))?;
         }
         self.cluster.clock.sleep(lasts);
-        if to.contains(&End::Middle) {
-            self.unleased.push(Unleased {
-                node: Some(from),
-                from: begun + LIFE,
+        let is_pair = self.cluster.nodes.len() == 2;
+        if is_cut_off || is_pair {
+            self.barred.push(Barred {
+                node: (!is_pair).then_some(writes),
+                from: begun,
                 until: self.cluster.clock.monotonic(),
+                why: Bar::Copies,
             });
         }
         for end in &to {

@@ -31,21 +31,31 @@ pub(super) struct Judged {
     pub(super) transfers: u64,
 }
 
-/// When no lease could be valid: the coordinator was out of reach for longer than one lives.
+/// When nothing could be acknowledged rightly.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Unleased {
-    /// Of all nodes, or of this one.
+pub(super) struct Barred {
+    /// By this node, or by any.
     pub(super) node: Option<usize>,
     pub(super) from: Duration,
     pub(super) until: Duration,
+    pub(super) why: Bar,
 }
 
-/// Nobody acknowledges what begins and ends without one.
-pub(super) fn leases_were_there(
+/// Why it could not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bar {
+    /// The coordinator was out of reach for longer than a lease lives.
+    Lease,
+    /// No other node had what was sent, or could say so.
+    Copies,
+}
+
+/// Nobody acknowledges what begins and ends meanwhile.
+pub(super) fn nobody_barred_acknowledged(
     operations: &[Operation],
-    unleased: &[Unleased],
+    barred: &[Barred],
 ) -> Result<(), Breach> {
-    for span in unleased {
+    for span in barred {
         let acknowledged = operations.iter().find(|it| {
             it.lsn().is_some()
                 && span.node.is_none_or(|node| node == it.node)
@@ -54,9 +64,13 @@ pub(super) fn leases_were_there(
         });
         if let Some(operation) = acknowledged {
             let [from, until] = [span.from, span.until].map(|it| it.as_secs_f64());
+            let (promise, lacks) = match span.why {
+                Bar::Lease => ("without a lease nothing is acknowledged", "lease"),
+                Bar::Copies => ("without a copy nothing is acknowledged", "copies"),
+            };
             return Err(Breach::new(
-                "without a lease nothing is acknowledged",
-                format!("no lease from {from:.3} to {until:.3} s"),
+                promise,
+                format!("no {lacks} from {from:.3} to {until:.3} s"),
                 operation.words(),
             ));
         }
@@ -66,8 +80,7 @@ pub(super) fn leases_were_there(
 
 /// Compares what clients were told with what every node has after it.
 pub(super) fn judge(operations: &[Operation], copies: &[Copy]) -> Result<Judged, Breach> {
-    one_position_each(operations)?;
-    positions_follow_time(operations)?;
+    positions_are_in_order(operations)?;
     copies_agree(copies)?;
     let mut judged = Judged::default();
     for operation in operations {
@@ -88,6 +101,12 @@ pub(super) fn judge(operations: &[Operation], copies: &[Copy]) -> Result<Judged,
         judged.undecided += u64::from(verdict == Verdict::Undecided);
     }
     Ok(judged)
+}
+
+/// What was told of positions has one order, whatever the nodes have.
+pub(super) fn positions_are_in_order(operations: &[Operation]) -> Result<(), Breach> {
+    one_position_each(operations)?;
+    positions_follow_time(operations)
 }
 
 /// Two nodes that acknowledge at once give the same position to two writes.

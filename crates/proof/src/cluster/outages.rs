@@ -9,7 +9,7 @@ use super::{
     super::crash::{breach::Fault, dice::Dice},
     clients::Load,
     etcd::LIFE,
-    judge::Unleased,
+    judge::{Bar, Barred},
     network::End,
     rounds::Round,
 };
@@ -68,10 +68,11 @@ impl Round<'_, '_> {
             Outage::Pause => etcd.signal(Signal::CONT)?,
         }
         if until > from + LIFE {
-            self.unleased.push(Unleased {
+            self.barred.push(Barred {
                 node: None,
                 from: from + LIFE,
                 until,
+                why: Bar::Lease,
             });
         } else {
             // By then what is acknowledged is so under a lease that etcd granted since.
@@ -114,10 +115,11 @@ impl Round<'_, '_> {
         clock.sleep((from + lasts).saturating_sub(clock.monotonic()));
         let until = clock.monotonic();
         self.cluster.network().deliver(writes, End::Middle)?;
-        self.unleased.push(Unleased {
+        self.barred.push(Barred {
             node: Some(writes),
             from: from + LIFE,
             until,
+            why: Bar::Lease,
         });
         self.somebody_writes(load)
     }

@@ -12,7 +12,7 @@ use super::{
         dice::Dice,
     },
     clients::Load,
-    judge::{self, Copy, Unleased},
+    judge::{self, Bar, Barred, Copy},
     nodes::{Cluster, PATIENCE, POLL},
     outages::Outage,
     tally::Tally,
@@ -25,6 +25,8 @@ pub(super) enum Nemesis {
     Kill,
     /// SIGSTOP for the node that writes; another one is promoted, and it goes on
     Pause,
+    /// SIGSTOP for all nodes that copy, at times until those who wait for copies are refused
+    ReplicaPause,
     /// Nothing goes wrong: another node is to write
     Switchover,
     /// The same while hardly anything is written
@@ -82,6 +84,17 @@ const DELAY_MAX: Duration = Duration::from_millis(1500);
 /// How long clients go on after all is well again.
 const AFTERWARDS_MAX: Duration = Duration::from_millis(500);
 
+/// How long nobody copies, in one of two times: longer than the silence after which nodes are given up and the ten
+/// seconds that a write waits for others.
+const NO_COPIES_MIN: Duration = Duration::from_secs(14);
+const NO_COPIES_MAX: Duration = Duration::from_secs(20);
+
+/// How long nodes stand still before they are killed. Shorter than the silence after which they are given up.
+const STILL_MAX: Duration = Duration::from_millis(1500);
+
+/// How long a node is ordered to write that may be refused for good. Arbitrary: most are open within it.
+const OPENS_MAX: Duration = Duration::from_secs(2);
+
 /// How long a paused node stays so. Half of them longer than the silence after which others give it up.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
 
@@ -98,8 +111,8 @@ pub(super) struct Round<'c, 'p> {
     pub(super) number: u32,
     /// Acknowledgements of all rounds on this cluster: position and node.
     pub(super) acknowledged: &'c mut Vec<(u64, usize)>,
-    /// When nobody, or one node, could have a lease.
-    pub(super) unleased: Vec<Unleased>,
+    /// When nobody, or one node, could acknowledge rightly.
+    pub(super) barred: Vec<Barred>,
 }
 
 impl Round<'_, '_> {
@@ -112,12 +125,18 @@ impl Round<'_, '_> {
         let continued = (0..self.cluster.nodes.len())
             .try_for_each(|node| self.cluster.signal(node, Signal::CONT));
         let operations = load.stop();
+        // What clients were told tells more than what a node did not come to after it.
+        judge::nobody_barred_acknowledged(&operations, &self.barred)?;
+        judge::positions_are_in_order(&operations)?;
         happened?;
         continued?;
-        judge::leases_were_there(&operations, &self.unleased)?;
         let highest = operations.iter().filter_map(|it| it.lsn()).max();
         let mut copies = Vec::new();
-        for node in 0..self.cluster.nodes.len() {
+        // First of all who writes: that one waits for nobody to have what was acknowledged.
+        let writes = self.cluster.primary();
+        let mut nodes: Vec<usize> = (0..self.cluster.nodes.len()).collect();
+        nodes.sort_by_key(|node| Some(*node) != writes);
+        for node in nodes {
             let asked = clock.monotonic();
             let rows = self
                 .cluster
@@ -128,6 +147,10 @@ impl Round<'_, '_> {
                 answered: clock.monotonic(),
                 rows,
             });
+            if Some(node) == writes {
+                // What it lacks the others wait for in vain.
+                judge::judge(&operations, &copies)?;
+            }
         }
         self.tally.add(judge::judge(&operations, &copies)?);
         let told = operations
@@ -147,6 +170,7 @@ impl Round<'_, '_> {
         match nemesis {
             Nemesis::Kill => self.kill(writes, load)?,
             Nemesis::Pause => self.pause(writes, load)?,
+            Nemesis::ReplicaPause => self.pause_replicas(writes, load)?,
             Nemesis::Switchover => self.switch_over(writes, load)?,
             Nemesis::IdleSwitchover => self.switch_over_idle(writes, load)?,
             Nemesis::Partition => self.cut_off(writes, load)?,
@@ -213,6 +237,7 @@ impl Round<'_, '_> {
                 Ok(())
             }
             2 | 3 => self.kill_twice(writes, load),
+            4 | 5 => self.kill_unheard(writes, load),
             _ => {
                 let at = self.cluster.kill(writes)?;
                 load.forget_firsts();
@@ -226,6 +251,76 @@ impl Round<'_, '_> {
                 Ok(())
             }
         }
+    }
+
+    /// Other nodes stand still, and are killed with the one that writes: what they were sent meanwhile is lost,
+    /// which a kill alone is too quick for. What was acknowledged is on a disk that has it, and one that has not
+    /// may be ordered to write first.
+    fn kill_unheard(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
+        let mut still = self.others(writes);
+        if still.len() > 1 && self.dice.coin() {
+            let hears = self.dice.below(still.len() as u64);
+            still.remove(usize::try_from(hears).expect("nodes are few"));
+        }
+        for node in &still {
+            self.cluster.signal(*node, Signal::STOP)?;
+        }
+        load.avoid(still.first().copied());
+        let from = self.cluster.clock.monotonic();
+        let lasts = self.dice.between(Duration::ZERO, STILL_MAX);
+        self.cluster.clock.sleep(lasts);
+        let at = self.cluster.kill(writes)?;
+        if still.len() == self.cluster.nodes.len() - 1 {
+            self.barred.push(Barred {
+                node: None,
+                from,
+                until: at,
+                why: Bar::Copies,
+            });
+        }
+        load.forget_firsts();
+        self.tally.kills += 1;
+        for node in &still {
+            self.cluster.kill(*node)?;
+            self.tally.replica_kills += 1;
+        }
+        load.avoid(None);
+        for node in &still {
+            self.cluster.start(*node)?;
+        }
+        let lacks = self.dice.pick(&still).copied();
+        let promoted = match self.is_promoted(lacks)? {
+            true => lacks,
+            false => None,
+        };
+        self.fail_over_to(promoted, writes, at, load)?;
+        if self.cluster.nodes[writes].up.is_none() {
+            self.cluster.start(writes)?;
+        }
+        Ok(())
+    }
+
+    /// Orders the node that may lack something to write, as soon as it answers, for as long as a node takes to open
+    /// what it has. With a coordinator nobody is ordered.
+    fn is_promoted(&mut self, lacks: Option<usize>) -> Result<bool, Fault> {
+        let Some(node) = lacks.filter(|_| self.cluster.coordinator.is_none()) else {
+            return Ok(false);
+        };
+        self.cluster
+            .wait_for("a node that is started again answers", |cluster| {
+                Ok(cluster.status(node).is_some())
+            })?;
+        let begun = self.cluster.clock.monotonic();
+        while self.cluster.clock.monotonic() - begun < OPENS_MAX {
+            if self.cluster.try_run(node, &["promote"])?.code() == Some(0) {
+                self.tally.promotions += 1;
+                return Ok(true);
+            }
+            self.tally.denials += 1;
+            self.cluster.all_live()?;
+            self.cluster.clock.sleep(POLL);
+        }
+        Ok(false)
     }
 
     /// The one that follows it is killed as well, soon: before it writes, or just after.
@@ -251,7 +346,21 @@ impl Round<'_, '_> {
 
     /// Another one follows it, and acknowledges.
     fn fail_over(&mut self, killed: usize, at: Duration, load: &Load) -> Result<(), Fault> {
-        let promoted = self.succeed(killed)?;
+        self.fail_over_to(None, killed, at, load)
+    }
+
+    /// The same, where one was promoted already.
+    fn fail_over_to(
+        &mut self,
+        promoted: Option<usize>,
+        killed: usize,
+        at: Duration,
+        load: &Load,
+    ) -> Result<(), Fault> {
+        let promoted = match promoted {
+            Some(promoted) => promoted,
+            None => self.succeed(killed)?,
+        };
         if self.cluster.nodes.len() == 2 {
             // With nobody to copy to, nothing is acknowledged.
             self.cluster.start(killed)?;
@@ -341,6 +450,35 @@ impl Round<'_, '_> {
         self.cluster.signal(writes, Signal::CONT)?;
         load.avoid(None);
         self.first_of(load, &self.those_who_may(promoted)).map(drop)
+    }
+
+    /// With no copies nothing is acknowledged. What waits for them is refused after a while, and stays so.
+    fn pause_replicas(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {
+        let others = self.others(writes);
+        for node in &others {
+            self.cluster.signal(*node, Signal::STOP)?;
+        }
+        self.tally.replica_pauses += 1;
+        let from = self.cluster.clock.monotonic();
+        for node in &others {
+            load.give_up_on(*node);
+        }
+        let (min, max) = match self.dice.coin() {
+            true => (NO_COPIES_MIN, NO_COPIES_MAX),
+            false => (Duration::ZERO, PAUSE_MAX),
+        };
+        let lasts = self.dice.between(min, max);
+        self.cluster.clock.sleep(lasts);
+        self.barred.push(Barred {
+            node: None,
+            from,
+            until: self.cluster.clock.monotonic(),
+            why: Bar::Copies,
+        });
+        for node in &others {
+            self.cluster.signal(*node, Signal::CONT)?;
+        }
+        self.somebody_writes(load)
     }
 
     fn switch_over(&mut self, writes: usize, load: &Load) -> Result<(), Fault> {

@@ -16,7 +16,11 @@ pub(super) struct Tally {
     /// Of other nodes.
     pub(super) replica_kills: u32,
     pub(super) pauses: u32,
+    /// Of all that copy.
+    pub(super) replica_pauses: u32,
     pub(super) partitions: u32,
+    /// Partitions in one direction.
+    pub(super) one_way: u32,
     pub(super) slow_links: u32,
     /// Of the coordinator, for all nodes.
     pub(super) outages: u32,
@@ -94,7 +98,9 @@ impl fmt::Display for Tally {
         row("kills of the node that wrote", self.kills.into())?;
         row("kills of other nodes", self.replica_kills.into())?;
         row("pauses of the node that wrote", self.pauses.into())?;
+        row("pauses of all other nodes", self.replica_pauses.into())?;
         row("partitions", self.partitions.into())?;
+        row("partitions in one direction", self.one_way.into())?;
         row("slow links", self.slow_links.into())?;
         row("outages of the coordinator", self.outages.into())?;
         row(

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     history::{Action, Operation, Told, Transfer, What},
-    judge::{Copy, Unleased, judge, leases_were_there},
+    judge::{Bar, Barred, Copy, judge, nobody_barred_acknowledged},
     rows::{ACCOUNTS, Account, Held, OPENING_BALANCE},
     *,
 };
@@ -29,6 +29,7 @@ fn what_several_nodes_acknowledged_survives_kills_pauses_and_switchovers() {
         nodes: 3,
         faults: vec![Nemesis::Kill, Nemesis::Pause, Nemesis::Switchover],
         coordinator: None,
+        keeps: false,
         shows_progress: false,
         tally: Tally::default(),
     };
@@ -198,7 +199,7 @@ fn each_history_that_cannot_be_is_found() {
 }
 
 #[test]
-fn what_is_acknowledged_without_a_lease_is_found_wherever_that_cannot_have_been() {
+fn what_is_acknowledged_without_lease_or_copies_is_found_wherever_that_cannot_have_been() {
     // Client 0 wrote at node 0: from 10 to 15 ms, from 20 to 25 ms and so on, the last one from 90 to 95 ms.
     let (operations, _) = sound();
     for (node, from, until, is_found) in [
@@ -211,20 +212,22 @@ fn what_is_acknowledged_without_a_lease_is_found_wherever_that_cannot_have_been(
         (Some(0), 0, 200, true),
         (Some(1), 0, 200, false),
     ] {
-        let span = Unleased {
+        let span = Barred {
             node,
             from: Duration::from_millis(from),
             until: Duration::from_millis(until),
+            why: Bar::Copies,
         };
-        let judged = leases_were_there(&operations, &[span]);
+        let judged = nobody_barred_acknowledged(&operations, &[span]);
         assert_eq!(judged.is_err(), is_found, "{span:?}: {judged:?}");
     }
     let mut refused = operations;
     refused.iter_mut().for_each(|it| it.told = Told::Unknown);
-    let always = Unleased {
+    let always = Barred {
         node: None,
         from: Duration::ZERO,
         until: Duration::MAX,
+        why: Bar::Lease,
     };
-    leases_were_there(&refused, &[always]).unwrap();
+    nobody_barred_acknowledged(&refused, &[always]).unwrap();
 }

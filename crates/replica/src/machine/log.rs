@@ -23,6 +23,8 @@ pub(super) struct Log {
     pub(super) told: Lsn,
     /// The same, also beyond what was received: what a forced promotion may lose is at least that.
     pub(super) announced: Lsn,
+    /// Of that, what this one itself said: it is of the log that it feeds.
+    said: Lsn,
     /// Who said so. Another one that is holder has it or was forced; the same one that starts again has it.
     pub(super) announcer: Option<NodeId>,
     pub(super) applied: Lsn,
@@ -75,6 +77,7 @@ impl Log {
             committed: committed.min(end.lsn),
             told: committed,
             announced: committed,
+            said: Lsn::ZERO,
             announcer: None,
             applied: derived,
             derived,
@@ -90,6 +93,7 @@ impl Log {
     /// `primary` said that it committed so far.
     pub(super) fn announce(&mut self, primary: NodeId, committed: Lsn) {
         self.follow(primary);
+        self.said = self.said.max(committed);
         self.announced = self.announced.max(committed);
     }
 
@@ -97,6 +101,7 @@ impl Log {
     pub(super) fn follow(&mut self, holder: NodeId) {
         if self.announcer != Some(holder) {
             self.announced = self.committed;
+            self.said = Lsn::ZERO;
             self.announcer = Some(holder);
         }
     }
@@ -188,6 +193,7 @@ impl Log {
         // What was told of the log that was there counts no more: where a loss was accepted, other records
         // have those numbers.
         self.told = base.lsn;
+        self.announced = base.lsn.max(self.said);
         self.applied = kept;
         self.forget_tail();
         true
@@ -287,20 +293,30 @@ mod tests {
     }
 
     /// Told of 111 records, it took over the history of a primary that accepted the loss of those from 54 on,
-    /// by a base at 52: records of that one were shown before they were committed.
+    /// by a base at 52: records of that one were shown before they were committed, and a force was said to lose more
+    /// than there was. What the primary that sends the base said itself stays said.
     #[test]
     fn what_was_told_of_a_log_that_a_base_replaced_is_not_said_of_the_new_one() {
         let (told, base) = (Lsn::new(111), position(1, 52));
-        let mut log = Log::new(history(1), position(1, 119), Lsn::FIRST, told, told);
-        let session = SessionId(7);
-        log.pending = Some(Pending::Base {
-            session,
-            base,
-            history: history(1),
-            since: None,
-            was_sound: true,
-        });
-        assert!(log.begin_after(session));
-        assert_eq!((log.committed, log.told), (base.lsn, base.lsn));
+        for (said, announced) in [(None, 52), (Some(50), 52), (Some(70), 70)] {
+            let mut log = Log::new(history(1), position(1, 119), Lsn::FIRST, told, told);
+            log.announce(NodeId(1), told);
+            if let Some(said) = said {
+                log.announce(NodeId(2), Lsn::new(said));
+            } else {
+                log.follow(NodeId(2));
+            }
+            let session = SessionId(7);
+            log.pending = Some(Pending::Base {
+                session,
+                base,
+                history: history(1),
+                since: None,
+                was_sound: true,
+            });
+            assert!(log.begin_after(session));
+            assert_eq!((log.committed, log.told), (base.lsn, base.lsn));
+            assert_eq!(log.announced, Lsn::new(announced), "{said:?}");
+        }
     }
 }

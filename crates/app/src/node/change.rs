@@ -16,7 +16,7 @@ use replica::{
 };
 use world::{Clock, RealClock};
 
-use super::Settings;
+use super::{Settings, shown};
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -45,6 +45,30 @@ pub(super) fn configure(
     change(&mut config)?;
     config.previous = Some(Replaced { members, mode });
     Ok(Order::Configure { config, fenced })
+}
+
+/// Whether a change makes what was before one that is under way: then it comes in that one's place, and does not wait
+/// for its end.
+pub(super) fn takes_back(
+    present: &Members,
+    change: impl FnOnce(&mut Members) -> Result<(), String>,
+) -> bool {
+    let mut wanted = present.clone();
+    let is_change = change(&mut wanted).is_ok();
+    let before = present.previous.as_ref();
+    is_change && before.is_some_and(|it| it.members == wanted.members && it.mode == wanted.mode)
+}
+
+/// The order that takes back the change that is under way, as it is given to `holdfast group`.
+pub(super) fn order_back(config: &Members, name: impl Fn(NodeId) -> String) -> Option<String> {
+    let before = config.previous.as_ref()?;
+    if let Some(added) = config.members.difference(&before.members).next() {
+        return Some(format!("remove {}", name(*added)));
+    }
+    if let Some(removed) = before.members.difference(&config.members).next() {
+        return Some(format!("add {}", name(*removed)));
+    }
+    Some(format!("mode {}", shown::mode_text(before.mode)))
 }
 
 /// All whose answer a change may wait for.
@@ -122,6 +146,12 @@ pub(super) fn add(
     let others = others.filter(|node| ![settings.node, newcomer].contains(node));
     let silent = others.filter(|node| group.silence(**node) >= SILENCE_MAX);
     let silent: BTreeSet<String> = silent.map(|node| settings.name_of(*node)).collect();
+    let was_member = |before: &Replaced| before.members.contains(&newcomer);
+    if config.previous.as_ref().is_some_and(was_member) {
+        // Its removal is under way.
+        config.members.insert(newcomer);
+        return Ok(());
+    }
     // One that is a member already is not added, and nobody is by a node that follows.
     let is_primary = matches!(group.role(), Role::Primary { .. });
     if config.members.insert(newcomer)
@@ -246,6 +276,37 @@ mod tests {
                 members: nodes(before.0),
                 mode: before.1,
             }),
+        }
+    }
+
+    #[test]
+    fn the_order_that_takes_a_change_back_is_named_and_known() {
+        use Mode::{All, Async, Sync};
+        for (before, wanted, order) in [
+            (
+                (&[1, 2, 3][..], Sync(1)),
+                (&[1, 2, 3][..], All),
+                "mode sync:1",
+            ),
+            ((&[1, 2], Async), (&[1, 2], Sync(1)), "mode async"),
+            ((&[1, 2], Sync(1)), (&[1, 2, 3], Sync(1)), "remove node-3"),
+            ((&[1, 2, 3], Sync(1)), (&[1, 2], Sync(1)), "add node-3"),
+        ] {
+            let present = change(before, wanted);
+            let named = order_back(&present, |node| format!("node-{}", node.0));
+            assert_eq!(named.as_deref(), Some(order));
+            let back = present.previous.clone().unwrap();
+            let by = |to: Replaced| {
+                takes_back(&present, |config| {
+                    (config.members, config.mode) = (to.members, to.mode);
+                    Ok(())
+                })
+            };
+            assert!(by(back.clone()), "{order}");
+            let mode = Sync(7);
+            assert!(!by(Replaced { mode, ..back }), "{order}");
+            assert!(!takes_back(&present, |_| Ok(())), "{order}");
+            assert!(!takes_back(&present, |_| Err(String::new())), "{order}");
         }
     }
 

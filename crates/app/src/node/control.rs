@@ -23,7 +23,10 @@ use world::{Clock, RealClock};
 
 use super::{
     Bound, Settings, Statement, book,
-    change::{Fenced, add, alone_config, configure, copies, fence, lacks_copies, others, present},
+    change::{
+        Fenced, add, alone_config, configure, copies, fence, lacks_copies, order_back, others,
+        present, takes_back,
+    },
     coordinator::Leasing,
     dir, explained, force,
     keys::Keys,
@@ -210,9 +213,12 @@ impl Serving<'_> {
         &self,
         fenced: Fenced,
         settings: &Settings,
-        change: impl FnOnce(&mut Members) -> Result<(), String>,
+        change: impl Fn(&mut Members) -> Result<(), String>,
     ) -> Result<Value, String> {
         let before = present(self.group)?;
+        if takes_back(&before, &change) {
+            return self.order(configure(self.group, fenced, change)?, settings);
+        }
         if before.previous.is_some() && !fenced.is_empty() {
             let stopped = Order::Configure {
                 config: before,
@@ -296,13 +302,19 @@ impl Serving<'_> {
         let waits = match names.is_empty() {
             true => "for copies".to_owned(),
             false => format!(
-                "for {}, which has to have it: start it, or give the order again with --fenced and how it was stopped",
+                "for {}, which has to have it: start it, or give an order with --fenced and how it was stopped",
                 names.join(", ")
             ),
         };
+        let config = self.group.status().map(|status| status.record.config);
+        let back = config
+            .and_then(|config| order_back(&config, |node| settings.name_of(node)))
+            .map_or_else(String::new, |order| {
+                format!("; `holdfast group {order}` takes it back")
+            });
         format!(
-            "the order is on record and waits {waits}. It is not taken back, and is done as soon as enough copies count: \
-             `holdfast explain replication` tells of each why it does not"
+            "the order is on record and waits {waits}. It is done as soon as enough copies count: `holdfast explain replication` \
+             tells of each why it does not{back}"
         )
     }
 

@@ -3,6 +3,9 @@
 //! Three records: the one before; one that names what it replaces, in force once a majority of both
 //! has it, or all that no statement says to be stopped; and one without that, after all that the primary
 //! had at that moment is committed by the mode of the second. Until it is in force an acknowledgement needs what the first asks for.
+//!
+//! One that waits, because nodes died meanwhile, is taken back by the order for what was before: the same two,
+//! the other way round.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +28,16 @@ pub(super) struct Change {
     fenced: BTreeSet<NodeId>,
     /// The end of the primary's log when it came into force.
     in_force: Option<Lsn>,
+    /// Whether what it replaces ever was in force is not known here: it takes that back, or another holder
+    /// began it. Until this one is, an acknowledgement needs what both ask for.
+    replaces_open: bool,
+}
+
+/// A change as it was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begun {
+    version: Version,
+    number: Option<u64>,
 }
 
 impl Change {
@@ -33,11 +46,16 @@ impl Change {
             number,
             fenced,
             in_force: None,
+            replaces_open: number.is_none(),
         }
     }
 
     pub(super) fn is_in_force(&self) -> bool {
         self.in_force.is_some()
+    }
+
+    pub(super) fn replaces_open(&self) -> bool {
+        self.replaces_open
     }
 }
 
@@ -50,8 +68,12 @@ pub(super) fn replace(
     fenced: &BTreeMap<NodeId, String>,
 ) -> Result<Option<Config>, Refusal> {
     let invalid = |what: &str| Err(Refusal::InvalidRequest(what.to_owned()));
-    if own.previous.is_some() {
-        return invalid("a change of the configuration is not in force yet");
+    let takes_back =
+        |before: &Replaced| before.members == wanted.members && before.mode == wanted.mode;
+    if !own.previous.as_ref().is_none_or(takes_back) {
+        return invalid(
+            "a change of the configuration is not in force yet; the order for what was before takes it back",
+        );
     }
     let size = wanted.members.len();
     if !wanted.members.contains(&me) {
@@ -162,9 +184,29 @@ impl Primary {
             }
             stays
         });
+        self.take_back(office);
         for member in members {
             let sender = self.senders.entry(member);
             sender.or_insert_with(|| Sender::new(member, office.now, office.out));
+        }
+    }
+
+    /// A change in the place of one that is not done takes it back: whoever waits for that one waits for nothing.
+    fn take_back(&mut self, office: &mut Office<'_>) {
+        let version = office.config.version;
+        let begun = self.change.as_ref().map(|change| Begun {
+            version,
+            number: change.number,
+        });
+        let before = std::mem::replace(&mut self.begun, begun);
+        let before = before.filter(|before| before.version != version);
+        if let (Some(change), Some(before)) = (&mut self.change, before) {
+            change.replaces_open = true;
+            if let Some(number) = before.number {
+                let what = "another order took this change back".to_owned();
+                let refusal = Refusal::InvalidRequest(what);
+                answer(number, Outcome::Refused(refusal), office.out);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use wal::{Lsn, RecordKind};
 
 use super::{
     Config, Effect, Entry, EpochStart, Limits, NodeId, Outcome, Position, Refusal, Replaced, Time,
-    configure::Change,
+    configure::{Begun, Change},
     log::Log,
     outbox::Outbox,
     sender::{Desk, Sender},
@@ -48,6 +48,8 @@ pub(super) struct Primary {
     pub(super) start: EpochStart,
     pub(super) senders: BTreeMap<NodeId, Sender>,
     pub(super) change: Option<Change>,
+    /// The same, as it was when senders were last made to fit it.
+    pub(super) begun: Option<Begun>,
     pub(super) drain: Option<Drain>,
     waiting: VecDeque<Waiting>,
     held: VecDeque<Held>,
@@ -73,6 +75,7 @@ impl Primary {
             start,
             senders: BTreeMap::new(),
             change: None,
+            begun: None,
             drain: None,
             waiting: VecDeque::new(),
             held: VecDeque::new(),
@@ -137,23 +140,30 @@ impl Primary {
     }
 
     /// Members, and the copies of theirs besides this node's that an acknowledgement needs. What a
-    /// configuration replaces counts until the change is in force.
-    fn quorum<'a>(&self, config: &'a Config) -> (&'a BTreeSet<NodeId>, usize) {
-        let is_in_force = self.change.as_ref().is_none_or(Change::is_in_force);
-        match config.previous.as_ref().filter(|_| !is_in_force) {
-            Some(Replaced { members, mode }) => (members, mode.copies(members.len())),
-            None => (&config.members, config.mode.copies(config.members.len())),
-        }
+    /// configuration replaces counts until the change is in force, and beside it where that is not known to have
+    /// been in force.
+    fn quorums<'a>(
+        &self,
+        config: &'a Config,
+    ) -> impl Iterator<Item = (&'a BTreeSet<NodeId>, usize)> + use<'a> {
+        let open = self.change.as_ref().filter(|change| !change.is_in_force());
+        let replaced = config.previous.as_ref().filter(|_| open.is_some());
+        let is_wanted = replaced.is_none() || open.is_some_and(Change::replaces_open);
+        let own = is_wanted.then_some((&config.members, config.mode));
+        let replaced = replaced.map(|Replaced { members, mode }| (members, *mode));
+        let quorums = replaced.into_iter().chain(own);
+        quorums.map(|(members, mode)| (members, mode.copies(members.len())))
     }
 
     /// Too few replicas are in sync.
     fn lacks(&self, config: &Config) -> Option<Refusal> {
-        let (members, copies) = self.quorum(config);
-        let in_sync = self.in_sync(members);
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        (in_sync < copies).then(|| Refusal::TooFewReplicas {
-            in_sync: number(in_sync),
-            wanted: number(copies),
+        self.quorums(config).find_map(|(members, copies)| {
+            let in_sync = self.in_sync(members);
+            (in_sync < copies).then(|| Refusal::TooFewReplicas {
+                in_sync: number(in_sync),
+                wanted: number(copies),
+            })
         })
     }
 
@@ -281,8 +291,10 @@ impl Primary {
             return None;
         }
         let mut committed = office.log.flushed.lsn;
-        let (members, copies) = self.quorum(office.config);
-        if copies > 0 {
+        for (members, copies) in self.quorums(office.config) {
+            if copies == 0 {
+                continue;
+            }
             let senders = self
                 .senders
                 .iter()
@@ -328,14 +340,18 @@ impl Primary {
         else {
             return;
         };
-        let (members, copies) = self.quorum(office.config);
+        let quorums: Vec<_> = self.quorums(office.config).collect();
         let senders = &self.senders;
         self.confirms.retain_mut(|confirm| {
             let committed = *confirm.committed.get_or_insert(here);
-            let answered = senders.iter().filter(|(node, sender)| {
-                members.contains(node) && sender.is_in_sync() && sender.heard_after(confirm.after)
+            let is_due = quorums.iter().all(|(members, copies)| {
+                let answered = senders.iter().filter(|(node, sender)| {
+                    members.contains(node)
+                        && sender.is_in_sync()
+                        && sender.heard_after(confirm.after)
+                });
+                answered.count() >= *copies
             });
-            let is_due = answered.count() >= copies;
             if is_due {
                 let outcome = Outcome::Confirmed { applied: committed };
                 answer(confirm.number, outcome, office.out);

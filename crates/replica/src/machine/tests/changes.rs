@@ -222,6 +222,58 @@ fn a_change_that_waits_for_a_node_goes_on_once_that_is_said_to_be_stopped() {
     assert!(is_written(cluster.write(2, "b")));
 }
 
+/// The mode was to ask for a copy of everybody. It was in force when the third node died, so it waited for that copy,
+/// no other order was taken, and nothing was acknowledged until the dead one came back.
+#[test]
+fn a_change_that_waits_for_a_dead_node_is_taken_back() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.disks.get_mut(&3).unwrap().is_slow = true;
+    assert!(is_written(cluster.write(1, "b")));
+    let all = configure(&mut cluster, 1, config(1..=3, Mode::All), &[]);
+    cluster.stop(3);
+    cluster.pass(5);
+    assert_eq!(cluster.answer(all), None);
+    assert!(!is_written(cluster.write(1, "by the mode of all")));
+    let other = configure(&mut cluster, 1, config(1..=3, Mode::Async), &[]);
+    assert!(matches!(cluster.answer(other), Some(Outcome::Refused(_))));
+
+    let back = configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
+    cluster.pass(2);
+    assert_eq!(cluster.answer(back), Some(&Outcome::Done));
+    assert!(
+        matches!(cluster.answer(all), Some(Outcome::Refused(_))),
+        "who waits for what was taken back is told"
+    );
+    assert_eq!(cluster.disks[&1].record.config.previous, None);
+    assert!(is_written(cluster.write(1, "c")));
+}
+
+/// Nobody but the primary had the change to `async`, and the order that took it back. By what that one replaced, the
+/// primary acknowledged alone, and so it did when it had started again; the others made another one without it.
+#[test]
+fn what_was_never_in_force_acknowledges_nothing_when_it_is_taken_back() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.part(1, 2);
+    cluster.part(1, 3);
+    configure(&mut cluster, 1, config(1..=3, Mode::Async), &[]);
+    let back = configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
+    assert!(!is_written(cluster.write(1, "alone")));
+    cluster.stop(1);
+    cluster.start(1);
+    cluster.pass(1);
+    assert!(!is_written(cluster.write(1, "alone, started again")));
+    cluster.heal(1, 2);
+    cluster.heal(1, 3);
+    cluster.pass(3);
+    assert_eq!(cluster.answer(back), None, "it was of the life before");
+    assert!(!cluster.nodes[&1].status().is_changing);
+    assert!(is_written(cluster.write(1, "b")));
+}
+
 #[test]
 fn a_change_that_cannot_be_is_refused() {
     let mut cluster = Cluster::new(3, Mode::Sync(1));

@@ -737,7 +737,8 @@ fn a_base_that_there_is_no_room_for_is_refused_and_comes_once_there_is() {
         let cause = session.and_then(|session| session.cause);
         cause.is_some_and(|cause| cause.contains("no room"))
     });
-    assert_eq!(outgoing(&nodes, 1), Vec::new());
+    // It is offered again and again.
+    wait_until("given up", || outgoing(&nodes, 1).is_empty());
     nodes.write(10);
     nodes.of(2).table.is_full.store(false, Ordering::Relaxed);
     nodes.wait_in_sync(1, 2);

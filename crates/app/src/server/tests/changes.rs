@@ -479,6 +479,9 @@ fn changes_of_others_hide_none_from_a_token_of_some_hosts() {
         assert_eq!(page["changes"].as_array().unwrap().len(), 1);
         assert!(page["next"].is_null());
     }
+    // Whoever sees everything looked just before.
+    let of_all = console::signed_in(&place, place.of(Role::Viewer));
+    console::look(&place, &of_all, "/").must_be(200);
     let cookie = console::signed_in(&place, &token);
     let text = console::look(&place, &cookie, "/").must_be(200).text();
     let slider = text.split("id=\"slider\"").nth(1).unwrap();

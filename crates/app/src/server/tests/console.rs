@@ -58,6 +58,8 @@ fn a_token_of_one_host_is_shown_nothing_of_the_others() {
     ] {
         let heard = look(&place, &cookie, path).must_be(403);
         assert!(heard.text().contains("for some hosts only"), "{path}");
+        let audit = place.ask(Role::Auditor, "GET", "/api/v1/audit?action=auth.denied");
+        assert!(audit.text().contains("of-one"), "{path} is on record");
     }
     for path in [
         "/",

@@ -79,6 +79,7 @@ fn a_scoped_token_sees_its_hosts_and_nothing_of_the_others() {
         "/api/v1/hosts/other/history/x",
         "/api/v1/diff?host=other&from=2026-01-01T00:00:00Z",
         "/api/v1/changes?host=other",
+        "/api/v1/changes/stream?host=other",
     ] {
         let hidden = ask("GET", path);
         assert_eq!(hidden.status, 404, "{path}: {}", hidden.text());

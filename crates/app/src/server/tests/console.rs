@@ -47,8 +47,7 @@ fn a_token_of_one_host_is_shown_nothing_of_the_others() {
     };
     let token = place.token("of-one", Role::Admin, scope, None);
     let cookie = signed_in(&place, &token);
-    let sha256 = "0".repeat(64);
-    let evidence = format!("/evidence/{sha256}");
+    let evidence = format!("/evidence/{}", "0".repeat(64));
     for path in [
         "/audit",
         "/policy",

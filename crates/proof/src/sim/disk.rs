@@ -336,7 +336,11 @@ impl Disk {
         self.is_failed = false;
     }
 
-    pub(crate) fn start(&mut self, tally: &mut Tally) {
+    pub(crate) fn start(&mut self, now: Moment, tally: &mut Tally) {
+        // Damaged since long, and lost only where it is read: until then the node told of it.
+        if self.image.log.damaged().is_some() {
+            self.wound(now);
+        }
         self.image.verify(tally);
     }
 

@@ -162,7 +162,7 @@ impl Cluster {
         let is_leased = self.swarm.lease.is_some();
         let limits = self.swarm.limits;
         let site = &mut self.sites[host];
-        site.disk.start(&mut self.tally);
+        site.disk.start(self.now, &mut self.tally);
         site.life += 1;
         let durable = site.durable(is_leased, fresh);
         self.judge.started(host, durable.committed);

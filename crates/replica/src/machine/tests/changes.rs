@@ -274,6 +274,25 @@ fn what_was_never_in_force_acknowledges_nothing_when_it_is_taken_back() {
     assert!(is_written(cluster.write(1, "b")));
 }
 
+/// A third node was being taken in when both others were lost. It had everything, and no force was enough: it was no
+/// member of what the change replaced.
+#[test]
+fn the_only_copy_is_promoted_by_force_though_it_was_only_being_taken_in() {
+    let mut cluster = Cluster::new(2, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.add(3, config(1..=2, Mode::Sync(1)));
+    cluster.stop(2);
+    configure(&mut cluster, 1, config(1..=3, Mode::Sync(1)), &[]);
+    cluster.pass(3);
+    assert_eq!(cluster.texts(3), ["a"]);
+    assert!(cluster.disks[&3].record.config.previous.is_some());
+    cluster.stop(1);
+    assert!(matches!(cluster.promote(3), Some(Outcome::Refused(_))));
+    cluster.force(3);
+    assert_eq!(cluster.texts(3), ["a"]);
+}
+
 #[test]
 fn a_change_that_cannot_be_is_refused() {
     let mut cluster = Cluster::new(3, Mode::Sync(1));

@@ -152,10 +152,14 @@ fn enabled(evidence: &Evidence, seen: &Seen<'_>) -> Asked {
 }
 
 /// Of what is replaced, too: its acknowledgements are counted among its own members, the primary one
-/// of them.
+/// of them. Not by force: with that it ends, and its members may all be lost.
 fn member(evidence: &Evidence, seen: &Seen<'_>) -> Asked {
     let is_member = |quorum: &Quorum<'_>| quorum.members.contains(&evidence.candidate);
-    let refusal = (!seen.quorums.iter().all(is_member)).then_some(Refusal::NotAReplica);
+    let is_one = match evidence.force {
+        Some(_) => seen.config.members.contains(&evidence.candidate),
+        None => seen.quorums.iter().all(is_member),
+    };
+    let refusal = (!is_one).then_some(Refusal::NotAReplica);
     (refusal, show::members(seen.config))
 }
 

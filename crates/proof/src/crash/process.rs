@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use world::{Clock, RealClock};
 
 use super::breach::{Breach, Fault};
@@ -234,12 +235,35 @@ impl Running<'_> {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// To stop it where it is, or to let it go on.
-    pub(crate) fn signal(&mut self, signal: rustix::process::Signal) -> Result<(), Fault> {
+    /// To stop it where it is, or to let it go on. One that is to stop stands still when this returns.
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
         // A child that was waited for has no process to signal; its id may be another's by then.
         if self.child.try_wait()?.is_none() {
-            let pid = rustix::process::Pid::from_child(&self.child);
+            let pid = Pid::from_child(&self.child);
             rustix::process::kill_process(pid, signal).map_err(io::Error::from)?;
+            if signal == Signal::STOP {
+                self.wait_still(pid)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One thread takes the signal and stops the others, which go on until then: a node that was told to stop
+    /// was seen to answer milliseconds later. The last one that stops is told of as the child's stop.
+    fn wait_still(&mut self, pid: Pid) -> Result<(), Fault> {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        let begun = self.product.clock.monotonic();
+        while waitid(WaitId::Pid(pid), options)
+            .map_err(io::Error::from)?
+            .is_none()
+        {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            if self.product.clock.monotonic() - begun > DEATH_WAIT_MAX {
+                return Err(io::Error::other("a child did not stop").into());
+            }
+            self.product.clock.sleep(POLL);
         }
         Ok(())
     }
@@ -256,9 +280,8 @@ impl Running<'_> {
         self.product.clock.sleep(delay);
         // A child that was waited for has no process to signal; its id may be another's by then.
         if self.child.try_wait()?.is_none() {
-            let pid = rustix::process::Pid::from_child(&self.child);
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-                .map_err(io::Error::from)?;
+            let pid = Pid::from_child(&self.child);
+            rustix::process::kill_process(pid, Signal::TERM).map_err(io::Error::from)?;
         }
         self.reap(STOP_WAIT_MAX, "had not stopped, asked by SIGTERM,")
     }

@@ -7,7 +7,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -76,9 +79,13 @@ pub(super) struct Cluster<'p> {
     pub(super) nodes: Vec<Node<'p>>,
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, at a loopback address that only this run uses and only once: while its owner
+/// is down no connection that goes out from 127.0.0.1 can be given the port.
 pub(super) fn address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+    static MADE: AtomicU8 = AtomicU8::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let last = MADE.fetch_add(1, Ordering::Relaxed) % 254 + 1;
+    TcpListener::bind((Ipv4Addr::new(127, high, low, last), 0))?.local_addr()
 }
 
 pub(super) fn succeeds(ended: Ended) -> Result<Ended, Fault> {
@@ -308,7 +315,7 @@ impl<'p> Cluster<'p> {
         let begun = self.clock.monotonic();
         while !is(self)? {
             self.all_live()?;
-            if self.product.stop.load(std::sync::atomic::Ordering::Relaxed) {
+            if self.product.stop.load(Ordering::Relaxed) {
                 return Err(Fault::Stopped);
             }
             let waited = self.clock.monotonic() - begun;

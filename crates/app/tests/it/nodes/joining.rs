@@ -247,9 +247,10 @@ fn an_invitation_that_is_used_again_makes_no_node_that_counts_as_the_first_one()
     }
 }
 
-/// Whoever gave the order was told after two minutes that the node was off, which ran and had made the change.
+/// Whoever gave the order was told after two minutes that the node was off, which ran and had made the change. Until
+/// it comes the order can be taken back, as it says.
 #[test]
-fn an_order_that_waits_for_a_node_says_so_and_is_done_when_that_comes() {
+fn an_order_that_waits_for_a_node_says_so_is_taken_back_or_done_when_that_comes() {
     let nodes = cluster(&["a", "b"]);
     let [a, b] = nodes.as_slice() else {
         unreachable!("two names")
@@ -264,10 +265,21 @@ fn an_order_that_waits_for_a_node_says_so_and_is_done_when_that_comes() {
     assert_eq!(status(a)["changing"]["awaits"][0], "b");
     let again = a.run(["group", "mode", "sync:1"]);
     again.is_refused_naming("not in force yet");
+
+    waits.is_refused_naming("`holdfast group remove b` takes it back");
+    run(a, &["group", "remove", "b"]);
+    let alone = status(a);
+    assert!(alone["changing"].is_null(), "{alone:#}");
+    assert_eq!(alone["replicas"].as_array().map(Vec::len), Some(0));
+    assert!(add(a, "new-without-it"));
+    a.run(["group", "add", "b"])
+        .is_refused_naming("waits for b");
+
     let up_b = Up::start(b);
     wait_until("it is done", a, |status| {
         status["changing"].is_null() && in_sync(status) == 1
     });
+    wait_until("it is there", b, |_| hosts(b).contains("new-without-it"));
     for up in [up_a, up_b] {
         assert_eq!(up.stop(), 0);
     }

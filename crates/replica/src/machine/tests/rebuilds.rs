@@ -4,7 +4,8 @@ use wal::Lsn;
 
 use super::cluster::{Cluster, config, is_written, limits};
 use crate::machine::{
-    Attach, Body, Event, Header, Limits, Message, Mode, NodeId, Position, SessionId, State,
+    Attach, Body, Event, Header, Limits, Message, Mode, NodeId, Position, SessionId, SessionStatus,
+    State,
 };
 
 /// Node 3 is away while records are written and removed up to `recycled`.
@@ -238,6 +239,18 @@ fn readers_are_not_let_in_between_two_sessions_that_each_bring_a_base() {
     assert_eq!(cluster.disks[&3].committed, cluster.disks[&1].committed);
 }
 
+/// An `Attach` of an earlier session comes late, and then one of this session again.
+fn begin_again(cluster: &mut Cluster, session: &SessionStatus) {
+    for id in [SessionId(77), session.id] {
+        let attach = Attach {
+            session: id,
+            endpoint: session.endpoint,
+            config: cluster.disks[&1].record.config.clone(),
+        };
+        cluster.say(1, 3, Body::Attach(attach));
+    }
+}
+
 /// An `Attach` of an earlier session came late, and then one of this session again: the replica had begun it
 /// anew, without its base, and took no part; the primary sent it for ever, and was answered each heartbeat.
 #[test]
@@ -250,14 +263,7 @@ fn a_replica_that_begins_a_session_again_amid_a_base_is_rebuilt_by_the_next_one(
     cluster.release_held_parts();
     let session = cluster.replica(1, 3).session.unwrap();
     assert!(!cluster.is_in_sync(1, 3));
-    for id in [SessionId(77), session.id] {
-        let attach = Attach {
-            session: id,
-            endpoint: session.endpoint,
-            config: cluster.disks[&1].record.config.clone(),
-        };
-        cluster.say(1, 3, Body::Attach(attach));
-    }
+    begin_again(&mut cluster, &session);
     cluster.release_parts();
     cluster.pass(20);
     assert!(cluster.is_in_sync(1, 3));
@@ -281,14 +287,7 @@ fn what_was_said_in_a_session_before_it_was_begun_again_destroys_nothing() {
         let session = cluster.replica(1, 3).session.unwrap();
         let attachment = cluster.attachment(3);
         let before = cluster.disks[&3].end();
-        for id in [SessionId(77), session.id] {
-            let attach = Attach {
-                session: id,
-                endpoint: session.endpoint,
-                config: cluster.disks[&1].record.config.clone(),
-            };
-            cluster.say(1, 3, Body::Attach(attach));
-        }
+        begin_again(&mut cluster, &session);
         let base = Position {
             lsn: Lsn::new(4),
             ..before

@@ -1,15 +1,17 @@
 //! [`Group`]: a journal on several nodes. The thin driver of the [`machine`](crate::machine), and the
 //! second [`Journal`]: whoever writes to one cannot tell it from [`wal::Local`], but for who may write.
 //!
-//! Threads: one steps the machine and carries out what is quick; one appends to the log and cuts it, in
-//! order; one reads from it for replicas that are behind; one reads bases and takes them in. The
-//! connections have their own ([`crate::transport`]). Only the first knows the machine.
+//! Threads: whoever brings an event steps the machine and carries out what is quick, one at a time, and one
+//! thread does so as time passes; one appends to the log and cuts it, in order; one reads from it for
+//! replicas that are behind; one reads bases and takes them in. The connections have their own
+//! ([`crate::transport`]).
 
 mod bases;
 mod bound;
 mod core;
 mod files;
 mod inbox;
+mod log;
 mod rebuild;
 mod requests;
 mod telling;
@@ -45,6 +47,7 @@ pub use bases::{Base, Bases, Derived, Receiving, Transfer};
 pub use bound::Bound;
 pub use files::{Beginning, make_record};
 use inbox::{Inbox, Notes};
+use log::Log;
 use requests::{Request, Requests};
 use telling::Telling;
 pub use telling::Told;
@@ -117,6 +120,7 @@ pub(crate) struct Shared {
     /// Another one once a base was begun.
     local: RwLock<Arc<Local>>,
     transport: Transport,
+    log: Arc<Log>,
     inbox: Arc<Inbox>,
     notes: Arc<Notes>,
     requests: Requests,
@@ -139,7 +143,8 @@ impl Group {
     /// replica, or as the holder that it is on record as.
     pub fn open(options: Options) -> Result<Self, Error> {
         let (mut files, local) = files::Files::open(&options)?;
-        let inbox = Arc::new(Inbox::default());
+        let log = Arc::new(Log::default());
+        let inbox = Arc::new(Inbox::new(Arc::clone(&log)));
         let notes = Arc::new(Notes::default());
         let (hearing, noting) = (Arc::clone(&inbox), Arc::clone(&notes));
         let random = Arc::clone(&options.random);
@@ -163,6 +168,7 @@ impl Group {
             me: options.me,
             local: RwLock::new(local),
             transport,
+            log,
             inbox,
             notes,
             requests: Requests::default(),
@@ -304,7 +310,8 @@ impl Group {
 
     /// As [`Self::order`], and waits no longer than `patience`. `None`: it is under way, and is not taken back.
     pub fn order_within(&self, order: Order, patience: Duration) -> Result<Option<Outcome>, Error> {
-        let ended = self.begin(order)?.wait_within(patience);
+        let request = self.begin(order)?;
+        let ended = self.shared.requests.wait_within(request, patience);
         ended.map(|ended| ended.ok_or_else(closed)).transpose()
     }
 
@@ -332,9 +339,9 @@ impl Group {
         check(records)?;
         let records = records
             .iter()
-            .map(|(kind, bytes)| (*kind, bytes.to_vec()))
+            .map(|(kind, bytes)| (*kind, Arc::from(*bytes)))
             .collect();
-        let written = self.shared.ask(|number| Event::Write {
+        let written = self.shared.write(|number| Event::Write {
             number,
             records,
             under,
@@ -360,13 +367,27 @@ impl Shared {
         self.begin(event)?.wait().ok_or_else(closed)
     }
 
+    /// The same, and does what it waits for itself where nobody else is at it.
+    fn write(&self, event: impl FnOnce(u64) -> Event) -> Result<Outcome, Error> {
+        let (number, request) = self.open_request();
+        if !self.inbox.push_helping(event(number)) {
+            return Err(closed());
+        }
+        log::help(self);
+        request.wait().ok_or_else(closed)
+    }
+
     fn begin(&self, event: impl FnOnce(u64) -> Event) -> Result<Request, Error> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let request = self.requests.begin(number);
+        let (number, request) = self.open_request();
         if !self.inbox.push_from_outside(event(number)) {
             return Err(closed());
         }
         Ok(request)
+    }
+
+    fn open_request(&self) -> (u64, Request) {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        (number, self.requests.begin(number))
     }
 
     fn unfit(&self) -> MutexGuard<'_, Option<String>> {

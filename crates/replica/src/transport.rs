@@ -52,6 +52,10 @@ const NOTES_WAITING_MAX: usize = 16;
 /// Bytes that wait for one peer. Beyond it the connection is given up: the session's window is
 /// smaller, so a peer that lets it come to this does not read.
 pub const OUTBOX_BYTES_MAX: usize = 128 << 20;
+/// What nobody waits for leaves with what comes within this time, or within so many bytes: what each
+/// departure costs on both sides is paid once for all of them. Arbitrary.
+const LINGER: Duration = Duration::from_millis(5);
+const LINGER_BYTES: usize = 256 << 10;
 /// An idle connection says so this often.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 /// One that says nothing for so long is dead.
@@ -285,9 +289,18 @@ impl Transport {
 
     /// Hands a message over to the connection; without one it is lost.
     pub fn send(&self, to: NodeId, message: &Message) {
+        self.push(to, message, false);
+    }
+
+    /// As [`Self::send`], a few milliseconds later: nobody waits for it.
+    pub fn send_lingering(&self, to: NodeId, message: &Message) {
+        self.push(to, message, true);
+    }
+
+    fn push(&self, to: NodeId, message: &Message, may_linger: bool) {
         let outbox = self.shared.peers().get(&to).cloned();
         if let Some(outbox) = outbox {
-            outbox.push(frame::encode(message));
+            outbox.push(frame::encode(message), may_linger);
         }
     }
 

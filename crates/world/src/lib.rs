@@ -24,4 +24,4 @@ pub use invariant::broken;
 pub use memory::share_memory;
 pub use net::{Net, RealNet};
 pub use random::{Random, RealRandom};
-pub use spine::{install_panic_hook, spawn_spine};
+pub use spine::{as_spine, install_panic_hook, spawn_spine};

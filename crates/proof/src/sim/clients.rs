@@ -162,7 +162,7 @@ impl Cluster {
                 key,
             };
             let padding = usize::try_from(self.dice.below(100)).expect("short");
-            (KIND, payload.bytes(padding))
+            (KIND, payload.bytes(padding).into())
         };
         let records = (0..count).map(&mut record).collect();
         self.judge.requests.ask(number, self.now, count);

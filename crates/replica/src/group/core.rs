@@ -1,4 +1,4 @@
-//! The thread that steps the machine, and those that serve it.
+//! The machine with what carries out its effects, and the threads that serve it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,26 +7,24 @@ use std::{
     time::Duration,
 };
 
-use wal::{Error, Journal as _, Kind, Local, Lsn, Pin, RecordKind, Run, Truncation};
+use wal::{Error, Journal as _, Kind, Lsn, Pin};
 use world::Random;
 
 use super::{
     Options, Shared,
     files::{self, Files},
     inbox::{Inbox, Notes},
+    log::{self, Work},
     rebuild::{BaseWork, Begin, Rebuilder},
     telling,
 };
 use crate::{
     machine::{
-        Durable, Effect, Entry, EpochId, Event, Node, Outcome, Position, Record, Refusal,
-        SessionId, Time,
+        Body, Durable, Effect, Entry, EpochId, Event, Mode, Node, Outcome, Position, Record,
+        Refusal, SessionId, Time,
     },
     transport::Heard,
 };
-
-/// Bytes of one append to the log, put together from what waits. Half of what the log takes.
-const APPEND_BYTES: usize = wal::APPEND_LEN_MAX / 2;
 
 fn number(random: &dyn Random) -> Result<u128, Error> {
     let mut bytes = [0; 16];
@@ -61,11 +59,6 @@ pub(super) fn hear(inbox: &Inbox, notes: &Notes, random: &dyn Random, heard: Hea
     inbox.push_from_outside(event);
 }
 
-enum LogWork {
-    Append(Vec<Entry>),
-    Truncate { keep: Position, reason: String },
-}
-
 struct ReadWork {
     session: SessionId,
     from: Lsn,
@@ -73,19 +66,21 @@ struct ReadWork {
     bytes: u64,
 }
 
-struct Core {
+/// In the [`Inbox`], so that whoever brings an event can have it handled.
+pub(super) struct Core {
     shared: Arc<Shared>,
     node: Node,
     files: Files,
     pins: BTreeMap<SessionId, Pin>,
-    log: mpsc::Sender<LogWork>,
     reads: mpsc::Sender<ReadWork>,
     /// `None` where no state is derived from this journal.
     bases: Option<mpsc::Sender<BaseWork>>,
     /// Gone with this thread, and then the one that writes is.
     writer: telling::Writer,
-    /// Answers to effects that were carried out on this thread.
+    /// Answers to effects that were carried out at once.
     own: VecDeque<Event>,
+    tick: Duration,
+    next_tick: Duration,
 }
 
 pub(super) fn start(
@@ -94,7 +89,6 @@ pub(super) fn start(
     durable: Durable,
     options: &Options,
 ) -> Result<Vec<JoinHandle<()>>, Error> {
-    let (log, log_work) = mpsc::channel();
     let (reads, read_work) = mpsc::channel();
     let (bases, base_work) = mpsc::channel();
     let (writer, unwritten) = telling::writer();
@@ -112,13 +106,13 @@ pub(super) fn start(
         node,
         files,
         pins: BTreeMap::new(),
-        log,
         reads,
         bases: options.derived.is_some().then_some(bases),
         writer,
         own: VecDeque::new(),
+        tick: options.limits.heartbeat / 4,
+        next_tick: Duration::ZERO,
     };
-    let tick = options.limits.heartbeat / 4;
     let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
         world::spawn_spine(name, body)
             .map_err(|error| Error::new(Kind::Io, format!("cannot start {name}: {error}")))
@@ -129,10 +123,7 @@ pub(super) fn start(
         .as_ref()
         .map(|derived| Rebuilder::new(shared, &derived.bases, &options.journal));
     let mut threads = vec![
-        spawn(
-            "replica-log",
-            Box::new(move || log_loop(&writing, &log_work)),
-        )?,
+        spawn("replica-log", Box::new(move || log::run(&writing)))?,
         spawn(
             "replica-read",
             Box::new(move || read_loop(&reading, &read_work)),
@@ -142,7 +133,7 @@ pub(super) fn start(
             "replica-core",
             Box::new(move || {
                 core.carry_out(effects);
-                core.run(tick);
+                run(core);
             }),
         )?,
     ];
@@ -155,23 +146,32 @@ pub(super) fn start(
     Ok(threads)
 }
 
+/// Time passes for the machine also while nobody brings an event; and what those who do leave is handled.
+fn run(core: Core) {
+    let (shared, tick) = (Arc::clone(&core.shared), core.tick);
+    shared.inbox.seat(core);
+    while shared.inbox.wait(tick) {
+        shared.inbox.turn();
+    }
+    shared.inbox.unseat();
+    shared.log.close();
+    shared.requests.close();
+}
+
 impl Core {
-    fn run(&mut self, tick: Duration) {
-        let mut next_tick = Duration::ZERO;
-        while let Some(events) = self.shared.inbox.take(tick) {
-            let mut effects = Vec::new();
-            for event in events {
-                self.step(event, &mut effects);
-            }
-            let now = self.shared.clock.monotonic();
-            if now >= next_tick {
-                next_tick = now + tick;
-                self.step(Event::Tick, &mut effects);
-                *self.shared.status() = Some(self.node.status());
-            }
-            self.carry_out(effects);
+    /// Events in their order, whose effects share appends; and a tick where one is due.
+    pub(super) fn handle(&mut self, events: Vec<Event>) {
+        let mut effects = Vec::new();
+        for event in events {
+            self.step(event, &mut effects);
         }
-        self.shared.requests.close();
+        let now = self.shared.clock.monotonic();
+        if now >= self.next_tick {
+            self.next_tick = now + self.tick;
+            self.step(Event::Tick, &mut effects);
+            *self.shared.status() = Some(self.node.status());
+        }
+        self.carry_out(effects);
     }
 
     fn step(&mut self, event: Event, effects: &mut Vec<Effect>) {
@@ -194,9 +194,18 @@ impl Core {
     fn act(&mut self, effect: Effect) {
         let shared = Arc::clone(&self.shared);
         match effect {
-            Effect::Send { to, message } => shared.transport.send(to, &message),
-            Effect::Append(entries) => self.submit(LogWork::Append(entries)),
-            Effect::Truncate { keep } => self.submit(LogWork::Truncate {
+            Effect::Send { to, message } => {
+                let config = self.node.config();
+                let is_awaited = config.mode != Mode::Async || config.previous.is_some();
+                match message.body {
+                    Body::Entries { .. } if !is_awaited => {
+                        shared.transport.send_lingering(to, &message);
+                    }
+                    _ => shared.transport.send(to, &message),
+                }
+            }
+            Effect::Append(entries) => self.shared.log.submit(Work::Append(entries)),
+            Effect::Truncate { keep } => self.shared.log.submit(Work::Truncate {
                 keep,
                 reason: format!("the primary's log has nothing of it after {keep}"),
             }),
@@ -354,89 +363,6 @@ impl Core {
             _ => {}
         }
     }
-
-    fn submit(&mut self, work: LogWork) {
-        // Gone only with everything else.
-        drop(self.log.send(work));
-    }
-}
-
-/// Appends and cuts, in the order in which they were asked for.
-fn log_loop(shared: &Shared, work: &mpsc::Receiver<LogWork>) {
-    let mut next = work.recv().ok();
-    while let Some(first) = next.take() {
-        let done = match first {
-            LogWork::Append(mut entries) => {
-                let mut bytes = entries.iter().map(|entry| entry.bytes.len()).sum::<usize>();
-                // One sync for what came meanwhile.
-                while bytes < APPEND_BYTES {
-                    match work.try_recv() {
-                        Ok(LogWork::Append(more)) => {
-                            bytes += more.iter().map(|entry| entry.bytes.len()).sum::<usize>();
-                            entries.extend(more);
-                        }
-                        Ok(other) => {
-                            next = Some(other);
-                            break;
-                        }
-                        Err(_) => break,
-                    }
-                }
-                append(&shared.local(), &entries).map(Event::Flushed)
-            }
-            LogWork::Truncate { keep, reason } => {
-                let cut = Truncation {
-                    keep: keep.lsn,
-                    reason: &reason,
-                    shown_too: true,
-                };
-                let truncated = shared.local().truncate_after(&cut);
-                truncated.map(|_| Event::Truncated { end: keep })
-            }
-        };
-        shared.inbox.push(done.unwrap_or_else(|error| {
-            tracing::error!(%error, "the log takes nothing more");
-            Event::LogFailed {
-                reason: error.to_string(),
-            }
-        }));
-        if next.is_none() {
-            next = work.recv().ok();
-        }
-    }
-}
-
-fn append(local: &Local, entries: &[Entry]) -> Result<Position, Error> {
-    let mut reached = Position::default();
-    let mut rest = entries;
-    while let Some(first) = rest.first() {
-        let mut bytes = 0;
-        let count = rest
-            .iter()
-            .take_while(|entry| {
-                bytes += entry.bytes.len() + super::RECORD_HEADER_LEN;
-                entry.position.epoch == first.position.epoch
-                    && (bytes <= wal::APPEND_LEN_MAX || entry.position == first.position)
-            })
-            .count();
-        let (run, later) = rest.split_at(count);
-        let records: Vec<(RecordKind, &[u8])> = run
-            .iter()
-            .map(|entry| (entry.kind, &entry.bytes[..]))
-            .collect();
-        local.append_at(
-            first.position.lsn,
-            &[Run {
-                epoch: first.position.epoch,
-                records: &records,
-            }],
-        )?;
-        if let Some(last) = run.last() {
-            reached = last.position;
-        }
-        rest = later;
-    }
-    Ok(reached)
 }
 
 fn read_loop(shared: &Shared, work: &mpsc::Receiver<ReadWork>) {
@@ -452,7 +378,7 @@ fn read_loop(shared: &Shared, work: &mpsc::Receiver<ReadWork>) {
                         lsn: record.lsn,
                     },
                     kind: record.kind,
-                    bytes: record.bytes,
+                    bytes: record.bytes.into(),
                 })
                 .collect()),
             Err(error) if error.kind() == Kind::OutOfRange => Err(Outcome::Recycled {

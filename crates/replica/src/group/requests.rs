@@ -35,7 +35,10 @@ enum Answer {
 
 /// One who waits.
 #[derive(Debug)]
-pub(super) struct Request(Arc<Slot>);
+pub(super) struct Request {
+    number: u64,
+    slot: Arc<Slot>,
+}
 
 impl Requests {
     pub(super) fn begin(&self, number: u64) -> Request {
@@ -45,7 +48,30 @@ impl Requests {
             true => slot.set(Answer::Never),
             false => drop(open.slots.insert(number, Arc::clone(&slot))),
         }
-        Request(slot)
+        Request { number, slot }
+    }
+
+    /// The answer to `request`, for at most `patience`. `None`: there is none yet, and nobody waits for it any more.
+    pub(super) fn wait_within(
+        &self,
+        request: Request,
+        patience: Duration,
+    ) -> Option<Option<Outcome>> {
+        let Request { number, slot } = request;
+        let is_waiting = |answer: &mut Answer| matches!(answer, Answer::Waiting);
+        let (mut answer, _) = slot
+            .answered
+            .wait_timeout_while(slot.lock(), patience, is_waiting)
+            .expect("never poisoned: holds no code that panics");
+        match std::mem::take(&mut *answer) {
+            Answer::Is(outcome) => Some(Some(outcome)),
+            Answer::Never => Some(None),
+            Answer::Waiting => {
+                drop(answer);
+                self.open().slots.remove(&number);
+                None
+            }
+        }
     }
 
     pub(super) fn answer(&self, number: u64, outcome: Outcome) {
@@ -85,31 +111,36 @@ impl Slot {
 }
 
 impl Request {
-    /// For at most `patience`. `None`: it is not answered yet, and nobody waits for it any more.
-    pub(super) fn wait_within(self, patience: Duration) -> Option<Option<Outcome>> {
-        let is_waiting = |answer: &mut Answer| matches!(answer, Answer::Waiting);
-        let (mut answer, _) = self
-            .0
-            .answered
-            .wait_timeout_while(self.0.lock(), patience, is_waiting)
-            .expect("never poisoned: holds no code that panics");
-        match std::mem::take(&mut *answer) {
-            Answer::Is(outcome) => Some(Some(outcome)),
-            Answer::Never => Some(None),
-            Answer::Waiting => None,
-        }
-    }
-
     /// `None`: the group was closed first.
     pub(super) fn wait(self) -> Option<Outcome> {
         let mut answer = self
-            .0
+            .slot
             .answered
-            .wait_while(self.0.lock(), |answer| matches!(answer, Answer::Waiting))
+            .wait_while(self.slot.lock(), |answer| matches!(answer, Answer::Waiting))
             .expect("never poisoned: holds no code that panics");
         match std::mem::take(&mut *answer) {
             Answer::Is(outcome) => Some(outcome),
             Answer::Never | Answer::Waiting => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_does_not_wait_any_longer_leaves_nothing() {
+        let requests = Requests::default();
+        let request = requests.begin(1);
+        assert_eq!(requests.wait_within(request, Duration::ZERO), None);
+        assert!(requests.open().slots.is_empty());
+        // Nobody is there to be told.
+        requests.answer(1, Outcome::Done);
+
+        let request = requests.begin(2);
+        requests.answer(2, Outcome::Done);
+        let answered = requests.wait_within(request, Duration::ZERO);
+        assert_eq!(answered, Some(Some(Outcome::Done)));
     }
 }

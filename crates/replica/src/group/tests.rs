@@ -244,6 +244,49 @@ fn what_is_acknowledged_is_on_every_copy_that_the_mode_wants() {
     assert_eq!(refused.kind(), Kind::Fenced, "{refused}");
 }
 
+/// Whoever writes does what others wait for as well, and one begins with the next where another one has just ended.
+#[test]
+fn what_many_write_at_once_is_there_once_and_in_the_order_of_each() {
+    const WRITERS: u32 = 8;
+    const EACH: u32 = 300;
+    for mode in [Mode::Async, Mode::Sync(1)] {
+        let site = Site::new(2, mode);
+        let nodes = site.open_all();
+        let primary = &nodes[&1];
+        promote(1, primary, None);
+        wait_until("a copy", || {
+            let status = primary.status();
+            status.is_some_and(|status| status.replicas.iter().any(|it| it.is_in_sync))
+        });
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        append(
+                            primary,
+                            &[writer.to_le_bytes(), number.to_le_bytes()].concat(),
+                        );
+                    }
+                });
+            }
+        });
+        let end = primary.safe_point();
+        wait_until("shown", || nodes[&2].safe_point() == end);
+        for node in nodes.values() {
+            let written = bodies(node);
+            for writer in 0..WRITERS {
+                let of_writer = written
+                    .iter()
+                    .filter(|body| body[..4] == writer.to_le_bytes());
+                let numbers: Vec<&[u8]> = of_writer.map(|body| &body[4..]).collect();
+                let expected: Vec<[u8; 4]> = (0..EACH).map(u32::to_le_bytes).collect();
+                assert_eq!(numbers, expected, "{mode:?}");
+            }
+            assert_eq!(written.len(), WRITERS as usize * EACH as usize);
+        }
+    }
+}
+
 /// Proves: AUT-10
 #[test]
 fn after_a_failover_nothing_acknowledged_is_lost_and_the_old_primary_follows() {

@@ -1,6 +1,6 @@
 //! What happens to a node.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use wal::{Epoch, Lsn, RecordKind};
 
@@ -68,7 +68,7 @@ pub enum Event {
     /// A client's write, all or nothing. Answered by [`super::Effect::Answer`] with the same number.
     Write {
         number: u64,
-        records: Vec<(RecordKind, Vec<u8>)>,
+        records: Vec<(RecordKind, Arc<[u8]>)>,
         /// The epoch that whoever writes knows everything up to: under another one it is refused, also
         /// where this node holds that one too. `None`: it relies on nothing that was written before.
         under: Option<Epoch>,

@@ -1,6 +1,6 @@
 //! What nodes say to each other.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use wal::{Epoch, Identity, Lsn, RecordKind};
@@ -32,8 +32,9 @@ pub struct Message {
 pub struct Entry {
     pub position: Position,
     pub kind: RecordKind,
-    #[serde(with = "serde_bytes")]
-    pub bytes: Vec<u8>,
+    /// Shared: the log, the memory of the primary and messages to each replica have the same ones.
+    #[serde(with = "shared_bytes")]
+    pub bytes: Arc<[u8]>,
 }
 
 /// The primary begins a session; whatever session was there ends.
@@ -292,5 +293,21 @@ impl Body {
             | Self::Refused { .. }
             | Self::Promoted { .. } => None,
         }
+    }
+}
+
+/// Bytes that several own, on the wire as bytes.
+mod shared_bytes {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    /// Borrowed from what was received, so that they are copied once.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
+        <&[u8]>::deserialize(from).map(Arc::from)
     }
 }

@@ -3,7 +3,10 @@
 //! A node is a replica until a record on its disk says otherwise. It is at most one of primary
 //! ([`Primary`]) and fed by one ([`Receiver`]); a candidacy goes on beside the latter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use wal::{Epoch, Identity, RecordKind};
 
@@ -228,7 +231,7 @@ impl Node {
         }
     }
 
-    fn write(&mut self, number: u64, records: Vec<(RecordKind, Vec<u8>)>, under: Option<Epoch>) {
+    fn write(&mut self, number: u64, records: Vec<(RecordKind, Arc<[u8]>)>, under: Option<Epoch>) {
         let held = self.primary.as_ref().map(|primary| primary.start.epoch);
         // Others may have written in between, whoever holds what comes after.
         if let Some(highest) = held.filter(|held| under.is_some_and(|under| under != *held)) {

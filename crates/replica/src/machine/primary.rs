@@ -3,7 +3,10 @@
 //! A write is acknowledged in one place, [`Primary::commit`], and answered otherwise in one place,
 //! [`Primary::give_up`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use wal::{Lsn, RecordKind};
 
@@ -29,7 +32,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Held {
     number: u64,
-    records: Vec<(RecordKind, Vec<u8>)>,
+    records: Vec<(RecordKind, Arc<[u8]>)>,
     since: Time,
 }
 
@@ -170,7 +173,7 @@ impl Primary {
     pub(super) fn write(
         &mut self,
         number: u64,
-        records: Vec<(RecordKind, Vec<u8>)>,
+        records: Vec<(RecordKind, Arc<[u8]>)>,
         office: &mut Office<'_>,
     ) {
         match self.judge(&records, office) {
@@ -191,8 +194,8 @@ impl Primary {
     }
 
     /// Why a write is not taken.
-    fn judge(&self, records: &[(RecordKind, Vec<u8>)], office: &Office<'_>) -> Option<Refusal> {
-        let is_own_kind = |(kind, _): &(RecordKind, Vec<u8>)| *kind == super::ANNOUNCEMENT;
+    fn judge(&self, records: &[(RecordKind, Arc<[u8]>)], office: &Office<'_>) -> Option<Refusal> {
+        let is_own_kind = |(kind, _): &(RecordKind, Arc<[u8]>)| *kind == super::ANNOUNCEMENT;
         if records.is_empty() || records.iter().any(is_own_kind) {
             let what = "a write is of at least one record, of a kind that is not the journal's own";
             return Some(Refusal::InvalidRequest(what.to_owned()));
@@ -220,7 +223,7 @@ impl Primary {
     fn append(
         &mut self,
         number: u64,
-        records: Vec<(RecordKind, Vec<u8>)>,
+        records: Vec<(RecordKind, Arc<[u8]>)>,
         office: &mut Office<'_>,
     ) {
         let first = office.log.received.lsn.next();
@@ -238,7 +241,7 @@ impl Primary {
     /// To the own disk and into memory; senders are told by the caller.
     pub(super) fn append_records(
         &mut self,
-        records: Vec<(RecordKind, Vec<u8>)>,
+        records: Vec<(RecordKind, Arc<[u8]>)>,
         office: &mut Office<'_>,
     ) {
         let mut lsn = office.log.received.lsn;

@@ -526,7 +526,7 @@ impl Node {
         let me = self.me;
         self.with_primary(|primary, office| {
             primary.reconcile(office);
-            let bytes = announce(epoch, id, me);
+            let bytes = announce(epoch, id, me).into();
             primary.append_records(vec![(ANNOUNCEMENT, bytes)], office);
         });
         let others: Vec<NodeId> = record

@@ -11,8 +11,9 @@ use std::{
 use rustls::{ClientConnection, StreamOwned};
 
 use super::{
-    CONNECT_MAX, Counters, Heard, KEEPALIVE, LOOK_EVERY, Link, NOTES_WAITING_MAX, Note,
-    OUTBOX_BYTES_MAX, RETRY_FIRST, RETRY_LAST, SILENCE_MAX, Shared, credentials,
+    CONNECT_MAX, Counters, Heard, KEEPALIVE, LINGER, LINGER_BYTES, LOOK_EVERY, Link,
+    NOTES_WAITING_MAX, Note, OUTBOX_BYTES_MAX, RETRY_FIRST, RETRY_LAST, SILENCE_MAX, Shared,
+    credentials,
     frame::{self, Broken, Frames},
     greeting::{Answer, GREETING_LEN_MAX, Hello},
     patience::{self, Patience},
@@ -32,6 +33,8 @@ struct State {
     endpoint: u64,
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// Among `frames` is one that somebody waits for, or there are enough of them.
+    is_due: bool,
     notes: VecDeque<Note>,
     /// Counts the connections that were made.
     connection: u64,
@@ -55,6 +58,7 @@ impl Outbox {
                 endpoint,
                 frames: VecDeque::new(),
                 bytes: 0,
+                is_due: false,
                 notes: VecDeque::new(),
                 connection: 0,
                 speaks: None,
@@ -66,18 +70,24 @@ impl Outbox {
         }
     }
 
-    pub(super) fn push(&self, frame: Vec<u8>) {
+    /// `may_linger`: for up to [`LINGER`], so that others leave with it.
+    pub(super) fn push(&self, frame: Vec<u8>, may_linger: bool) {
         let mut state = self.state();
         if state.speaks.is_none() || state.is_given_up {
             return;
         }
+        let was_due = state.is_due;
         if state.bytes + frame.len() > OUTBOX_BYTES_MAX {
             state.is_given_up = true;
         } else {
             state.bytes += frame.len();
             state.frames.push_back(frame);
+            state.is_due |= !may_linger || state.bytes >= LINGER_BYTES;
         }
-        self.changed.notify_all();
+        let is_first = state.frames.len() == 1;
+        if is_first || state.is_due != was_due || state.is_given_up {
+            self.changed.notify_all();
+        }
     }
 
     /// Whether the connection takes it: it is there, and is not behind.
@@ -124,17 +134,24 @@ impl Outbox {
 
     /// Everything that waits; nothing after a while of idleness; `None` when the connection is to end.
     fn take(&self) -> Option<(VecDeque<Vec<u8>>, VecDeque<Note>)> {
-        let (mut state, _) = self
+        let (state, _) = self
             .changed
             .wait_timeout_while(self.state(), KEEPALIVE, |state| {
                 let is_idle = state.frames.is_empty() && state.notes.is_empty();
                 is_idle && !state.is_given_up && !state.is_closed
             })
             .expect("never poisoned: holds no code that panics");
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, LINGER, |state| {
+                let is_nothing = state.frames.is_empty() || !state.notes.is_empty();
+                !is_nothing && !state.is_due && !state.is_given_up && !state.is_closed
+            })
+            .expect("never poisoned: holds no code that panics");
         if state.is_given_up || state.is_closed {
             return None;
         }
-        state.bytes = 0;
+        (state.bytes, state.is_due) = (0, false);
         let notes = std::mem::take(&mut state.notes);
         Some((std::mem::take(&mut state.frames), notes))
     }
@@ -174,7 +191,7 @@ impl Outbox {
         state.speaks = None;
         state.frames.clear();
         state.notes.clear();
-        state.bytes = 0;
+        (state.bytes, state.is_due) = (0, false);
     }
 
     fn failed(&self, cause: &str) {
@@ -293,5 +310,52 @@ fn write_loop(shared: &Shared, outbox: &Outbox, connection: &mut Connection) -> 
         if let Err(error) = write() {
             return Some(Broken::Io(error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox() -> Outbox {
+        let outbox = Outbox::new(NodeId(2), SocketAddr::from(([127, 0, 0, 1], 1)), 1);
+        assert!(outbox.begin(1, 3));
+        outbox
+    }
+
+    /// What somebody waits for takes along what lies before it; enough of the others leaves by itself.
+    #[test]
+    fn frames_that_linger_leave_in_order_with_the_first_that_does_not_or_when_they_are_many() {
+        let outbox = outbox();
+        outbox.push(vec![1], true);
+        outbox.push(vec![2], true);
+        assert!(!outbox.state().is_due);
+        outbox.push(vec![3], false);
+        outbox.push(vec![4], true);
+        assert!(outbox.state().is_due);
+        let (frames, _) = outbox.take().unwrap();
+        assert_eq!(frames, [[1], [2], [3], [4]]);
+
+        outbox.push(vec![5; LINGER_BYTES - 1], true);
+        assert!(!outbox.state().is_due);
+        outbox.push(vec![6], true);
+        assert!(outbox.state().is_due);
+        assert_eq!(outbox.take().unwrap().0.len(), 2);
+
+        // Nothing comes after it: its time makes it leave.
+        outbox.push(vec![7], true);
+        assert!(!outbox.state().is_due);
+        assert_eq!(outbox.take().unwrap().0, [[7]]);
+    }
+
+    #[test]
+    fn what_lingers_is_lost_with_its_connection() {
+        let outbox = outbox();
+        outbox.push(vec![1; LINGER_BYTES], true);
+        outbox.end();
+        assert!(outbox.begin(1, 3));
+        assert!(!outbox.state().is_due);
+        outbox.push(vec![2], false);
+        assert_eq!(outbox.take().unwrap().0, [[2]]);
     }
 }

@@ -122,7 +122,7 @@ fn message(from: NodeId, number: u64, len: usize) -> Message {
             entries: vec![Entry {
                 position,
                 kind: RecordKind(16),
-                bytes: vec![0xA5; len],
+                bytes: vec![0xA5; len].into(),
             }],
             committed: Lsn::new(number),
         },

@@ -33,7 +33,7 @@ impl Mark {
 
 /// FNV-1a: nobody here makes collisions on purpose.
 fn digest(entry: &Entry) -> u64 {
-    let bytes = std::iter::once(&entry.kind.0).chain(&entry.bytes);
+    let bytes = std::iter::once(&entry.kind.0).chain(&*entry.bytes);
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
@@ -140,7 +140,7 @@ pub(crate) mod tests {
                 lsn: Lsn::new(lsn),
             },
             kind: KIND,
-            bytes: payload.bytes(3),
+            bytes: payload.bytes(3).into(),
         }
     }
 

@@ -372,7 +372,7 @@ impl Cluster {
     ) -> Option<Outcome> {
         self.next += 1;
         let number = self.next;
-        let records = vec![(KIND, text.as_bytes().to_vec())];
+        let records = vec![(KIND, text.as_bytes().into())];
         let write = Event::Write {
             number,
             records,
@@ -546,7 +546,7 @@ impl Cluster {
             .log
             .iter()
             .filter(|entry| entry.kind == KIND);
-        log.map(|entry| String::from_utf8(entry.bytes.clone()).unwrap())
+        log.map(|entry| String::from_utf8(entry.bytes.to_vec()).unwrap())
             .collect()
     }
 

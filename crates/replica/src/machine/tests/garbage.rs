@@ -44,7 +44,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
     let entry = entry.prop_map(|(position, kind, bytes)| Entry {
         position,
         kind: RecordKind(kind),
-        bytes,
+        bytes: bytes.into(),
     });
     prop::collection::vec(entry, 0..3)
 }

@@ -47,7 +47,7 @@ fn of_primary(session: SessionId, endpoint: u64, cluster: &Cluster, to: u128) ->
     let entry = crate::machine::Entry {
         position: next,
         kind: super::cluster::KIND,
-        bytes: b"late".to_vec(),
+        bytes: b"late".as_slice().into(),
     };
     let config = cluster.disks[&to].record.config.clone();
     let newer = crate::machine::Config {

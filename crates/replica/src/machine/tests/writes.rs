@@ -323,9 +323,11 @@ fn what_does_not_follow_directly_is_not_taken_and_ends_the_session() {
             } else {
                 super::cluster::KIND
             },
-            bytes: announces.map_or(vec![1], |epoch| {
-                announce(Epoch(epoch), EpochId(1), NodeId(1))
-            }),
+            bytes: announces
+                .map_or(vec![1], |epoch| {
+                    announce(Epoch(epoch), EpochId(1), NodeId(1))
+                })
+                .into(),
         });
         let body = Body::Entries {
             session: status.id,
@@ -344,8 +346,8 @@ fn a_step_says_what_it_did_in_order() {
     let mut cluster = Cluster::new(2, Mode::Async);
     cluster.promote(1);
     let records = vec![
-        (super::cluster::KIND, vec![1]),
-        (super::cluster::KIND, vec![2]),
+        (super::cluster::KIND, [1].into()),
+        (super::cluster::KIND, [2].into()),
     ];
     let now = cluster.now;
     let node = cluster.nodes.get_mut(&1).unwrap();

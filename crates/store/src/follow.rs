@@ -34,6 +34,9 @@ const TABLES_VERSION: u8 = 1;
 
 /// How often the end of following, and a disk that was full, are looked at. Arbitrary.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long commits gather before they are applied: what each group costs beside its commits is paid less often, and
+/// readers here are behind by so much more. Arbitrary.
+const GATHER: Duration = Duration::from_millis(5);
 /// Commits applied at once: readers see them together, and memory is bounded with them. Arbitrary.
 const GROUP_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -99,7 +102,7 @@ fn follow_loop(inner: &Inner) {
             continue;
         }
         match inner.catch_up() {
-            Ok(()) => {}
+            Ok(()) => inner.clock.sleep(GATHER),
             // Goes on once there is room, which upkeep says by itself.
             Err(error) if error.kind() == Kind::Full => inner.clock.sleep(LOOK_EVERY),
             Err(error) if inner.upkeep.is_stopping() => {

@@ -95,13 +95,14 @@ impl Sender {
         };
         desk.out.beats += 1;
         session.ordinal = desk.out.beats;
-        let lane = &session.log_lane;
+        let lane = &mut session.log_lane;
         // Before the logs agree nothing in the replica's is known to be committed.
         let committed = if lane.is_open {
             desk.log.committed
         } else {
             wal::Lsn::ZERO
         };
+        lane.told = committed;
         let body = Body::Heartbeat {
             session: session.id,
             endpoint: session.endpoint,
@@ -112,12 +113,15 @@ impl Sender {
         desk.out.send(self.replica, body);
     }
 
-    /// More is committed. Whoever waits for nothing else hears it now, the others with what comes next.
+    /// More may be committed than it was told. Whoever waits for nothing else hears it now, the others with what
+    /// comes next, or when they have everything.
     pub(super) fn tell_committed(&mut self, desk: &mut Desk<'_>) {
-        let is_idle = self.session.as_ref().is_some_and(|session| {
-            session.log_lane.is_open && session.log_lane.outstanding.is_empty()
+        let committed = desk.log.committed;
+        let is_due = self.session.as_ref().is_some_and(|session| {
+            let lane = &session.log_lane;
+            lane.is_open && lane.outstanding.is_empty() && lane.told < committed
         });
-        if is_idle {
+        if is_due {
             self.beat(desk);
         }
     }
@@ -232,6 +236,7 @@ fn send_entries(
     lane.outstanding_bytes += bytes;
     let previous = std::mem::replace(&mut lane.sent, last);
     lane.reached = lane.reached.max(last);
+    lane.told = desk.log.committed;
     let body = Body::Entries {
         session: session.id,
         endpoint: session.endpoint,

@@ -46,7 +46,8 @@ impl Lease {
     }
 
     /// Nothing may be acknowledged any more, whatever was decided when it was held: asked once more where
-    /// an acknowledgement leaves the node, because a process may be stopped for long in between.
+    /// an acknowledgement is handed to its owner, because a process may be stopped for long in between. What
+    /// comes after that is a matter of milliseconds, and of the margin.
     pub(super) fn is_over(&self, now: Time) -> bool {
         self.is_wanted && self.held.is_none_or(|(_, until)| until <= now)
     }

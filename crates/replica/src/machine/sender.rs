@@ -464,6 +464,7 @@ impl Sender {
         }
         self.acknowledged = self.acknowledged.max(position);
         self.go_on(desk);
+        self.tell_committed(desk);
     }
 
     fn missing(&mut self, position: Position, desk: &mut Desk<'_>) {

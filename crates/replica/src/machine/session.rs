@@ -53,6 +53,8 @@ pub(super) struct LogLane {
     pub(super) reached: Position,
     /// Durable on the replica, without a hole.
     pub(super) flushed: Position,
+    /// The replica was told that so much is committed, unless that was lost.
+    pub(super) told: Lsn,
     pub(super) is_reading: bool,
     /// Sent and not durable: last position and weight of each message.
     pub(super) outstanding: VecDeque<(Lsn, u64)>,

@@ -138,6 +138,21 @@ fn a_replica_lets_readers_and_derived_state_only_as_far_as_is_committed_and_dura
     assert_eq!(cluster.disks[&2].committed, Lsn::new(3));
 }
 
+/// The primary's disk was faster, so it said nothing more: readers waited for the next beat of the heart.
+///
+/// Proves: REP-17
+#[test]
+fn a_replica_hears_what_is_committed_as_soon_as_it_has_everything() {
+    let mut cluster = Cluster::new(2, Mode::Async);
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.disks.get_mut(&2).unwrap().is_slow = true;
+    assert!(is_written(cluster.write(1, "b")));
+    assert_eq!(cluster.disks[&2].committed, Lsn::new(2));
+    cluster.flush(2);
+    assert_eq!(cluster.disks[&2].committed, Lsn::new(3));
+}
+
 #[test]
 fn a_read_that_must_see_every_write_waits_for_replicas_that_still_take_this_node_for_primary() {
     let mut cluster = Cluster::new(3, Mode::Sync(1));

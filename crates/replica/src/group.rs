@@ -2,8 +2,8 @@
 //! second [`Journal`]: whoever writes to one cannot tell it from [`wal::Local`], but for who may write.
 //!
 //! Threads: whoever brings an event steps the machine and carries out what is quick, one at a time, and one
-//! thread does so as time passes; one appends to the log and cuts it, in order; one reads from it for
-//! replicas that are behind; one reads bases and takes them in. The connections have their own
+//! thread does so as time passes; one appends to the log and cuts it, in order, where no writer that waits
+//! does that; one reads from it for replicas that are behind; one reads bases and takes them in. The connections have their own
 //! ([`crate::transport`]).
 
 mod bases;
@@ -268,7 +268,7 @@ impl Group {
 
     /// Says how far state derived from the journal has come: in memory, and on disk.
     pub fn applied(&self, applied: Lsn, derived: Lsn) {
-        self.shared.inbox.push(Event::Applied { applied, derived });
+        self.shared.inbox.leave(Event::Applied { applied, derived });
     }
 
     /// Monotonic time of this group: what ends of leases are told in.
@@ -279,7 +279,7 @@ impl Group {
     /// A coordinator's lease lets this node hold `epoch`, and its starts, until then.
     pub fn leased(&self, epoch: Epoch, until: Time) -> Result<(), Error> {
         let fresh = core::epoch_id(&*self.shared.random)?;
-        self.shared.inbox.push(Event::Leased {
+        self.shared.inbox.leave(Event::Leased {
             epoch,
             until,
             fresh,
@@ -289,7 +289,7 @@ impl Group {
 
     /// The coordinator's lease is gone, or is about to be given up.
     pub fn lease_lost(&self) {
-        self.shared.inbox.push(Event::LeaseLost);
+        self.shared.inbox.leave(Event::LeaseLost);
     }
 
     /// The owner could not write, for this reason, or could again: a promotion without force is refused
@@ -373,7 +373,11 @@ impl Shared {
         if !self.inbox.push_helping(event(number)) {
             return Err(closed());
         }
-        log::help(self);
+        if request.is_waiting() {
+            log::help(self);
+        } else {
+            self.log.kick();
+        }
         request.wait().ok_or_else(closed)
     }
 

@@ -36,8 +36,8 @@ const ORPHAN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often a child is looked at. Kills are not bound to it: they sleep exactly until their moment.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Bytes of output kept; the longest are acknowledgements of some seconds, a few MiB.
-const OUTPUT_LEN_MAX: u64 = 64 << 20;
+/// Bytes of output kept; the longest are exports of a journal with some hundred thousand records.
+const OUTPUT_LEN_MAX: u64 = 512 << 20;
 
 /// How long a process that is asked to stop may take, whatever it is doing, by the contract.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);

@@ -59,6 +59,8 @@ pub(super) fn hear(inbox: &Inbox, notes: &Notes, random: &dyn Random, heard: Hea
     inbox.push_from_outside(event);
 }
 
+type ThreadBody = Box<dyn FnOnce() + Send>;
+
 struct ReadWork {
     session: SessionId,
     from: Lsn,
@@ -75,7 +77,7 @@ pub(super) struct Core {
     reads: mpsc::Sender<ReadWork>,
     /// `None` where no state is derived from this journal.
     bases: Option<mpsc::Sender<BaseWork>>,
-    /// Gone with this thread, and then the one that writes is.
+    /// Gone with this, and then the thread that writes is.
     writer: telling::Writer,
     /// Answers to effects that were carried out at once.
     own: VecDeque<Event>,
@@ -113,35 +115,43 @@ pub(super) fn start(
         tick: options.limits.heartbeat / 4,
         next_tick: Duration::ZERO,
     };
-    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        world::spawn_spine(name, body)
-            .map_err(|error| Error::new(Kind::Io, format!("cannot start {name}: {error}")))
-    };
     let (writing, reading) = (Arc::clone(shared), Arc::clone(shared));
     let rebuilder = options
         .derived
         .as_ref()
         .map(|derived| Rebuilder::new(shared, &derived.bases, &options.journal));
-    let mut threads = vec![
-        spawn("replica-log", Box::new(move || log::run(&writing)))?,
-        spawn(
+    let mut threads = Vec::new();
+    let mut bodies: Vec<(&str, ThreadBody)> = vec![
+        ("replica-log", Box::new(move || log::run(&writing))),
+        (
             "replica-read",
             Box::new(move || read_loop(&reading, &read_work)),
-        )?,
-        spawn("replica-tell", Box::new(move || telling::write(&unwritten)))?,
-        spawn(
+        ),
+        ("replica-tell", Box::new(move || telling::write(&unwritten))),
+        (
             "replica-core",
             Box::new(move || {
                 core.carry_out(effects);
                 run(core);
             }),
-        )?,
+        ),
     ];
     if let Some(rebuilder) = rebuilder {
-        threads.push(spawn(
-            "replica-base",
-            Box::new(move || rebuilder.run(&base_work)),
-        )?);
+        bodies.push(("replica-base", Box::new(move || rebuilder.run(&base_work))));
+    }
+    for (name, body) in bodies {
+        match world::spawn_spine(name, body) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                // Those that run hold the log and its lock.
+                shared.inbox.close();
+                shared.log.close();
+                return Err(Error::new(
+                    Kind::Io,
+                    format!("cannot start {name}: {error}"),
+                ));
+            }
+        }
     }
     Ok(threads)
 }
@@ -150,6 +160,8 @@ pub(super) fn start(
 fn run(core: Core) {
     let (shared, tick) = (Arc::clone(&core.shared), core.tick);
     shared.inbox.seat(core);
+    // What the start caused has waited, and so may what came meanwhile.
+    shared.inbox.turn();
     while shared.inbox.wait(tick) {
         shared.inbox.turn();
     }
@@ -172,6 +184,12 @@ impl Core {
             *self.shared.status() = Some(self.node.status());
         }
         self.carry_out(effects);
+        // What is kept takes long on a disk that is slow, and who carried it out may be the one who hears a peer:
+        // that is listened to before it is asked whether it was silent.
+        let ended = self.shared.clock.monotonic();
+        if ended.saturating_sub(now) > self.tick {
+            self.next_tick = ended + self.tick;
+        }
     }
 
     fn step(&mut self, event: Event, effects: &mut Vec<Effect>) {

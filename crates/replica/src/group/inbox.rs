@@ -59,6 +59,12 @@ impl Inbox {
         self.advance();
     }
 
+    /// For the machine's own thread: whoever brings it has other things to do.
+    pub(super) fn leave(&self, event: Event) {
+        self.put(event);
+        self.is_left.notify_one();
+    }
+
     /// It is handled with whatever comes next, or by [`Self::advance`].
     pub(super) fn put(&self, event: Event) {
         let mut state = self.state();

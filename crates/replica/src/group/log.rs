@@ -1,7 +1,7 @@
 //! Appends to this node's log, and cuts of it, in the order in which they were asked for.
 //!
 //! Whoever waits for its write does the work itself where nobody is at it: it would have to be woken by
-//! somebody who had to be woken first. For what others bring there is a thread.
+//! somebody who had to be woken first. For what others bring, and what is left, there is a thread.
 
 use std::{
     collections::VecDeque,
@@ -101,7 +101,7 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// Does the next work, unless somebody is at it: who then looks again.
+/// Does the next work, unless somebody is at it: who has the thread look once more.
 pub(super) fn help(shared: &Shared) {
     if let Ok(turn) = shared.log.turn.try_lock() {
         work(shared, turn);
@@ -109,14 +109,13 @@ pub(super) fn help(shared: &Shared) {
 }
 
 fn work(shared: &Shared, turn: MutexGuard<'_, ()>) {
-    let Some(work) = shared.log.take() else {
-        return;
-    };
-    // In the order of the work, so before another one may begin with the next.
-    let done = world::as_spine(|| carry_out(shared, work));
-    shared.inbox.put(done);
+    if let Some(work) = shared.log.take() {
+        let done = world::as_spine(|| carry_out(shared, work));
+        // In the order of the work, so before another one may begin with the next.
+        shared.inbox.put(done);
+    }
     drop(turn);
-    // What came meanwhile found the turn taken.
+    // Whoever brought work meanwhile found the turn taken, also where there was nothing to do.
     shared.log.kick();
     shared.inbox.advance();
 }

@@ -111,6 +111,10 @@ impl Slot {
 }
 
 impl Request {
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(*self.slot.lock(), Answer::Waiting)
+    }
+
     /// `None`: the group was closed first.
     pub(super) fn wait(self) -> Option<Outcome> {
         let mut answer = self

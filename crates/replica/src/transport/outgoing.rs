@@ -132,7 +132,8 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// Everything that waits; nothing after a while of idleness; `None` when the connection is to end.
+    /// Everything that waits; nothing after a while of idleness; `None` when the connection is to end. Where the
+    /// owner ends it, what waits leaves first.
     fn take(&self) -> Option<(VecDeque<Vec<u8>>, VecDeque<Note>)> {
         let (state, _) = self
             .changed
@@ -148,7 +149,7 @@ impl Outbox {
                 !is_nothing && !state.is_due && !state.is_given_up && !state.is_closed
             })
             .expect("never poisoned: holds no code that panics");
-        if state.is_given_up || state.is_closed {
+        if state.is_given_up || (state.is_closed && state.frames.is_empty()) {
             return None;
         }
         (state.bytes, state.is_due) = (0, false);
@@ -315,6 +316,8 @@ fn write_loop(shared: &Shared, outbox: &Outbox, connection: &mut Connection) -> 
 
 #[cfg(test)]
 mod tests {
+    use world::{Clock as _, RealClock};
+
     use super::*;
 
     fn outbox() -> Outbox {
@@ -342,10 +345,21 @@ mod tests {
         assert!(outbox.state().is_due);
         assert_eq!(outbox.take().unwrap().0.len(), 2);
 
-        // Nothing comes after it: its time makes it leave.
+        // Nothing comes after it: its time makes it leave, and not less.
+        let clock = RealClock::new();
         outbox.push(vec![7], true);
-        assert!(!outbox.state().is_due);
+        let before = clock.monotonic();
         assert_eq!(outbox.take().unwrap().0, [[7]]);
+        assert!(clock.monotonic() - before >= LINGER);
+    }
+
+    #[test]
+    fn what_lingers_leaves_before_an_orderly_end() {
+        let outbox = outbox();
+        outbox.push(vec![1], true);
+        outbox.close();
+        assert_eq!(outbox.take().unwrap().0, [[1]]);
+        assert!(outbox.take().is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod bases;
 mod book;
 mod change;
+mod clocks;
 mod code;
 mod control;
 mod coordinator;

@@ -27,6 +27,7 @@ use super::{
         Fenced, add, alone_config, configure, copies, fence, lacks_copies, order_back, others,
         present, takes_back,
     },
+    clocks::Clocks,
     coordinator::Leasing,
     dir, explained, force,
     keys::Keys,
@@ -115,12 +116,13 @@ impl Control {
         data: &Path,
         group: &Arc<Group>,
         keys: &Arc<Keys>,
+        clocks: &Arc<Clocks>,
         leasing: Option<Arc<Mutex<Leasing>>>,
     ) -> Result<Self, Refusal> {
         let (listener, file) = sockets::unix(&dir(data).join(SOCKET))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, group, data) = (Arc::clone(&stop), Arc::clone(group), data.to_owned());
-        let keys = Arc::clone(keys);
+        let (keys, clocks) = (Arc::clone(keys), Arc::clone(clocks));
         let thread = thread::Builder::new()
             .name("node-control".to_owned())
             .spawn(move || {
@@ -136,7 +138,7 @@ impl Control {
                         continue;
                     }
                     let (group, data) = (Arc::clone(&group), data.clone());
-                    let keys = Arc::clone(&keys);
+                    let (keys, clocks) = (Arc::clone(&keys), Arc::clone(&clocks));
                     let leasing = leasing.clone();
                     let spawned =
                         thread::Builder::new()
@@ -146,6 +148,7 @@ impl Control {
                                     group: &group,
                                     data: &data,
                                     keys: &keys,
+                                    clocks: &clocks,
                                     leasing: leasing.as_deref(),
                                 };
                                 serve(stream, &node);
@@ -177,6 +180,7 @@ struct Serving<'a> {
     group: &'a Group,
     data: &'a Path,
     keys: &'a Keys,
+    clocks: &'a Clocks,
     leasing: Option<&'a Mutex<Leasing>>,
 }
 
@@ -337,7 +341,13 @@ impl Serving<'_> {
                 .expect("never poisoned: holds no code that panics")
                 .clone()
         });
-        shown::document(self.group, self.keys, settings, leasing.as_ref())
+        shown::document(
+            self.group,
+            self.keys,
+            self.clocks,
+            settings,
+            leasing.as_ref(),
+        )
     }
 }
 

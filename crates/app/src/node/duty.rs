@@ -21,6 +21,7 @@ use world::{Clock, RealClock};
 use super::{
     Control, Settings, Standing, StoreBases,
     bases::Turn,
+    clocks::Clocks,
     coordinator::{self, Contender},
     figures, force,
     keys::Keys,
@@ -96,12 +97,13 @@ pub(crate) fn keep(
     // Before anybody can order a promotion: which keys are missing is known once the store is open.
     group.set_unfit(Some(NOT_OPEN.to_owned()));
     let keys = Arc::new(Keys::new(data));
-    let _neighbours = Neighbours::start(data, &group, settings, &keys)?;
+    let clocks = Arc::new(Clocks::default());
+    let _neighbours = Neighbours::start(data, &group, settings, &keys, &clocks)?;
     let contender = coordinator
         .map(|coordinator| Contender::start(coordinator, &group, settings.node, screen))
         .transpose()?;
     let leasing = contender.as_ref().map(Contender::leasing);
-    let _control = Control::start(data, &group, &keys, leasing)?;
+    let _control = Control::start(data, &group, &keys, &clocks, leasing)?;
     screen.remark(format_args!(
         "node `{}` of {}, for other nodes at {}",
         settings.own_name(),
@@ -404,7 +406,11 @@ impl Kept<'_> {
         match watched {
             // What ended it is that this authority is over: not a failure of this node.
             Err(refusal) if self.group.role() != (Role::Primary { epoch }) => {
-                self.tell(format!("this node writes no more: {refusal}"));
+                tracing::info!(%refusal, "what was being recorded is refused here");
+                self.tell(
+                    "this node writes no more: another one has the authority, or asks for it"
+                        .to_owned(),
+                );
                 Ok(Led::Ended(Exit::Clean))
             }
             // Whether the last write stands was not known when it was answered: it is read from the journal.

@@ -1,7 +1,7 @@
 //! The other nodes, as a running one keeps up with them: what `node/node.json` says of them goes to the
 //! group, and what changes there is told to them and heard from them.
 //!
-//! Book and names of keys are told after the greeting of a connection, when they changed, and now and then:
+//! Book, names of keys and what the clock shows are told after the greeting of a connection, when they changed, and now and then:
 //! a note may be lost. Keys are given to those who ask. Who is heard was let in by the transport: whoever the
 //! book has, and whoever counts in the configuration on record.
 
@@ -18,11 +18,12 @@ use std::{
 
 use replica::{group::Group, machine::NodeId};
 use serde::{Deserialize, Serialize};
-use world::{Clock, RealClock};
+use world::{Clock, RealClock, Timestamp};
 use zeroize::Zeroizing;
 
 use super::{
     Book, Settings,
+    clocks::{self, Clocks},
     keys::{Carried, Held, KeyName, Keys},
 };
 use crate::exit::Refusal;
@@ -42,6 +43,10 @@ enum Said {
     },
     Keys {
         keys: Vec<Carried>,
+    },
+    /// What its clock shows, in nanoseconds since 1970.
+    Clock {
+        now: u64,
     },
     #[serde(other)]
     Unknown,
@@ -69,11 +74,13 @@ impl Neighbours {
         group: &Arc<Group>,
         settings: &Settings,
         keys: &Arc<Keys>,
+        clocks: &Arc<Clocks>,
     ) -> Result<Self, Refusal> {
         let mut look = Look {
             data: data.to_owned(),
             group: Arc::clone(group),
             keys: Arc::clone(keys),
+            clocks: Arc::clone(clocks),
             known: None,
             told: BTreeMap::new(),
             is_lost: false,
@@ -112,6 +119,7 @@ struct Look {
     data: PathBuf,
     group: Arc<Group>,
     keys: Arc<Keys>,
+    clocks: Arc<Clocks>,
     known: Option<Settings>,
     told: BTreeMap<NodeId, Told>,
     /// The file could not be read, and that was said.
@@ -135,6 +143,9 @@ impl Look {
         for (peer, note) in self.group.notes() {
             match serde_json::from_slice(&note.0) {
                 Ok(Said::Book(book)) => settings = self.merge(settings, &book),
+                Ok(Said::Clock { now }) => {
+                    self.heard_clock(peer, Timestamp::from_nanos(now), &settings);
+                }
                 Ok(said) => self.hear(peer, said),
                 // No words of the parser's: they may quote a key.
                 Err(_) => {
@@ -200,7 +211,16 @@ impl Look {
                     tracing::warn!(%error, "a key of the site was not written");
                 }
             }
-            Said::Book(_) | Said::Unknown => {}
+            Said::Book(_) | Said::Clock { .. } | Said::Unknown => {}
+        }
+    }
+
+    fn heard_clock(&self, peer: NodeId, theirs: Timestamp, settings: &Settings) {
+        let node = settings.name_of(peer);
+        match self.clocks.heard(peer, theirs) {
+            Some(Some(ahead)) => tracing::warn!("{}", clocks::text(&node, ahead)),
+            Some(None) => tracing::info!(node, "the clocks of both nodes agree again"),
+            None => {}
         }
     }
 
@@ -270,7 +290,10 @@ impl Look {
             if is_told {
                 continue;
             }
-            let notes = [Said::Book(book.clone()), Said::Holds(held.clone())];
+            let clock = Said::Clock {
+                now: RealClock::new().now().nanos(),
+            };
+            let notes = [Said::Book(book.clone()), Said::Holds(held.clone()), clock];
             if notes
                 .iter()
                 .all(|said| self.group.note(link.peer, &said.text()))

@@ -9,12 +9,19 @@ use replica::{
 use serde_json::{Value, json};
 use wal::Journal as _;
 
-use super::{Settings, coordinator::Leasing, explained::named, keys::Keys};
+use super::{
+    Settings,
+    clocks::{self, Clocks},
+    coordinator::Leasing,
+    explained::named,
+    keys::Keys,
+};
 use crate::present::safe;
 
 pub(super) fn document(
     group: &Group,
     keys: &Keys,
+    clocks: &Clocks,
     settings: &Settings,
     leasing: Option<&Leasing>,
 ) -> Value {
@@ -73,7 +80,7 @@ pub(super) fn document(
             "fault": leasing.fault,
         })),
         "replicas": replicas,
-        "nodes": links(group, settings),
+        "nodes": links(group, clocks, settings),
         "refused": refusals(group, settings),
         "keys_missing": keys.missing(|node| settings.name_of(node)),
     })
@@ -104,7 +111,7 @@ fn replica_document(
     })
 }
 
-fn links(group: &Group, settings: &Settings) -> Vec<Value> {
+fn links(group: &Group, clocks: &Clocks, settings: &Settings) -> Vec<Value> {
     group
         .links()
         .into_iter()
@@ -115,6 +122,7 @@ fn links(group: &Group, settings: &Settings) -> Vec<Value> {
                 "is_connected": link.speaks.is_some(),
                 "version": link.speaks,
                 "cause": link.cause,
+                "clock_ahead_seconds": clocks.off(link.peer),
             })
         })
         .collect()
@@ -309,6 +317,10 @@ fn connections_text(document: &Value) -> String {
     for link in all("nodes") {
         let name = link["node"].as_str().unwrap_or_default();
         let cause = link["cause"].as_str().unwrap_or_default();
+        if let Some(ahead) = link["clock_ahead_seconds"].as_i64() {
+            shown.push_str(&clocks::text(name, ahead));
+            shown.push('\n');
+        }
         if link["is_connected"] == false && !cause.is_empty() {
             let address = link["address"].as_str().unwrap_or_default();
             let cause = safe(cause);

@@ -1,5 +1,7 @@
 //! An etcd as Debian has it, as the coordinator of a site on three machines: who writes has its lease.
 
+#[path = "etcd/clocks.rs"]
+mod clocks;
 #[path = "etcd/site.rs"]
 mod site;
 
@@ -47,6 +49,7 @@ pub(crate) fn tests() -> Vec<Trial> {
             "what_is_wrong_with_the_coordinator_is_told_before_anything_begins",
             refused,
         ),
+        clocks::test(),
     ]
 }
 

@@ -83,10 +83,14 @@ impl Site {
 
     /// All of them, the first one writing with one copy at least.
     pub(crate) fn up(&self) -> (Up, Up, Up) {
+        self.up_with([&[]; 3])
+    }
+
+    pub(crate) fn up_with(&self, variables: [&[(&str, &str)]; 3]) -> (Up, Up, Up) {
         let [a, b, c] = self.nodes();
-        let first = a.up();
+        let first = a.up_with(variables[0]);
         first.says("this node writes");
-        let ups = (first, b.up(), c.up());
+        let ups = (first, b.up_with(variables[1]), c.up_with(variables[2]));
         for name in &NAMES[1..] {
             a.done(&["group", "add", name]);
         }
@@ -139,8 +143,14 @@ impl Node {
     }
 
     pub(crate) fn up(&self) -> Up {
+        self.up_with(&[])
+    }
+
+    pub(crate) fn up_with(&self, variables: &[(&str, &str)]) -> Up {
         let args = ["up", "--no-walk", "--coordinator", &self.coordinator];
-        Up::of(self.sandbox.command(args))
+        let mut command = self.sandbox.command(args);
+        command.envs(variables.iter().copied());
+        Up::of(command)
     }
 
     pub(crate) fn status(&self) -> Value {

@@ -2,6 +2,8 @@
 
 #[path = "etcd/clocks.rs"]
 mod clocks;
+#[path = "etcd/lost.rs"]
+mod lost;
 #[path = "etcd/site.rs"]
 mod site;
 
@@ -50,6 +52,7 @@ pub(crate) fn tests() -> Vec<Trial> {
             refused,
         ),
         clocks::test(),
+        lost::test(),
     ]
 }
 

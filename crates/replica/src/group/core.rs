@@ -83,6 +83,8 @@ pub(super) struct Core {
     own: VecDeque<Event>,
     tick: Duration,
     next_tick: Duration,
+    /// Not again before one was made.
+    is_tick_postponed: bool,
 }
 
 pub(super) fn start(
@@ -114,6 +116,7 @@ pub(super) fn start(
         own: VecDeque::new(),
         tick: options.limits.heartbeat / 4,
         next_tick: Duration::ZERO,
+        is_tick_postponed: false,
     };
     let (writing, reading) = (Arc::clone(shared), Arc::clone(shared));
     let rebuilder = options
@@ -180,6 +183,7 @@ impl Core {
         let now = self.shared.clock.monotonic();
         if now >= self.next_tick {
             self.next_tick = now + self.tick;
+            self.is_tick_postponed = false;
             self.step(Event::Tick, &mut effects);
             *self.shared.status() = Some(self.node.status());
         }
@@ -187,8 +191,9 @@ impl Core {
         // What is kept takes long on a disk that is slow, and who carried it out may be the one who hears a peer:
         // that is listened to before it is asked whether it was silent.
         let ended = self.shared.clock.monotonic();
-        if ended.saturating_sub(now) > self.tick {
+        if ended.saturating_sub(now) > self.tick && !self.is_tick_postponed {
             self.next_tick = ended + self.tick;
+            self.is_tick_postponed = true;
         }
     }
 

@@ -320,7 +320,7 @@ impl Cluster {
                 continue;
             }
             let number = derived.map().get(&asked.key).map_or(0, |it| it.number);
-            if !self.judge.is_unsettled {
+            if !self.judge.is_unsettled && !site.disk.is_before_a_loss {
                 let seen = (asked.key, applied, number);
                 let at = (asked.at, self.now);
                 self.judge.requests.read(at, seen, read.is_confirmed);

@@ -74,6 +74,9 @@ pub(crate) struct Disk {
     had: Option<(Position, EpochId, Epoch)>,
     /// Nobody can tell that by looking at this disk alone.
     pub(crate) is_wounded_unseen: bool,
+    /// An earlier disk was put back, of before a loss that was accepted since: until the others are heard its readers
+    /// see what was lost.
+    pub(crate) is_before_a_loss: bool,
     /// How many times slower than usual.
     pub(crate) slowness: u64,
     /// Of the log alone, beside that.
@@ -249,6 +252,7 @@ impl Disk {
     pub(crate) fn heal(&mut self) {
         self.is_wounded = false;
         self.is_wounded_unseen = false;
+        self.is_before_a_loss = false;
         self.had = None;
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Judge {
     /// An operator accepted a loss, and the nodes have not yet met again: what is told meanwhile counts
     /// for nothing.
     pub(crate) is_unsettled: bool,
+    /// Under which all agreed again after the last loss: a disk from before may have what was lost.
+    pub(crate) settled: Option<Epoch>,
 }
 
 /// An answer is under way no longer than this, and then it is of a session that is gone.
@@ -265,6 +267,7 @@ impl Judge {
     /// The nodes agree again; what is committed is what the one that writes has.
     pub(crate) fn settle(&mut self, writer: Host, image: &Image) -> Verdict {
         self.is_unsettled = false;
+        self.settled = Some(image.promised());
         let log = &image.log;
         self.sequence
             .begin_again(log.history(), Lsn::new(log.first().get() - 1));

@@ -272,8 +272,11 @@ impl Cluster {
             return Ok(false);
         }
         self.crash_for_a_while(host)?;
+        let settled = self.judge.settled;
         let site = &mut self.sites[host];
         site.disk.wound(self.now);
+        let promised = earlier.promised();
+        site.disk.is_before_a_loss |= settled.is_some_and(|settled| promised < settled);
         site.disk.image = earlier;
         site.earlier = None;
         self.tally.count("disks that lost something");

@@ -136,7 +136,7 @@ impl Sender {
     /// A node that lost a part of its disk forgot whom it promised what, and this primary may be overtaken
     /// by just that, as soon as the candidate has a majority, the forgotten promise among it. A candidate
     /// promises to itself before it asks others: so when all others answered under this epoch since the
-    /// session began, there is none. A rebuild that began on a sound disk forgets the log only.
+    /// node said that it lost something, there is none. A rebuild that began on a sound disk forgets the log only.
     /// For one that was stopped the operator's statement stands in, as it does for its removal: the change that it
     /// was given with may need this very replica, and would wait for itself.
     pub(super) fn ask_sound(&mut self, desk: &mut Desk<'_>) {
@@ -147,7 +147,7 @@ impl Sender {
         let mut others = members.filter(|member| **member != self.replica);
         let have_all_answered = others.all(|member| {
             let heard = desk.heard.get(member);
-            heard.is_some_and(|heard| *heard > session.began) || desk.stopped.contains(member)
+            heard.is_some_and(|heard| *heard > session.attached_at) || desk.stopped.contains(member)
         });
         if session.has_forgotten && !have_all_answered {
             return;

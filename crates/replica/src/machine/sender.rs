@@ -161,7 +161,6 @@ impl Sender {
             );
             return;
         }
-        session.began = desk.out.beats;
         self.session = Some(session);
         self.is_paused = false;
         self.state = State::Connecting;
@@ -313,6 +312,8 @@ impl Sender {
         }
         session.log_lane.flushed = end;
         session.attachment = attached.attachment;
+        // What it forgot, it forgot before it said this: the session may be older.
+        session.attached_at = desk.out.beats;
         session.attached = Some(attached);
         self.plan(desk);
     }

@@ -36,8 +36,8 @@ pub(super) struct Session {
     /// Of the last heartbeat, and the highest that came back. They rise over all sessions of a primary.
     pub(super) ordinal: u64,
     pub(super) heard: u64,
-    /// The ordinal before this session's first: answers to higher ones were given since it began.
-    pub(super) began: u64,
+    /// The last ordinal when the replica said what it has: answers to higher ones were given since.
+    pub(super) attached_at: u64,
     is_pinned: bool,
     is_base_open: bool,
 }
@@ -158,7 +158,7 @@ impl Session {
             budget: Budget::new(now, Lsn::ZERO),
             ordinal: 0,
             heard: 0,
-            began: 0,
+            attached_at: 0,
             is_pinned: false,
             is_base_open: false,
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::cluster::{Cluster, is_written};
 use crate::machine::{
     Attach, Body, EpochId, EpochStart, Event, Header, Message, Mode, NodeId, Outcome, Position,
-    STARTS,
+    STARTS, SessionId,
 };
 
 /// Its log is gone and its record is not.
@@ -181,6 +181,44 @@ fn a_node_that_forgot_counts_after_all_others_were_heard() {
     assert_eq!(cluster.texts(2), ["a"]);
     assert!(!cluster.is_in_sync(1, 2), "node 3 was not heard");
     cluster.start(3);
+    cluster.pass(3);
+    assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
+}
+
+/// The session had begun before the disk was lost, and what the others had answered since then was taken for an
+/// answer since the loss: one of them had promised to another candidate meanwhile, with the forgotten promise.
+///
+/// Proves: REP-4
+#[test]
+fn what_others_answered_before_a_disk_was_lost_is_no_answer_since() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(1);
+    forget(&mut cluster, 2);
+    cluster.disks.get_mut(&2).unwrap().is_damaged = true;
+    // The node that writes takes it for there, and asks it in vain.
+    let (peer, session) = (NodeId(2), SessionId(cluster.fresh()));
+    let endpoint = cluster.endpoint;
+    let connected = Event::Connected {
+        peer,
+        endpoint,
+        session,
+    };
+    cluster.step(1, connected);
+    cluster.run();
+    cluster.pass(1);
+    cluster.part(1, 3);
+    cluster.part(1, 2);
+    cluster.start(2);
+    cluster.cut.remove(&(1, 2));
+    cluster.cut.remove(&(2, 1));
+    cluster.pass(2);
+    let status = cluster.replica(1, 2).session.unwrap();
+    assert_eq!(status.id, session, "it goes on in the session of before");
+    assert_eq!(cluster.texts(2), ["a"], "it has its copy");
+    assert!(!cluster.is_in_sync(1, 2), "node 3 was not heard since");
+    cluster.heal(1, 3);
     cluster.pass(3);
     assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
 }

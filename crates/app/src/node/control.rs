@@ -314,7 +314,12 @@ impl Serving<'_> {
         let back = config
             .and_then(|config| order_back(&config, |node| settings.name_of(node)))
             .map_or_else(String::new, |order| {
-                format!("; `holdfast group {order}` takes it back")
+                // Nor does that go on without those that this waits for.
+                let fenced = match names.is_empty() {
+                    true => "",
+                    false => " --fenced STATEMENT",
+                };
+                format!("; `holdfast group {order}{fenced}` takes it back")
             });
         format!(
             "the order is on record and waits {waits}. It is done as soon as enough copies count: `holdfast explain replication` \

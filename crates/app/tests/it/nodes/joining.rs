@@ -266,8 +266,11 @@ fn an_order_that_waits_for_a_node_says_so_is_taken_back_or_done_when_that_comes(
     let again = a.run(["group", "mode", "sync:1"]);
     again.is_refused_naming("not in force yet");
 
-    waits.is_refused_naming("`holdfast group remove b` takes it back");
-    run(a, &["group", "remove", "b"]);
+    waits.is_refused_naming("`holdfast group remove b --fenced STATEMENT` takes it back");
+    run(
+        a,
+        &["group", "remove", "b", "--fenced", "it was never started"],
+    );
     let alone = status(a);
     assert!(alone["changing"].is_null(), "{alone:#}");
     assert_eq!(alone["replicas"].as_array().map(Vec::len), Some(0));

@@ -58,17 +58,24 @@ impl Node {
         if let Body::Attach(attach) = body {
             return self.attach(header, attach);
         }
-        let is_current = self.receiver.as_ref().is_some_and(|receiver| {
+        let Some(receiver) = self.receiver.as_ref().filter(|receiver| {
             let session = (receiver.session, receiver.endpoint);
-            let attachment = body.attachment();
-            is_promised
-                && receiver.primary == header.from
-                && body.session() == Some(session)
-                && attachment.is_none_or(|attachment| attachment == receiver.attachment)
-        });
-        if is_current {
-            self.of_session(header, body);
+            is_promised && receiver.primary == header.from && body.session() == Some(session)
+        }) else {
+            return;
+        };
+        let is_of_another = |attachment| attachment != receiver.attachment;
+        if body.attachment().is_some_and(is_of_another) {
+            // It was told to be whole, began the session again before it heard so, and gets no base any more: the
+            // primary would say it for ever.
+            let is_left = self.record().is_amnesiac && !receiver.is_receiving_base();
+            if is_left && matches!(body, Body::Rebuilt { .. }) {
+                let reason = "it began the session again since".to_owned();
+                receiver.fail(reason, &mut self.out);
+            }
+            return;
         }
+        self.of_session(header, body);
     }
 
     fn of_session(&mut self, header: Header, body: Body) {

@@ -223,6 +223,35 @@ fn what_others_answered_before_a_disk_was_lost_is_no_answer_since() {
     assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
 }
 
+/// Its base was there when an attach of an earlier session came late and one of this session again: the word that it
+/// is whole was for the beginning before, so it was passed over, and said for ever.
+#[test]
+fn a_rebuilt_node_that_began_its_session_again_is_not_told_for_ever_what_it_passes_over() {
+    let mut cluster = Cluster::new(3, Mode::Sync(1));
+    cluster.promote(1);
+    assert!(is_written(cluster.write(1, "a")));
+    cluster.pass(1);
+    forget(&mut cluster, 2);
+    cluster.disks.get_mut(&2).unwrap().is_damaged = true;
+    cluster.stop(3);
+    cluster.start(2);
+    cluster.pass(3);
+    assert_eq!(cluster.texts(2), ["a"], "it has its copy");
+    let session = cluster.replica(1, 2).session.unwrap();
+    for id in [SessionId(77), session.id] {
+        let attach = Attach {
+            session: id,
+            endpoint: session.endpoint,
+            config: cluster.disks[&1].record.config.clone(),
+        };
+        cluster.say(1, 2, Body::Attach(attach));
+    }
+    cluster.start(3);
+    cluster.pass(10);
+    assert!(cluster.is_in_sync(1, 2) && cluster.is_in_sync(1, 3));
+    assert!(!cluster.disks[&2].record.is_amnesiac);
+}
+
 /// The wait for the others was counted as part of the rebuild: when it had taken as long as a catch-up may,
 /// the base was sent again, and again, for as long as one of the others was away.
 #[test]

@@ -70,7 +70,14 @@ impl Known {
             return Some(known.clone());
         }
         let mut known = self.programs.iter().filter(|(known, _)| is_it(known));
-        known.next().map(|(_, ran)| ran.clone())
+        known.next().map(|(_, ran)| match ran {
+            // The script looked for each of them, and names the first.
+            Err(why) if why.reason == Reason::ToolMissing => {
+                let names = program.programs.join(", ");
+                Err(unknown(Reason::ToolMissing, &names, "not installed"))
+            }
+            ran => ran.clone(),
+        })
     }
 
     pub(super) fn has_content(&self, path: &str) -> bool {
